@@ -1,0 +1,83 @@
+"""Figures of processes, read from /proc: CPU time, memory, and what else the machine was doing.
+
+CPU time is user plus system time of a process over all its threads, and of its children that still run: on a
+machine where load, server and gateway share two cores it is the steadiest figure there is.
+"""
+import os
+import time
+
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid):
+    with open("/proc/%d/stat" % pid) as file:
+        return file.read().rsplit(")", 1)[1].split()
+
+
+def family(pid):
+    """The process and its descendants (nginx works in a child)."""
+    children = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                children.setdefault(int(_stat(int(name))[1]), []).append(int(name))
+            except OSError:
+                pass  # it has ended meanwhile
+    found, left = [], [pid]
+    while left:
+        found.append(left.pop())
+        left += children.get(found[-1], [])
+    return found
+
+
+def cpu_seconds(pids):
+    """User and system time of all threads, in seconds. A process that is gone is an error: its time is lost."""
+    total = 0
+    for pid in pids:
+        fields = _stat(pid)
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def pss_kib(pids):
+    """Proportional set size, KiB: shared pages are divided among those who share them."""
+    total = 0
+    for pid in pids:
+        with open("/proc/%d/smaps_rollup" % pid) as file:
+            total += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
+    return total
+
+
+def peak_rss_kib(pid):
+    """Highest resident set since `reset_peak`, KiB."""
+    with open("/proc/%d/status" % pid) as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
+
+
+def _machine():
+    with open("/proc/stat") as file:
+        fields = [int(field) for field in file.readline().split()[1:9]]
+    return {"idle": fields[3] + fields[4], "steal": fields[7], "all": sum(fields)}
+
+
+class Meter:
+    """CPU of one target between two moments, and of everything that is no part of the measurement."""
+
+    def __init__(self, target, others):
+        self.target, self.others = target, others
+        self.cpu, self.cpu_others = cpu_seconds(target), cpu_seconds(others)
+        self.machine, self.wall = _machine(), time.monotonic()
+
+    def end(self, requests):
+        """The figures since the beginning; `requests` is what the CPU time is divided by."""
+        wall, now = time.monotonic() - self.wall, _machine()
+        cpu = cpu_seconds(self.target) - self.cpu
+        known = (cpu + cpu_seconds(self.others) - self.cpu_others) / wall
+        total = max(1, now["all"] - self.machine["all"])
+        busy = os.cpu_count() * (total - (now["idle"] - self.machine["idle"])) / total
+        return {
+            "cpu_us": cpu * 1e6 / requests if requests else None,
+            "cores": cpu / wall,
+            "foreign_cores": max(0.0, busy - known),
+            "steal_pct": 100.0 * (now["steal"] - self.machine["steal"]) / total,
+        }

@@ -1,0 +1,226 @@
+//! Who a verified peer certificate says it is.
+//!
+//! Invariant: a [`PeerIdentity`] exists only for a leaf that states exactly one grant and one
+//! subject, in canonical form, and that may be used for client authentication. It says nothing
+//! about trust: the chain is verified in `verify.rs`, and what the grant may do is decided
+//! elsewhere. This layer checks what the path validator does not: key usage, duplicate extensions
+//! and odd serial numbers.
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+use uuid::Uuid;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{ParsedExtension, X509Extension};
+
+use crate::oid::{self, ClaimDefect, ClaimExtension};
+
+/// The longest serial number, in octets of its DER INTEGER (RFC 5280, section 4.1.2.2).
+const SERIAL_MAX_OCTETS: usize = 20;
+
+/// Why a leaf certificate gives no identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// The bytes are not one DER certificate.
+    #[error("the certificate is not valid DER; issue a new one")]
+    MalformedCertificate,
+    /// A standard extension does not parse.
+    #[error("a standard extension of the certificate does not parse; issue a new certificate")]
+    MalformedExtension,
+    /// The same extension, any extension, occurs twice (RFC 5280, section 4.2).
+    #[error("the certificate repeats an extension; issue a new one")]
+    DuplicateExtension,
+    /// The serial number is zero, negative, padded or longer than 20 octets.
+    #[error("the certificate's serial number is not a positive integer of at most 20 octets")]
+    OddSerial,
+    /// The certificate is a certificate authority's.
+    #[error("the certificate is a CA certificate, which cannot identify a peer")]
+    CaCertificate,
+    /// keyUsage is present without digitalSignature.
+    #[error("the certificate's keyUsage lacks digitalSignature")]
+    NoDigitalSignature,
+    /// extendedKeyUsage is absent or lacks clientAuth.
+    #[error("the certificate's extendedKeyUsage lacks clientAuth")]
+    NoClientAuth,
+    /// One of the two private extensions is missing or malformed.
+    #[error("the certificate's {extension} extension {defect}")]
+    Claim {
+        /// Which extension.
+        extension: ClaimExtension,
+        /// What is wrong with it.
+        defect: ClaimDefect,
+    },
+}
+
+/// A certificate serial number: lower-case hex of its magnitude, two digits an octet, without the
+/// sign octet that DER puts before a high bit. At most 40 digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Serial(Box<str>);
+
+impl Serial {
+    /// Decodes the content octets of the DER INTEGER.
+    ///
+    /// # Errors
+    /// [`IdentityError::OddSerial`] when it is zero, negative, not minimally encoded or longer than
+    /// 20 octets.
+    pub fn decode(content: &[u8]) -> Result<Self, IdentityError> {
+        if content.len() > SERIAL_MAX_OCTETS {
+            return Err(IdentityError::OddSerial);
+        }
+        let magnitude = match content {
+            // A sign octet is allowed only where the next octet needs it.
+            [0, rest @ ..] if rest.first().is_some_and(|next| next & 0x80 != 0) => rest,
+            [first, ..] if *first != 0 && first & 0x80 == 0 => content,
+            _ => return Err(IdentityError::OddSerial),
+        };
+        Ok(Self(hex::encode(magnitude).into_boxed_str()))
+    }
+
+    /// The hex digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// SHA-256 of a certificate's DER.
+#[must_use]
+pub fn fingerprint(der: &[u8]) -> [u8; 32] {
+    let mut out = [0; 32];
+    let hash = digest::digest(&digest::SHA256, der);
+    // Both are 32 bytes by definition of SHA-256.
+    for (to, from) in out.iter_mut().zip(hash.as_ref()) {
+        *to = *from;
+    }
+    out
+}
+
+/// The identity of a peer, computed once per connection from its leaf certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerIdentity {
+    /// The grant being used.
+    pub grant: Uuid,
+    /// The subject user the certificate was issued for.
+    pub subject: Uuid,
+    /// The certificate's serial number.
+    pub serial: Serial,
+    /// SHA-256 of the leaf's DER.
+    pub fingerprint: [u8; 32],
+    /// Start of validity, Unix seconds.
+    pub not_before: i64,
+    /// End of validity, Unix seconds, inclusive.
+    pub not_after: i64,
+    /// The generation of the trust anchors the chain was last verified against.
+    pub trust_generation: u64,
+}
+
+impl PeerIdentity {
+    /// Decodes the identity of `leaf` (DER). Does not verify the chain: call this only for a chain
+    /// that verified against the anchors of `trust_generation`.
+    ///
+    /// # Errors
+    /// The first defect found, as [`IdentityError`].
+    pub fn decode(leaf: &[u8], trust_generation: u64) -> Result<Self, IdentityError> {
+        let certificate = parse(leaf)?;
+        refuse_duplicates(certificate.extensions())?;
+        let serial = Serial::decode(certificate.raw_serial())?;
+        check_usage(&certificate)?;
+        let validity = certificate.validity();
+        Ok(Self {
+            grant: claim(certificate.extensions(), ClaimExtension::Grant)?,
+            subject: claim(certificate.extensions(), ClaimExtension::Subject)?,
+            serial,
+            fingerprint: fingerprint(leaf),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+            trust_generation,
+        })
+    }
+
+    /// The same identity after its kept chain was verified again, against `trust_generation`.
+    #[must_use]
+    pub fn reverified(self, trust_generation: u64) -> Self {
+        Self {
+            trust_generation,
+            ..self
+        }
+    }
+}
+
+/// Parses one DER certificate with nothing after it; every standard extension must parse.
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
+    let (rest, certificate) = x509_parser::parse_x509_certificate(der)
+        .map_err(|_| IdentityError::MalformedCertificate)?;
+    if !rest.is_empty() {
+        return Err(IdentityError::MalformedCertificate);
+    }
+    Ok(certificate)
+}
+
+fn refuse_duplicates(extensions: &[X509Extension<'_>]) -> Result<(), IdentityError> {
+    for (at, extension) in extensions.iter().enumerate() {
+        if !extensions
+            .iter()
+            .skip(at + 1)
+            .any(|other| other.oid == extension.oid)
+        {
+            continue;
+        }
+        let claim = ClaimExtension::ALL
+            .into_iter()
+            .find(|claim| extension.oid.as_bytes() == claim.der_content());
+        return Err(
+            claim.map_or(IdentityError::DuplicateExtension, |extension| {
+                IdentityError::Claim {
+                    extension,
+                    defect: ClaimDefect::Duplicate,
+                }
+            }),
+        );
+    }
+    Ok(())
+}
+
+fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), IdentityError> {
+    let mut client_auth = false;
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::ParseError { .. } => return Err(IdentityError::MalformedExtension),
+            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+                return Err(IdentityError::CaCertificate);
+            }
+            ParsedExtension::KeyUsage(usage) if !usage.digital_signature() => {
+                return Err(IdentityError::NoDigitalSignature);
+            }
+            ParsedExtension::ExtendedKeyUsage(usage) => client_auth = usage.client_auth,
+            _ => {}
+        }
+    }
+    if client_auth {
+        Ok(())
+    } else {
+        Err(IdentityError::NoClientAuth)
+    }
+}
+
+fn claim(
+    extensions: &[X509Extension<'_>],
+    extension: ClaimExtension,
+) -> Result<Uuid, IdentityError> {
+    let refuse = |defect| IdentityError::Claim { extension, defect };
+    let found = extensions
+        .iter()
+        .find(|candidate| candidate.oid.as_bytes() == extension.der_content())
+        .ok_or(refuse(ClaimDefect::Missing))?;
+    oid::decode(found.value).map_err(refuse)
+}
+
+#[cfg(test)]
+mod tests;

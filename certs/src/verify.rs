@@ -1,0 +1,329 @@
+//! Verification of chains, live at each handshake and again per request.
+//!
+//! Invariant: nothing here returns success without a path from the leaf to an anchor in force at
+//! the given time, with the right purpose, and a leaf that is not known to be revoked. The anchors
+//! and the revoked set are read anew at each call, never kept. Reading the identity out of a
+//! verified leaf is left to `identity.rs`, on purpose: a peer with a good chain and malformed
+//! extensions gets an HTTP answer that says so, not a TLS alert.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::clock::unix_seconds;
+use crate::identity::{Serial, fingerprint};
+use crate::publish::{CredentialReceiver, RevokedReceiver, TrustReceiver};
+use crate::tls::provider;
+use crate::trust::{RevokedSet, TrustAnchors};
+
+/// Why a chain does not verify. Times are Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainError {
+    /// There is no certificate in the chain.
+    #[error("no certificate was presented")]
+    Empty,
+    /// A certificate is not valid DER.
+    #[error("a certificate of the chain does not parse")]
+    Malformed,
+    /// A certificate of the chain is not valid yet.
+    #[error("the certificate is not valid before {not_before}, and it is {now}; check the clocks")]
+    NotYetValid {
+        /// The time of the check.
+        now: i64,
+        /// Start of validity.
+        not_before: i64,
+    },
+    /// A certificate of the chain has expired.
+    #[error("the certificate expired at {not_after}, and it is {now}; renew it")]
+    Expired {
+        /// The time of the check.
+        now: i64,
+        /// End of validity.
+        not_after: i64,
+    },
+    /// The leaf is in the set of revoked certificates.
+    #[error("the certificate is revoked")]
+    Revoked,
+    /// No path leads to a trust anchor that is in force.
+    #[error("the certificate was not issued under a trusted CA")]
+    UnknownIssuer,
+    /// A signature in the chain is wrong, or made in an unsupported way.
+    #[error("a signature in the certificate chain does not verify")]
+    BadSignature,
+    /// The leaf may not be used for what it is used for.
+    #[error("the certificate's extended key usage does not allow this use")]
+    WrongPurpose,
+    /// The leaf is not valid for the name that was dialled.
+    #[error("the certificate is not valid for the name that was dialled")]
+    WrongName,
+    /// An issuing certificate's keyUsage lacks keyCertSign.
+    #[error("a certificate of the chain was signed by one whose keyUsage lacks keyCertSign")]
+    IssuerMayNotSign,
+    /// Any other rule of RFC 5280 that the chain breaks.
+    #[error("the certificate chain breaks a rule: {0}")]
+    Invalid(webpki::Error),
+}
+
+impl From<webpki::Error> for ChainError {
+    fn from(error: webpki::Error) -> Self {
+        use webpki::Error as E;
+        match error {
+            E::BadDer | E::BadDerTime | E::TrailingData(_) | E::MalformedExtensions => {
+                Self::Malformed
+            }
+            E::CertNotValidYet { time, not_before } => Self::NotYetValid {
+                now: unix_seconds(time),
+                not_before: unix_seconds(not_before),
+            },
+            E::CertExpired { time, not_after } => Self::Expired {
+                now: unix_seconds(time),
+                not_after: unix_seconds(not_after),
+            },
+            E::CertRevoked => Self::Revoked,
+            E::UnknownIssuer => Self::UnknownIssuer,
+            E::InvalidSignatureForPublicKey
+            | E::SignatureAlgorithmMismatch
+            | E::UnsupportedSignatureAlgorithmContext(_)
+            | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Self::BadSignature,
+            E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Self::WrongPurpose,
+            E::CertNotValidForName(_) => Self::WrongName,
+            other => Self::Invalid(other),
+        }
+    }
+}
+
+impl ChainError {
+    /// The rustls error that sends the alert the specification asks for: `certificate_expired`,
+    /// `certificate_revoked`, and `unknown_ca` for every other chain that does not verify. The
+    /// finer cause is for this side's operators, not for whoever is knocking.
+    #[must_use]
+    pub fn for_client(&self) -> CertificateError {
+        match self {
+            Self::Expired { .. } => CertificateError::Expired,
+            Self::NotYetValid { .. } => CertificateError::NotValidYet,
+            Self::Revoked => CertificateError::Revoked,
+            _ => CertificateError::UnknownIssuer,
+        }
+    }
+
+    /// The rustls error for a server's chain, seen from the client: as fine as rustls knows it,
+    /// since it is our own operator who reads it.
+    #[must_use]
+    pub fn for_server(&self) -> CertificateError {
+        match self {
+            Self::Malformed => CertificateError::BadEncoding,
+            Self::Expired { .. } => CertificateError::Expired,
+            Self::NotYetValid { .. } => CertificateError::NotValidYet,
+            Self::Revoked => CertificateError::Revoked,
+            Self::WrongName => CertificateError::NotValidForName,
+            Self::WrongPurpose => CertificateError::InvalidPurpose,
+            Self::BadSignature => CertificateError::BadSignature,
+            _ => CertificateError::UnknownIssuer,
+        }
+    }
+}
+
+/// What a leaf is used for.
+#[derive(Debug, Clone)]
+pub(crate) enum Purpose<'a> {
+    /// It identifies a client.
+    Client,
+    /// It identifies the server of this name.
+    Server(&'a ServerName<'a>),
+}
+
+/// Verifies a client's `chain` (leaf first) against `anchors` at `now`, for client authentication,
+/// and looks the leaf up in `revoked`. Used at the handshake, and again per request when the trust
+/// generation has moved.
+///
+/// # Errors
+/// [`ChainError`]: the path first, revocation last.
+pub fn verify_chain(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    revoked: &RevokedSet,
+    now: UnixTime,
+) -> Result<(), ChainError> {
+    let (leaf, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
+    let serial = verify_path(leaf, intermediates, anchors, &Purpose::Client, now)?;
+    if revoked.contains(&fingerprint(leaf), serial.as_ref()) {
+        return Err(ChainError::Revoked);
+    }
+    Ok(())
+}
+
+/// Verifies a path for `purpose`; gives the leaf's serial number when it is one that can have been
+/// issued by us (an odd one is refused later, by the identity layer).
+pub(crate) fn verify_path(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    purpose: &Purpose<'_>,
+    now: UnixTime,
+) -> Result<Option<Serial>, ChainError> {
+    let leaf = EndEntityCert::try_from(leaf)?;
+    let anchors = anchors.in_force(now);
+    let usage = match purpose {
+        Purpose::Client => KeyUsage::client_auth(),
+        Purpose::Server(_) => KeyUsage::server_auth(),
+    };
+    let algorithms = provider().signature_verification_algorithms.all;
+    let path =
+        leaf.verify_for_usage(algorithms, &anchors, intermediates, now, usage, None, None)?;
+    for issuer in path.intermediate_certificates() {
+        refuse_unless_may_sign(&issuer.der())?;
+    }
+    if let Purpose::Server(name) = purpose {
+        leaf.verify_is_valid_for_subject_name(name)?;
+    }
+    Ok(Serial::decode(leaf.serial()).ok())
+}
+
+/// The path validator looks at basicConstraints only.
+fn refuse_unless_may_sign(issuer: &CertificateDer<'_>) -> Result<(), ChainError> {
+    let issuer = crate::identity::parse(issuer).map_err(|_| ChainError::Malformed)?;
+    match issuer.key_usage() {
+        Ok(None) => Ok(()),
+        Ok(Some(usage)) if usage.value.key_cert_sign() => Ok(()),
+        Ok(Some(_)) => Err(ChainError::IssuerMayNotSign),
+        Err(_) => Err(ChainError::Malformed),
+    }
+}
+
+/// Told of each client chain that is refused at a handshake.
+pub type RefusalObserver = Arc<dyn Fn(&ChainError) + Send + Sync>;
+
+/// Requires a client certificate and verifies it against the anchors and the revoked set in force
+/// at that moment.
+///
+/// Sends no certificate-authority hints: they would have to outlive a change of the anchors.
+pub struct LiveClientVerifier {
+    anchors: TrustReceiver,
+    revoked: RevokedReceiver,
+    algorithms: WebPkiSupportedAlgorithms,
+    observer: Option<RefusalObserver>,
+}
+
+impl LiveClientVerifier {
+    /// A verifier that reads `anchors` and `revoked` at each handshake.
+    #[must_use]
+    pub fn new(anchors: TrustReceiver, revoked: RevokedReceiver) -> Self {
+        Self {
+            anchors,
+            revoked,
+            algorithms: provider().signature_verification_algorithms,
+            observer: None,
+        }
+    }
+
+    /// The same verifier, which also tells `observer` the cause of each refusal: the alert on the
+    /// wire is coarser.
+    #[must_use]
+    pub fn with_observer(self, observer: RefusalObserver) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
+        }
+    }
+}
+
+impl fmt::Debug for LiveClientVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveClientVerifier")
+            .field("trust_generation", &self.anchors.load().generation())
+            .field("revoked", &self.revoked.load().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for LiveClientVerifier {
+    fn offer_client_auth(&self) -> bool {
+        true
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        true
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let mut chain = Vec::with_capacity(1 + intermediates.len());
+        chain.push(CertificateDer::from(end_entity.as_ref()));
+        chain.extend(
+            intermediates
+                .iter()
+                .map(|der| CertificateDer::from(der.as_ref())),
+        );
+        match verify_chain(&chain, &self.anchors.load(), &self.revoked.load(), now) {
+            Ok(()) => Ok(ClientCertVerified::assertion()),
+            Err(error) => {
+                if let Some(observer) = &self.observer {
+                    observer(&error);
+                }
+                Err(error.for_client().into())
+            }
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Serves the credential in force at each handshake.
+#[derive(Debug)]
+pub struct LiveServerResolver {
+    credential: CredentialReceiver,
+}
+
+impl LiveServerResolver {
+    /// A resolver that reads `credential` at each handshake.
+    #[must_use]
+    pub fn new(credential: CredentialReceiver) -> Self {
+        Self { credential }
+    }
+}
+
+impl ResolvesServerCert for LiveServerResolver {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.credential.load().certified_key())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,329 @@
+//! Policy texts in, a rule set or every problem out.
+//!
+//! Invariant: all files are read together; one problem anywhere means no rule set. Nothing is skipped, defaulted or
+//! overridden: an unknown key, a section that occurs in two files and a rule without effect are problems.
+//! Elsewhere on purpose: the mechanics of tables (`reader.rs`), the mapping sections (`mapping.rs`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use toml::de::DeTable;
+
+use super::mapping::{self, MappingParts};
+use super::reader::{Place, Reader, Section};
+use super::{Paths, Problem, RuleSet};
+use crate::id::TeamId;
+use crate::peer::PeerName;
+use crate::reach::{Reach, ResourceReach, RowLimit, TeamSet};
+use crate::resource::Resource;
+use crate::rows::redact::{Redaction, RedactionError};
+
+/// The version of the format; every file says it.
+pub(super) const SCHEMA: u64 = 1;
+pub(super) const FILE_KEYS: [&str; 5] = ["schema", "ceiling", "peers", "redaction", "mapping"];
+pub(super) const CEILING_KEYS: [&str; 4] = [
+    "resources",
+    "max_rows_per_query",
+    "teams",
+    "include_personal",
+];
+pub(super) const PEER_KEYS: [&str; 5] = [
+    "resources",
+    "max_rows_per_query",
+    "teams",
+    "include_personal",
+    "allow_sensitive",
+];
+pub(super) const REDACTION_KEYS: [&str; 2] = ["fields", "exempt"];
+
+/// A peer's section before it meets the ceiling.
+struct PeerSection {
+    reach: Reach,
+    allow_sensitive: BTreeSet<Resource>,
+    names_resources: bool,
+    place: Place,
+}
+
+/// What the files say so far.
+#[derive(Default)]
+struct Bundle {
+    ceiling: Option<(Reach, Place)>,
+    peers: BTreeMap<PeerName, PeerSection>,
+    fields: BTreeMap<Resource, Vec<(String, Place)>>,
+    exempt: BTreeMap<Resource, Vec<(String, Place)>>,
+    mapping: MappingParts,
+}
+
+pub(super) fn bundle(files: &[(&str, &str)]) -> Result<RuleSet, Vec<Problem>> {
+    let mut reader = Reader::new(files);
+    let mut bundle = Bundle::default();
+    for (number, (_, text)) in files.iter().enumerate() {
+        reader.file = number;
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let broken = !errors.is_empty();
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            reader.problem(span, format!("not TOML: {}", error.message()), "");
+        }
+        // After a syntax error the tables are a guess; what is read from a guess would mislead.
+        if !broken {
+            read_file(&mut reader, &mut bundle, root.get_ref());
+        }
+    }
+    let redaction = compile_redaction(&mut reader, &bundle);
+    let mapping = mapping::complete(&mut reader, std::mem::take(&mut bundle.mapping));
+    for (name, peer) in &bundle.peers {
+        if !peer.names_resources && bundle.ceiling.is_none() {
+            let message =
+                format!("peers.{name} names no resources and there is no [ceiling] to narrow");
+            reader.problem_at(
+                peer.place.clone(),
+                message,
+                "add resources here, or a [ceiling]",
+            );
+        }
+    }
+    let problems = reader.finish();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let peers = bundle
+        .peers
+        .into_iter()
+        .map(|(name, peer)| (name, (peer.reach, peer.allow_sensitive)))
+        .collect();
+    Ok(RuleSet::assemble(
+        bundle.ceiling.map(|(reach, _)| reach),
+        peers,
+        redaction.unwrap_or_default(),
+        &plain(&bundle.fields),
+        &plain(&bundle.exempt),
+        mapping,
+    ))
+}
+
+fn plain(paths: &BTreeMap<Resource, Vec<(String, Place)>>) -> Paths {
+    paths
+        .iter()
+        .map(|(resource, paths)| {
+            (
+                *resource,
+                paths.iter().map(|(path, _)| path.clone()).collect(),
+            )
+        })
+        .collect()
+}
+
+fn read_file<'t>(reader: &mut Reader<'_>, bundle: &mut Bundle, root: &'t DeTable<'t>) {
+    let file = Section::new("the file", root, &(0..0));
+    reader.only_keys(file, &FILE_KEYS);
+    if file.table.contains_key("schema") {
+        reader.integer(file, "schema", SCHEMA, SCHEMA);
+    } else {
+        reader.problem(
+            0..0,
+            "the file does not say its schema",
+            "begin it with `schema = 1`",
+        );
+    }
+    if let Some(section) = reader.table(file, "ceiling", "ceiling") {
+        read_ceiling(reader, bundle, section);
+    }
+    if let Some(peers) = reader.table(file, "peers", "peers") {
+        for (key, value) in peers.table.iter() {
+            let name: &str = key.get_ref();
+            match PeerName::parse(name) {
+                Ok(peer) => {
+                    if let Some(section) = reader.as_table("the peer", key.span(), value) {
+                        read_peer(reader, bundle, peer, section);
+                    }
+                }
+                Err(error) => reader.problem(key.span(), format!("{name:?}: {error}"), ""),
+            }
+        }
+    }
+    if let Some(section) = reader.table(file, "redaction", "redaction") {
+        read_redaction(reader, bundle, section);
+    }
+    if let Some(section) = reader.table(file, "mapping", "mapping") {
+        mapping::read(reader, &mut bundle.mapping, section);
+    }
+}
+
+fn read_ceiling(reader: &mut Reader<'_>, bundle: &mut Bundle, section: Section<'_>) {
+    reader.only_keys(section, &CEILING_KEYS);
+    if !section.table.contains_key("resources") {
+        reader.missing(section, "resources");
+    }
+    let (reach, _) = read_reach(reader, section);
+    if bundle.ceiling.is_some() {
+        reader.problem(
+            section.span(),
+            "there is a [ceiling] in another file already",
+            "keep one",
+        );
+    } else {
+        bundle.ceiling = Some((reach, (reader.file, section.span())));
+    }
+}
+
+fn read_peer(reader: &mut Reader<'_>, bundle: &mut Bundle, name: PeerName, section: Section<'_>) {
+    reader.only_keys(section, &PEER_KEYS);
+    let (reach, names_resources) = read_reach(reader, section);
+    let mut allow_sensitive = BTreeSet::new();
+    for (resource, span) in reader
+        .list(section, "allow_sensitive", Resource::parse)
+        .unwrap_or_default()
+    {
+        if resource.is_sensitive() {
+            allow_sensitive.insert(resource);
+        } else {
+            reader.problem(
+                span,
+                format!("{resource} is not sensitive"),
+                "a scope can name it anyway: remove it",
+            );
+        }
+    }
+    if bundle.peers.contains_key(&name) {
+        let message = format!("peers.{name} is in another file already");
+        reader.problem(section.span(), message, "keep one");
+        return;
+    }
+    let place = (reader.file, section.span());
+    bundle.peers.insert(
+        name,
+        PeerSection {
+            reach,
+            allow_sensitive,
+            names_resources,
+            place,
+        },
+    );
+}
+
+/// The reach of a section, and whether it names its resources; without a list it reaches all of them.
+fn read_reach(reader: &mut Reader<'_>, section: Section<'_>) -> (Reach, bool) {
+    let resources = reader.list(section, "resources", Resource::parse);
+    let names_resources = resources.is_some();
+    let resources = resources.map_or_else(
+        || Resource::ALL.to_vec(),
+        |list| list.into_iter().map(|(resource, _)| resource).collect(),
+    );
+    let max_rows_per_query = reader
+        .integer(
+            section,
+            "max_rows_per_query",
+            1,
+            u64::from(RowLimit::MAX.rows()),
+        )
+        .and_then(|rows| RowLimit::new(rows).ok())
+        .unwrap_or(RowLimit::MAX);
+    let teams = reader
+        .list(section, "teams", TeamId::parse)
+        .map_or(TeamSet::Any, |list| {
+            TeamSet::Only(list.into_iter().map(|(team, _)| team).collect())
+        });
+    let include_personal = reader.boolean(section, "include_personal").unwrap_or(true);
+    let each = ResourceReach {
+        teams,
+        include_personal,
+    };
+    let reach = Reach {
+        resources: resources
+            .into_iter()
+            .map(|resource| (resource, each.clone()))
+            .collect(),
+        max_rows_per_query,
+    };
+    (reach, names_resources)
+}
+
+fn read_redaction(reader: &mut Reader<'_>, bundle: &mut Bundle, section: Section<'_>) {
+    reader.only_keys(section, &REDACTION_KEYS);
+    let file = reader.file;
+    for ((resource, path), span) in reader
+        .list(section, "exempt", exempt_path)
+        .unwrap_or_default()
+    {
+        bundle
+            .exempt
+            .entry(resource)
+            .or_default()
+            .push((path, (file, span)));
+    }
+    let Some(fields) = reader.table(section, "fields", "redaction.fields") else {
+        return;
+    };
+    for key in fields.table.keys() {
+        let name: &str = key.get_ref();
+        match Resource::parse(name) {
+            Ok(resource) if !resource.is_served() => {
+                let message = format!("{resource} is not served in this version");
+                reader.problem(key.span(), message, "remove it");
+            }
+            Ok(resource) => {
+                let text = |path: &str| Ok::<_, std::convert::Infallible>(path.to_owned());
+                for (path, span) in reader.list(fields, name, text).unwrap_or_default() {
+                    bundle
+                        .fields
+                        .entry(resource)
+                        .or_default()
+                        .push((path, (file, span)));
+                }
+            }
+            Err(error) => reader.problem(key.span(), format!("{name:?}: {error}"), ""),
+        }
+    }
+}
+
+/// `tasks.usage.tokenCount`: a resource and a path below its rows.
+fn exempt_path(text: &str) -> Result<(Resource, String), &'static str> {
+    let (name, path) = text
+        .split_once('.')
+        .ok_or("write the resource and the path, like tasks.usage.tokenCount")?;
+    let resource = Resource::parse(name)
+        .ok()
+        .filter(|resource| resource.is_served())
+        .ok_or("begin with a resource that is served, like tasks.usage.tokenCount")?;
+    Ok((resource, path.to_owned()))
+}
+
+/// Compiles the redaction rules; one that is refused is reported where it stands, and the rest is tried without it,
+/// so that one round names them all.
+fn compile_redaction(reader: &mut Reader<'_>, bundle: &Bundle) -> Option<Redaction> {
+    let (mut fields, mut exempt) = (bundle.fields.clone(), bundle.exempt.clone());
+    loop {
+        let error = match Redaction::new(plain(&fields), plain(&exempt)) {
+            Ok(redaction) => return Some(redaction),
+            Err(error) => error,
+        };
+        let (resource, path) = match &error {
+            RedactionError::NotAPath { resource, path }
+            | RedactionError::NamedTwice { resource, path }
+            | RedactionError::AlwaysKept { resource, path }
+            | RedactionError::Unreachable { resource, path, .. } => (*resource, path),
+            _ => {
+                reader.problem_at((0, 0..0), &error, "");
+                return None;
+            }
+        };
+        // The later of two equal paths is the one at fault.
+        let taken = take_last(&mut exempt, resource, path)
+            .or_else(|| take_last(&mut fields, resource, path));
+        let Some(place) = taken else {
+            reader.problem_at((0, 0..0), &error, "");
+            return None;
+        };
+        reader.problem_at(place, &error, "");
+    }
+}
+
+fn take_last(
+    paths: &mut BTreeMap<Resource, Vec<(String, Place)>>,
+    resource: Resource,
+    path: &str,
+) -> Option<Place> {
+    let list = paths.get_mut(&resource)?;
+    let at = list.iter().rposition(|(known, _)| known == path)?;
+    Some(list.remove(at).1)
+}

@@ -1,0 +1,229 @@
+//! A JSON value in, a scope or every problem out.
+//!
+//! Invariant: nothing is skipped. An unknown key, a value of the wrong kind or a doubled list entry is a problem.
+//! Elsewhere on purpose: JSON text and doubled member names (`strict_json.rs`).
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value};
+
+use super::{Scope, ScopeError, ScopeFilter, ScopeProblem};
+use crate::id::TeamId;
+use crate::reach::RowLimit;
+use crate::resource::Resource;
+use crate::time::UnixMillis;
+
+/// The keys of a scope.
+const KEYS: [&str; 5] = [
+    "resources",
+    "excluded_resources",
+    "filters",
+    "max_rows_per_query",
+    "expires_at",
+];
+
+#[derive(Default)]
+struct Problems(Vec<ScopeProblem>);
+
+impl Problems {
+    fn add(&mut self, path: impl Into<String>, message: impl Into<Cow<'static, str>>) {
+        self.0.push(ScopeProblem {
+            path: path.into(),
+            message: message.into(),
+        });
+    }
+}
+
+pub(super) fn scope(value: &Value, allow_sensitive: &[Resource]) -> Result<Scope, ScopeError> {
+    let mut problems = Problems::default();
+    let empty = Map::new();
+    let members = value.as_object().unwrap_or_else(|| {
+        problems.add("", "a scope is a JSON object");
+        &empty
+    });
+    let resources = resource_list(members, "resources", &mut problems);
+    if resources.is_empty() && value.is_object() && !problems_at(&problems, "resources") {
+        problems.add("resources", "name at least one resource");
+    }
+    for resource in &resources {
+        if resource.is_sensitive() && !allow_sensitive.contains(resource) {
+            let message = format!(
+                "{resource} is sensitive: policy must allow it for this peer (allow_sensitive)"
+            );
+            problems.add("resources", message);
+        }
+    }
+    let excluded_resources = resource_list(members, "excluded_resources", &mut problems);
+    for resource in resources.intersection(&excluded_resources) {
+        let message = format!("{resource} is in resources as well: keep it in one of the two");
+        problems.add("excluded_resources", message);
+    }
+    let filters = filters(members, &resources, &mut problems);
+    let max_rows_per_query = row_cap(members, &mut problems);
+    let expires_at = expiry(members, &mut problems);
+    for key in members.keys().filter(|key| !KEYS.contains(&key.as_str())) {
+        let message = format!("unknown key: a scope has {}", KEYS.join(", "));
+        problems.add(key.escape_debug().to_string(), message);
+    }
+    if !problems.0.is_empty() {
+        return Err(ScopeError {
+            problems: problems.0,
+        });
+    }
+    Ok(Scope {
+        resources,
+        excluded_resources,
+        filters,
+        max_rows_per_query,
+        expires_at,
+    })
+}
+
+fn problems_at(problems: &Problems, path: &str) -> bool {
+    problems
+        .0
+        .iter()
+        .any(|problem| problem.path.starts_with(path))
+}
+
+/// A list of resource names without doubles.
+fn resource_list(
+    members: &Map<String, Value>,
+    key: &'static str,
+    problems: &mut Problems,
+) -> BTreeSet<Resource> {
+    let mut found = BTreeSet::new();
+    let Some(value) = members.get(key) else {
+        return found;
+    };
+    let Some(list) = value.as_array() else {
+        problems.add(key, "must be a list of resource names");
+        return found;
+    };
+    for (position, entry) in list.iter().enumerate() {
+        let path = format!("{key}[{position}]");
+        let Some(name) = entry.as_str() else {
+            problems.add(path, "must be a resource name");
+            continue;
+        };
+        match Resource::parse(name) {
+            Ok(resource) => {
+                if !found.insert(resource) {
+                    problems.add(path, "named twice: remove one");
+                }
+            }
+            Err(error) => problems.add(path, error.to_string()),
+        }
+    }
+    found
+}
+
+fn filters(
+    members: &Map<String, Value>,
+    resources: &BTreeSet<Resource>,
+    problems: &mut Problems,
+) -> BTreeMap<Resource, ScopeFilter> {
+    let mut found = BTreeMap::new();
+    let Some(value) = members.get("filters") else {
+        return found;
+    };
+    let Some(entries) = value.as_object() else {
+        problems.add("filters", "must be an object with resource names as keys");
+        return found;
+    };
+    for (name, entry) in entries {
+        let path = format!("filters.{}", name.escape_debug());
+        match Resource::parse(name) {
+            Ok(resource) if resources.contains(&resource) => {
+                found.insert(resource, filter(entry, &path, problems));
+            }
+            Ok(_) => problems.add(
+                path,
+                "the resource is not in resources: add it there or remove the filter",
+            ),
+            Err(error) => problems.add(path, error.to_string()),
+        }
+    }
+    found
+}
+
+fn filter(value: &Value, path: &str, problems: &mut Problems) -> ScopeFilter {
+    let mut filter = ScopeFilter::default();
+    let Some(members) = value.as_object() else {
+        problems.add(
+            path,
+            "must be an object with include_teams and include_personal",
+        );
+        return filter;
+    };
+    for (key, value) in members {
+        let at = format!("{path}.{}", key.escape_debug());
+        match key.as_str() {
+            "include_teams" => filter.include_teams = team_list(value, &at, problems),
+            "include_personal" => match value.as_bool() {
+                Some(yes) => filter.include_personal = yes,
+                None => problems.add(at, "must be true or false"),
+            },
+            _ => problems.add(
+                at,
+                "unknown key: a filter has include_teams and include_personal",
+            ),
+        }
+    }
+    filter
+}
+
+fn team_list(value: &Value, path: &str, problems: &mut Problems) -> BTreeSet<TeamId> {
+    let mut found = BTreeSet::new();
+    let Some(list) = value.as_array() else {
+        problems.add(path, "must be a list of team ids");
+        return found;
+    };
+    for (position, entry) in list.iter().enumerate() {
+        let at = format!("{path}[{position}]");
+        let Some(text) = entry.as_str() else {
+            problems.add(at, "must be a team id");
+            continue;
+        };
+        match TeamId::parse(text) {
+            Ok(team) => {
+                if !found.insert(team) {
+                    problems.add(at, "named twice: remove one");
+                }
+            }
+            Err(error) => problems.add(at, error.to_string()),
+        }
+    }
+    found
+}
+
+fn row_cap(members: &Map<String, Value>, problems: &mut Problems) -> RowLimit {
+    let Some(value) = members.get("max_rows_per_query") else {
+        return RowLimit::DEFAULT;
+    };
+    value
+        .as_u64()
+        .and_then(|rows| RowLimit::new(rows).ok())
+        .unwrap_or_else(|| {
+            problems.add(
+                "max_rows_per_query",
+                "must be a whole number from 1 to 10000",
+            );
+            RowLimit::DEFAULT
+        })
+}
+
+fn expiry(members: &Map<String, Value>, problems: &mut Problems) -> Option<UnixMillis> {
+    match members.get("expires_at") {
+        None | Some(Value::Null) => None,
+        Some(value) => {
+            let instant = value.as_str().and_then(|text| text.parse().ok());
+            if instant.is_none() {
+                let message = "must be an RFC 3339 date-time, like 2026-12-31T00:00:00Z";
+                problems.add("expires_at", message);
+            }
+            instant
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What operators can do, and the socket they do it through.
+//!
+//! Invariant: a change is committed by the store, together with its audit record, and then applied by the
+//! directory before it is reported as done (the specification, section 8). An operation never answers with a
+//! secret, except the one-time ones it exists to hand out: an enrollment URL, a session token.
+//!
+//! The operations are methods of [`Control`], by noun in their own files; `routes.rs` is their HTTP form and
+//! `socket.rs` the unix socket. The command line is in `cli` and talks to the socket only.
+
+mod audit;
+mod check;
+mod failure;
+mod gateway;
+mod grants;
+mod peers;
+mod policy;
+mod routes;
+mod sessions;
+mod socket;
+mod status;
+mod views;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::policy::id::{GrantId, PeerId, UserId};
+use ::policy::time::UnixMillis;
+use certs::{CertificateAuthority, Clock, Sealer};
+use parking_lot::Mutex;
+use uuid::{NoContext, Timestamp, Uuid};
+
+use crate::config::{Config, PublicUrl};
+use crate::directory::{Applied, Directory};
+use crate::gateway::GatewayClient;
+use crate::gateway::credential::SubjectCredentials;
+use crate::outbound::Outbound;
+use crate::store::{Act, Actor, Committed, Store};
+
+pub use audit::AuditQuery;
+pub use check::{CheckOutcome, CheckView};
+pub use failure::{AdminCode, AdminFailure};
+pub use gateway::{GatewayCheck, SubjectCheck};
+pub use grants::{CreateGrant, CreateToken, GrantDetail, RevokeGrant, TokenView};
+pub use peers::{AddPeer, AddedView, PeerDetail};
+pub use policy::{Explain, Explanation};
+pub use routes::router;
+pub use sessions::{CreateSession, SessionView};
+pub use socket::{SocketError, bind, serve};
+pub use status::StatusView;
+pub use views::{CertificateView, CredentialView, GrantView, PeerView, audit_row, days_left};
+
+/// Where this process really listens: ports the system chose are known only now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// The federation listener.
+    pub federation: Option<SocketAddr>,
+    /// The enrollment listener.
+    pub enrollment: Option<SocketAddr>,
+    /// The session door's TCP form.
+    pub session: Option<SocketAddr>,
+    /// Metrics and health.
+    pub ops: Option<SocketAddr>,
+}
+
+/// Everything the operations work on.
+pub struct Control {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// The durable truth.
+    pub store: Arc<dyn Store>,
+    /// What requests are decided by.
+    pub directory: Arc<Directory>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Seals gateway tokens.
+    pub sealer: Arc<Sealer>,
+    /// Who issues certificates to peers.
+    pub ca: Arc<dyn CertificateAuthority>,
+    /// The client of the local gateway.
+    pub gateway: Arc<GatewayClient>,
+    /// As whom the gateway is asked.
+    pub credentials: Arc<SubjectCredentials>,
+    /// The asking side; `None` when `roles.ask` is off.
+    pub outbound: Option<Arc<Outbound>>,
+    /// Where this process listens.
+    pub addresses: Addresses,
+    /// Where peers enroll, with the real port; `None` when `roles.serve` is off.
+    pub enrollment_url: Option<PublicUrl>,
+    /// SHA-256 of the root that the enrollment listener sends last.
+    pub enrollment_pin: [u8; 32],
+    /// End of validity of the server certificate; `None` when `roles.serve` is off.
+    pub server_not_after: Option<UnixMillis>,
+    /// Why the last `policy reload` failed, and when; cleared by one that works.
+    pub policy_failure: Mutex<Option<PolicyFailure>>,
+}
+
+/// A policy that was not loaded.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PolicyFailure {
+    /// When.
+    pub at: UnixMillis,
+    /// Why, one line per problem.
+    pub message: String,
+}
+
+impl Control {
+    /// The present.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
+        UnixMillis(self.clock.unix_millis())
+    }
+
+    /// A new id that sorts by time (UUIDv7, RFC 9562).
+    #[must_use]
+    pub fn draw_id(&self) -> Uuid {
+        let millis = u64::try_from(self.clock.unix_millis()).unwrap_or_default();
+        let nanos = u32::try_from(millis % 1000 * 1_000_000).unwrap_or_default();
+        Uuid::new_v7(Timestamp::from_unix(NoContext, millis / 1000, nanos))
+    }
+
+    fn act(&self, actor: &Actor) -> Act {
+        Act { id: self.draw_id(), actor: actor.clone(), now: self.now() }
+    }
+
+    /// Applies a committed change and answers with it.
+    async fn apply<T>(&self, committed: Committed<T>) -> Result<(T, Applied), AdminFailure> {
+        match self.directory.refresh().await {
+            Ok(applied) => Ok((committed.value, applied)),
+            Err(error) => Err(AdminFailure::committed(committed.revision, &error)),
+        }
+    }
+}
+
+fn parse_grant_id(text: &str) -> Result<GrantId, AdminFailure> {
+    text.parse().map_err(|error| {
+        AdminFailure::invalid(format!("`{}` is not a grant id: {error}", text.escape_debug()))
+            .hint("`grant list` shows the ids")
+    })
+}
+
+fn parse_user(text: &str) -> Result<UserId, AdminFailure> {
+    UserId::parse(text).map_err(|error| AdminFailure::invalid(format!("the user is not valid: {error}")))
+}
+
+/// A new peer id; random, since it says nothing.
+fn draw_peer_id() -> PeerId {
+    PeerId::new(Uuid::new_v4())
+}

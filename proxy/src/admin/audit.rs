@@ -1,0 +1,95 @@
+//! Reading the audit log.
+//!
+//! Invariant: reading changes nothing and is bounded by the log's own limit.
+
+use policy::time::UnixMillis;
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{AdminCode, AdminFailure, Control, audit_row, parse_grant_id};
+use crate::audit::{AuditFilter, AuditLogError, AuditOutcome, Direction, QUERY_LIMIT_DEFAULT};
+
+/// What to look for; every field present has to match.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// From this instant on.
+    pub since: Option<UnixMillis>,
+    /// Of the last so many seconds.
+    pub since_s: Option<u32>,
+    /// Before this instant.
+    pub until: Option<UnixMillis>,
+    /// Grant id.
+    pub grant: Option<String>,
+    /// Peer, by local name.
+    pub peer: Option<String>,
+    /// Direction of the peer, when two have the name.
+    pub peer_direction: Option<String>,
+    /// `inbound`, `outbound` or `admin`.
+    pub direction: Option<String>,
+    /// Outcome.
+    pub outcome: Option<String>,
+    /// Verb.
+    pub verb: Option<String>,
+    /// Resource.
+    pub resource: Option<String>,
+    /// Request id, ours or the peer's.
+    pub request_id: Option<String>,
+    /// Only rows after the one with this id.
+    pub after: Option<Uuid>,
+    /// How many at most.
+    pub limit: Option<u32>,
+}
+
+impl Control {
+    /// `audit query` and each step of `audit tail`: rows in the order they were written.
+    ///
+    /// # Errors
+    /// A value that no row can have; an unknown peer; a log that cannot be read.
+    pub async fn query_audit(&self, query: AuditQuery) -> Result<Vec<Value>, AdminFailure> {
+        let since_s = query.since_s.map(|seconds| self.now().saturating_add(-i64::from(seconds) * 1000));
+        let peer = match &query.peer {
+            None => None,
+            Some(name) => Some(self.find_peer(name, query.peer_direction.as_deref()).await?.id),
+        };
+        let filter = AuditFilter {
+            since: query.since.max(since_s),
+            until: query.until,
+            grant: query.grant.as_deref().map(parse_grant_id).transpose()?,
+            peer,
+            direction: closed(query.direction, Direction::parse, "inbound, outbound or admin")?,
+            outcome: closed(query.outcome, AuditOutcome::parse, "allowed, denied, error or aborted")?,
+            verb: query.verb,
+            resource: query.resource,
+            request_id: query.request_id,
+            after: query.after,
+            limit: query.limit.unwrap_or(QUERY_LIMIT_DEFAULT),
+        };
+        let rows = self.store.query_audit(&filter).await?;
+        Ok(rows.iter().map(audit_row).collect())
+    }
+}
+
+fn closed<T>(
+    text: Option<String>,
+    parse: impl Fn(&str) -> Option<T>,
+    words: &str,
+) -> Result<Option<T>, AdminFailure> {
+    text.map(|text| {
+        parse(&text).ok_or_else(|| {
+            AdminFailure::invalid(format!("`{}` is not one of {words}", text.escape_debug()))
+        })
+    })
+    .transpose()
+}
+
+impl From<AuditLogError> for AdminFailure {
+    fn from(error: AuditLogError) -> Self {
+        let code = match &error {
+            AuditLogError::Unavailable { .. } | AuditLogError::Corrupt { .. } => AdminCode::Unavailable,
+            AuditLogError::UnknownPosition { .. } => AdminCode::NotFound,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,261 @@
+//! The operations as JSON over HTTP, under `/admin/v1`.
+//!
+//! Invariant: bodies are bounded, unknown keys are refused, and every failure, also one of parsing, has the
+//! envelope. Who acts is the uid of the process at the other end, as the kernel says.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::gateway::SetToken;
+use super::socket::Caller;
+use super::{
+    AddPeer, AdminCode, AdminFailure, AuditQuery, Control, CreateGrant, CreateSession, CreateToken, Explain,
+    RevokeGrant,
+};
+use crate::store::Actor;
+
+/// Most bytes of a request body.
+const BODY_BYTES: usize = 256 * 1024;
+
+type Shared = State<Arc<Control>>;
+type Answer<T> = Result<Json<T>, AdminFailure>;
+
+/// The routes. To be served with [`serve`](super::serve), which knows who calls.
+pub fn router(control: Arc<Control>) -> Router {
+    let routes = Router::new()
+        .route("/status", get(status))
+        .route("/checks", get(checks))
+        .route("/ca", get(authority))
+        .route("/grants", get(list_grants).post(create_grant))
+        .route("/grants/{id}", get(show_grant))
+        .route("/grants/{id}/revoke", post(revoke_grant))
+        .route("/grants/{id}/token", post(create_token))
+        .route("/peers", get(list_peers).post(add_peer))
+        .route("/peers/{name}", get(show_peer))
+        .route("/peers/{name}/suspend", post(suspend_peer))
+        .route("/peers/{name}/resume", post(resume_peer))
+        .route("/sessions", post(create_session))
+        .route("/audit", get(query_audit))
+        .route("/policy/explain", post(explain))
+        .route("/policy/reload", post(reload_policy))
+        .route("/gateway/check", post(check_gateway))
+        .route("/gateway/tokens/{user}", put(set_gateway_token));
+    Router::new()
+        .nest("/admin/v1", routes)
+        .fallback(|| async { AdminFailure::new(AdminCode::NotFound, "there is no such route") })
+        .method_not_allowed_fallback(|| async { AdminFailure::invalid("this route has another method") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .with_state(control)
+}
+
+/// A JSON body whose faults are in the envelope.
+struct Body<T>(T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = AdminFailure;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, AdminFailure> {
+        let parsed: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
+        parsed.map(|Json(body)| Self(body)).map_err(|error| AdminFailure::invalid(error.body_text()))
+    }
+}
+
+/// Query parameters whose faults are in the envelope.
+struct Parameters<T>(T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = AdminFailure;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Self, AdminFailure> {
+        let parsed: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        parsed.map(|Query(query)| Self(query)).map_err(|error| AdminFailure::invalid(error.body_text()))
+    }
+}
+
+/// Who calls.
+struct Acting(Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for Acting {
+    type Rejection = AdminFailure;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        _: &S,
+    ) -> Result<Self, AdminFailure> {
+        match parts.extensions.get::<ConnectInfo<Caller>>() {
+            Some(ConnectInfo(Caller { uid: Some(uid) })) => Ok(Self(Actor::Operator { uid: *uid })),
+            _ => Err(AdminFailure::new(AdminCode::Forbidden, "the calling process is not known")),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    direction: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Items<T> {
+    items: Vec<T>,
+}
+
+fn items<T: Serialize>(items: Vec<T>) -> Json<Items<T>> {
+    Json(Items { items })
+}
+
+async fn status(State(control): Shared) -> Answer<impl Serialize> {
+    control.status().await.map(Json)
+}
+
+async fn checks(State(control): Shared) -> Answer<impl Serialize> {
+    control.checks().await.map(items)
+}
+
+async fn authority(State(control): Shared) -> Answer<impl Serialize> {
+    let roots: Vec<String> = control.ca.anchors().iter().map(|root| pem(root)).collect();
+    Ok(Json(json!({"root_pem": roots.concat(), "sha256": hex::encode(control.enrollment_pin)})))
+}
+
+/// RFC 7468 text of a certificate.
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while let Some((line, more)) = rest.split_at_checked(64) {
+        out.push_str(line);
+        out.push('\n');
+        rest = more;
+    }
+    if !rest.is_empty() {
+        out.push_str(rest);
+        out.push('\n');
+    }
+    out.push_str("-----END CERTIFICATE-----\n");
+    out
+}
+
+async fn list_grants(State(control): Shared) -> Answer<impl Serialize> {
+    control.list_grants().await.map(items)
+}
+
+async fn create_grant(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<CreateGrant>,
+) -> Result<Response, AdminFailure> {
+    let grant = control.create_grant(&actor, body).await?;
+    Ok((StatusCode::CREATED, Json(grant)).into_response())
+}
+
+async fn show_grant(State(control): Shared, Path(id): Path<String>) -> Answer<impl Serialize> {
+    control.show_grant(&id).await.map(Json)
+}
+
+async fn revoke_grant(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(id): Path<String>,
+    Body(body): Body<RevokeGrant>,
+) -> Answer<impl Serialize> {
+    control.revoke_grant(&actor, &id, body).await.map(Json)
+}
+
+async fn create_token(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(id): Path<String>,
+    Body(body): Body<CreateToken>,
+) -> Result<Response, AdminFailure> {
+    let token = control.create_token(&actor, &id, body).await?;
+    Ok((StatusCode::CREATED, Json(token)).into_response())
+}
+
+async fn list_peers(State(control): Shared) -> Answer<impl Serialize> {
+    control.list_peers().await.map(items)
+}
+
+async fn add_peer(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<AddPeer>,
+) -> Result<Response, AdminFailure> {
+    let peer = control.add_peer(&actor, body).await?;
+    Ok((StatusCode::CREATED, Json(peer)).into_response())
+}
+
+async fn show_peer(
+    State(control): Shared,
+    Path(name): Path<String>,
+    Parameters(which): Parameters<Which>,
+) -> Answer<impl Serialize> {
+    control.show_peer(&name, which.direction.as_deref()).await.map(Json)
+}
+
+async fn suspend_peer(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(name): Path<String>,
+    Parameters(which): Parameters<Which>,
+) -> Answer<impl Serialize> {
+    control.suspend_peer(&actor, &name, which.direction.as_deref()).await.map(Json)
+}
+
+async fn resume_peer(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(name): Path<String>,
+    Parameters(which): Parameters<Which>,
+) -> Answer<impl Serialize> {
+    control.resume_peer(&actor, &name, which.direction.as_deref()).await.map(Json)
+}
+
+async fn create_session(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<CreateSession>,
+) -> Result<Response, AdminFailure> {
+    let session = control.create_session(&actor, body).await?;
+    Ok((StatusCode::CREATED, Json(session)).into_response())
+}
+
+async fn query_audit(State(control): Shared, Parameters(query): Parameters<AuditQuery>) -> Answer<impl Serialize> {
+    control.query_audit(query).await.map(items)
+}
+
+async fn explain(State(control): Shared, Body(body): Body<Explain>) -> Answer<impl Serialize> {
+    control.explain(body).await.map(Json)
+}
+
+async fn reload_policy(State(control): Shared, Acting(actor): Acting) -> Answer<impl Serialize> {
+    control.reload_policy(&actor).await.map(Json)
+}
+
+async fn check_gateway(State(control): Shared) -> Answer<impl Serialize> {
+    control.check_gateway().await.map(Json)
+}
+
+async fn set_gateway_token(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(user): Path<String>,
+    Body(body): Body<SetToken>,
+) -> Result<StatusCode, AdminFailure> {
+    control.set_gateway_token(&actor, &user, Zeroizing::new(body.token)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

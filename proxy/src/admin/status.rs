@@ -1,0 +1,168 @@
+//! What `status` shows: this process, its policy, the peers it asks and the grants it serves.
+//!
+//! Invariant: one reading of the store; counts nothing and changes nothing.
+
+use policy::id::{GrantId, UserId};
+use policy::peer::{PeerName, PeerState};
+use policy::time::UnixMillis;
+use serde::Serialize;
+
+use super::{AdminFailure, Control, PeerView, PolicyFailure, days_left};
+use crate::store::{CertificateState, PeerDirection};
+
+/// What the embedded tier is, for those who start out with it.
+pub const TIER_NOTE: &str = "embedded: one process on one SQLite file, for starting out and small sites";
+
+/// The state of a process.
+#[derive(Debug, Serialize)]
+pub struct StatusView {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Storage tier.
+    pub tier: &'static str,
+    /// What that means.
+    pub tier_note: &'static str,
+    /// The present, by this process's clock.
+    pub now: UnixMillis,
+    /// The store revision in force.
+    pub revision: u64,
+    /// Why nothing is served, if so.
+    pub fenced: Option<String>,
+    /// Where it listens; absent ones are off.
+    pub listeners: Vec<ListenerView>,
+    /// The policy in force.
+    pub policy: PolicyView,
+    /// The peers we ask.
+    pub outbound: Vec<PeerView>,
+    /// The grants we serve.
+    pub inbound: Vec<InboundView>,
+}
+
+/// One listener.
+#[derive(Debug, Serialize)]
+pub struct ListenerView {
+    /// Its name, as the section of the settings.
+    pub name: &'static str,
+    /// Address and port, or path of the socket.
+    pub address: String,
+}
+
+/// The policy in force.
+#[derive(Debug, Serialize)]
+pub struct PolicyView {
+    /// Its files.
+    pub files: Vec<String>,
+    /// Hash over them.
+    pub hash: String,
+    /// Since when.
+    pub applied_at: Option<UnixMillis>,
+    /// Why a later one was not loaded.
+    pub last_failure: Option<PolicyFailure>,
+}
+
+/// A grant we serve.
+#[derive(Debug, Serialize)]
+pub struct InboundView {
+    /// The grant.
+    pub grant: GrantId,
+    /// Its state: `pending`, `active`, `revoked` or `expired`.
+    pub state: policy::grant::GrantStatus,
+    /// Its peer.
+    pub peer: PeerName,
+    /// The peer's state.
+    pub peer_state: PeerState,
+    /// The user whose data it opens.
+    pub user: UserId,
+    /// End of the newest active certificate.
+    pub certificate_expires_at: Option<UnixMillis>,
+    /// Whole days until then.
+    pub days_left: Option<i64>,
+    /// The peer's last contact that worked.
+    pub last_success_at: Option<UnixMillis>,
+    /// The last one that did not.
+    pub last_failure_at: Option<UnixMillis>,
+    /// Why not.
+    pub last_failure: Option<String>,
+}
+
+impl Control {
+    /// `status`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn status(&self) -> Result<StatusView, AdminFailure> {
+        let now = self.now();
+        let view = self.directory.view();
+        let image = self.store.load(now).await?;
+        let credentials = self.store.list_outbound_credentials().await?;
+        let outbound = image
+            .peers
+            .iter()
+            .filter(|peer| peer.direction == PeerDirection::Outbound)
+            .map(|peer| PeerView::of(peer, &credentials, now))
+            .collect();
+        let inbound = image
+            .grants
+            .iter()
+            .filter_map(|record| {
+                let grant = &record.grant;
+                let peer = image.peers.iter().find(|peer| peer.id == grant.peer)?;
+                let expiry = image
+                    .certificates
+                    .iter()
+                    .filter(|leaf| leaf.grant == grant.id && leaf.state == CertificateState::Active)
+                    .map(|leaf| leaf.not_after)
+                    .max();
+                Some(InboundView {
+                    grant: grant.id,
+                    state: grant.status_at(now),
+                    peer: peer.name.clone(),
+                    peer_state: peer.state,
+                    user: grant.user.clone(),
+                    certificate_expires_at: expiry,
+                    days_left: expiry.map(|end| days_left(end, now)),
+                    last_success_at: peer.last_success_at,
+                    last_failure_at: peer.last_failure_at,
+                    last_failure: peer.last_failure.clone(),
+                })
+            })
+            .collect();
+        Ok(StatusView {
+            version: env!("CARGO_PKG_VERSION"),
+            tier: "embedded",
+            tier_note: TIER_NOTE,
+            now,
+            revision: view.snapshot.revision(),
+            fenced: self.directory.fenced(),
+            listeners: self.listeners(),
+            policy: PolicyView {
+                files: view.policy.files.clone(),
+                hash: view.policy.hash.clone(),
+                applied_at: view.policy.applied_at,
+                last_failure: self.policy_failure.lock().clone(),
+            },
+            outbound,
+            inbound,
+        })
+    }
+
+    fn listeners(&self) -> Vec<ListenerView> {
+        let at = &self.addresses;
+        let mut listeners: Vec<ListenerView> = [
+            ("federation", at.federation),
+            ("enrollment", at.enrollment),
+            ("session", at.session),
+            ("ops", at.ops),
+        ]
+        .into_iter()
+        .filter_map(|(name, address)| Some(ListenerView { name, address: address?.to_string() }))
+        .collect();
+        if self.config.roles.ask {
+            let socket = self.config.session.socket.display().to_string();
+            listeners.push(ListenerView { name: "session", address: socket });
+        }
+        let socket = self.config.admin.socket.display().to_string();
+        listeners.push(ListenerView { name: "admin", address: socket });
+        listeners
+    }
+}

@@ -1,0 +1,69 @@
+//! Reading the log back: what to look for, and what comes out.
+//!
+//! Invariant: a filter only narrows; an empty one matches everything up to its limit. Rows come in the order
+//! they were written, which is also the order to follow the log in. The statement itself is the store's.
+
+use policy::id::{GrantId, PeerId};
+use policy::time::UnixMillis;
+use uuid::Uuid;
+
+use super::record::{AuditOutcome, AuditRecord, Direction};
+
+/// Rows given when no limit is asked for.
+pub const QUERY_LIMIT_DEFAULT: u32 = 100;
+/// Rows given at most.
+pub const QUERY_LIMIT_MAX: u32 = 10_000;
+
+/// What to look for; every field present has to match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// At this instant or later.
+    pub since: Option<UnixMillis>,
+    /// Before this instant.
+    pub until: Option<UnixMillis>,
+    /// This grant.
+    pub grant: Option<GrantId>,
+    /// This peer.
+    pub peer: Option<PeerId>,
+    /// This direction.
+    pub direction: Option<Direction>,
+    /// This outcome.
+    pub outcome: Option<AuditOutcome>,
+    /// This verb, exactly.
+    pub verb: Option<String>,
+    /// This resource, exactly.
+    pub resource: Option<String>,
+    /// This request id, ours or the peer's.
+    pub request_id: Option<String>,
+    /// Only rows written after the one with this id: for following the log.
+    pub after: Option<Uuid>,
+    /// How many rows at most; lowered to [`QUERY_LIMIT_MAX`].
+    pub limit: u32,
+}
+
+impl Default for AuditFilter {
+    fn default() -> Self {
+        Self {
+            since: None,
+            until: None,
+            grant: None,
+            peer: None,
+            direction: None,
+            outcome: None,
+            verb: None,
+            resource: None,
+            request_id: None,
+            after: None,
+            limit: QUERY_LIMIT_DEFAULT,
+        }
+    }
+}
+
+/// A record with its place in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// Counts up in the order of writing; gaps mean nothing.
+    pub position: i64,
+    /// The record.
+    pub record: AuditRecord,
+}

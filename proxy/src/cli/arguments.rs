@@ -1,0 +1,400 @@
+//! The command line as it is written.
+//!
+//! Invariant: no argument takes a secret that a variable, a file or standard input can carry instead, except
+//! `query --token`, which has the variable as its usual form. What a command does is in its own file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use policy::time::UnixMillis;
+
+/// Federation between gateways: what peers may see of ours, and what we see of theirs.
+#[derive(Debug, Parser)]
+#[command(name = "mosaic-federation", version, propagate_version = true, arg_required_else_help = true)]
+pub(super) struct Cli {
+    /// Settings file [default: ./federation.toml, then /etc/mosaic-federation/federation.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "MOSAIC_FEDERATION_CONFIG", hide_env_values = true)]
+    pub(super) config: Option<PathBuf>,
+    /// Override one key of the settings; may be repeated
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
+    pub(super) overrides: Vec<(String, String)>,
+    /// Admin socket of the running sidecar [default: as in the settings]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) admin_socket: Option<PathBuf>,
+    /// Print one JSON document instead of tables; errors too, on standard error
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the sidecar
+    Serve,
+    /// Check settings, policy and a running sidecar; say what to do
+    Doctor,
+    /// Show listeners, policy, peers and grants
+    Status,
+    /// What peers may see of ours
+    #[command(subcommand)]
+    Grant(GrantCommand),
+    /// The other sides
+    #[command(subcommand)]
+    Peer(PeerCommand),
+    /// Local sessions that may ask peers
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Ask a peer through the session door
+    #[command(subcommand)]
+    Query(QueryCommand),
+    /// Read the audit log
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The rules
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// The local gateway
+    #[command(subcommand)]
+    Gateway(GatewayCommand),
+    /// The embedded certificate authority
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Ask the ops listener whether the sidecar lives
+    Healthcheck,
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum GrantCommand {
+    /// Make a pending grant and print its id
+    Create(GrantCreate),
+    /// List all grants
+    List,
+    /// Show one grant with its scope and certificates
+    Show {
+        /// Grant id
+        id: String,
+    },
+    /// Revoke a grant; returns when nothing is answered under it any more
+    Revoke {
+        /// Grant id
+        id: String,
+        /// Why, kept with the grant
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Print an enrollment URL for a grant
+    Token {
+        /// Grant id
+        id: String,
+        /// Life of the token, seconds [default: as in the settings]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=900))]
+        ttl: Option<u32>,
+        /// Revoke the grant's certificates and enroll anew
+        #[arg(long)]
+        replace: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GrantCreate {
+    /// Local user whose data it opens, as the gateway names them
+    #[arg(long)]
+    pub(super) user: String,
+    /// Local name of the peer; made when new
+    #[arg(long, value_name = "NAME")]
+    pub(super) peer: String,
+    /// File with the scope, JSON; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(super) scope: PathBuf,
+    /// When it ends, RFC 3339
+    #[arg(long, value_name = "INSTANT", conflicts_with = "expires_in")]
+    pub(super) expires: Option<UnixMillis>,
+    /// When it ends, from now: 30d, 12h, 15m, 900s
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) expires_in: Option<u32>,
+}
+
+/// Which side asks.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Direction {
+    /// It asks us
+    Inbound,
+    /// We ask it
+    Outbound,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PeerCommand {
+    /// Redeem an enrollment URL, so that the peer can be asked
+    Add(PeerAdd),
+    /// List all peers
+    List,
+    /// Show one peer with its credentials or grants
+    Show(PeerNamed),
+    /// Answer and ask a peer nothing until it is resumed
+    Suspend(PeerNamed),
+    /// End a suspension
+    Resume(PeerNamed),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PeerNamed {
+    /// Local name
+    pub(super) name: String,
+    /// Which of two peers with that name
+    #[arg(long, value_enum)]
+    pub(super) direction: Option<Direction>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PeerAdd {
+    /// Enrollment URL; - reads it from standard input
+    pub(super) url: String,
+    /// Local user who will ask
+    #[arg(long)]
+    pub(super) user: String,
+    /// Local name for the peer
+    #[arg(long)]
+    pub(super) name: String,
+    /// Where to ask it, when not on the host of the enrollment URL
+    #[arg(long, value_name = "URL")]
+    pub(super) endpoint: Option<String>,
+    /// SHA-256 of the enrollment listener's root, for a URL without it
+    #[arg(long, value_name = "HEX", conflicts_with = "trust_root")]
+    pub(super) fingerprint: Option<String>,
+    /// File with that root, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(super) trust_root: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SessionCommand {
+    /// Make a session and print its token once
+    Create {
+        /// Local user it acts for
+        #[arg(long)]
+        user: String,
+        /// Life of the session: 12h, 15m, 900s
+        #[arg(long, default_value = "12h", value_parser = duration)]
+        ttl: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Asker {
+    /// Local name of the peer
+    #[arg(long, value_name = "NAME")]
+    pub(super) peer: String,
+    /// Session token
+    #[arg(long, env = "MOSAIC_SESSION_TOKEN", hide_env_values = true, conflicts_with = "user")]
+    pub(super) token: Option<String>,
+    /// Ask as this local user, with a short session made through the admin socket
+    #[arg(long)]
+    pub(super) user: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueryCommand {
+    /// List rows of a resource
+    List(QueryList),
+    /// Show one row
+    Get {
+        /// Resource
+        resource: String,
+        /// Row id
+        id: String,
+        #[command(flatten)]
+        asker: Asker,
+    },
+    /// Show what the peer lets us ask
+    Capabilities {
+        #[command(flatten)]
+        asker: Asker,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct QueryList {
+    /// Resource
+    pub(super) resource: String,
+    #[command(flatten)]
+    pub(super) asker: Asker,
+    /// Rows per answer
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) limit: Option<u32>,
+    /// Only rows with this value; may be repeated
+    #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(super) filters: Vec<(String, String)>,
+    /// Go on where an earlier answer ended
+    #[arg(long)]
+    pub(super) cursor: Option<String>,
+    /// Go on until there is no more
+    #[arg(long)]
+    pub(super) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Print the last rows, and with -f the next ones as they come
+    Tail {
+        /// Go on as rows come
+        #[arg(short, long)]
+        follow: bool,
+        /// Rows to begin with
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: u32,
+    },
+    /// Look for rows
+    Query(AuditLook),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AuditLook {
+    /// Only of this long ago or later: 1h, 30d
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(super) since: Option<u32>,
+    /// Grant id
+    #[arg(long)]
+    pub(super) grant: Option<String>,
+    /// Local name of the peer
+    #[arg(long)]
+    pub(super) peer: Option<String>,
+    /// allowed, denied, error or aborted
+    #[arg(long)]
+    pub(super) outcome: Option<String>,
+    /// Verb
+    #[arg(long)]
+    pub(super) verb: Option<String>,
+    /// Resource
+    #[arg(long)]
+    pub(super) resource: Option<String>,
+    /// Request id, ours or the peer's
+    #[arg(long)]
+    pub(super) request_id: Option<String>,
+    /// Rows at most, the last ones
+    #[arg(long, default_value_t = 100)]
+    pub(super) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Check the policy files without a running sidecar
+    Check {
+        /// Directory [default: as in the settings]
+        dir: Option<PathBuf>,
+    },
+    /// Explain what a grant would be answered, step by step
+    Explain(PolicyExplain),
+    /// Read the policy files again; all apply together or none does
+    Reload,
+    /// Print the JSON Schema of a policy file
+    Schema {
+        /// Of federation.toml instead
+        #[arg(long)]
+        settings: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PolicyExplain {
+    /// Grant id
+    #[arg(long)]
+    pub(super) grant: String,
+    /// list, get or capabilities
+    #[arg(long)]
+    pub(super) verb: String,
+    /// Resource
+    #[arg(long)]
+    pub(super) resource: Option<String>,
+    /// Rows asked for
+    #[arg(long)]
+    pub(super) limit: Option<u64>,
+    /// Without asking the gateway: as if the user had no teams
+    #[arg(long = "static")]
+    pub(super) without_facts: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum GatewayCommand {
+    /// Ask the gateway as each known user and see that they are kept apart
+    Check,
+    /// Users' own gateway tokens
+    #[command(subcommand)]
+    Token(GatewayTokenCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum GatewayTokenCommand {
+    /// Register a user's token, read from standard input or a file
+    Set {
+        /// User, as the gateway names them
+        #[arg(long)]
+        user: String,
+        /// File with the token [default: standard input]
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CaCommand {
+    /// Make the authority if there is none, and print its fingerprint
+    Init,
+    /// Print the root certificate, PEM
+    Export,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    if key.is_empty() {
+        return Err("write it as KEY=VALUE".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A whole number with `s`, `m`, `h` or `d`, as seconds.
+fn duration(text: &str) -> Result<u32, String> {
+    let seconds = match text.chars().next_back() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 86_400,
+        _ => return Err("write it as 900s, 15m, 12h or 30d".to_owned()),
+    };
+    let digits = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+    let number: u32 = digits.parse().map_err(|_| "write it as 900s, 15m, 12h or 30d".to_owned())?;
+    match number.checked_mul(seconds) {
+        Some(total) if total > 0 => Ok(total),
+        Some(_) => Err("it must be longer than nothing".to_owned()),
+        None => Err("it is too long".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("900s"), Ok(900));
+        assert_eq!(duration("15m"), Ok(900));
+        assert_eq!(duration("12h"), Ok(43_200));
+        assert_eq!(duration("30d"), Ok(2_592_000));
+        for wrong in ["", "s", "5", "0s", "-1s", "1.5h", "1w", "99999999d", "1\u{e9}"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Asking a door of the running sidecar: HTTP/1.1 with JSON over a unix socket.
+//!
+//! Invariant: one request per connection, a bound on time and on the answer's size; a failure says which door
+//! and what to do about it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::failure::CliFailure;
+use crate::exit::Exit;
+
+/// Longest time for an answer; a change may wait for others to apply it.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Longest time for the health check.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+/// Largest answer, bytes.
+const ANSWER_BYTES: usize = 512 * 1024 * 1024;
+
+/// A door of the sidecar.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    name: &'static str,
+    socket: PathBuf,
+    token: Option<String>,
+}
+
+impl Door {
+    /// The admin door.
+    pub(super) fn admin(socket: PathBuf) -> Self {
+        Self { name: "admin", socket, token: None }
+    }
+
+    /// The session door, with a session token if there is one.
+    pub(super) fn session(socket: PathBuf, token: Option<String>) -> Self {
+        Self { name: "session", socket, token }
+    }
+
+    /// Whether anybody answers there.
+    pub(super) async fn is_open(&self) -> bool {
+        UnixStream::connect(&self.socket).await.is_ok()
+    }
+
+    /// Asks for `what` (as named in a failure) and gives the JSON answer, `null` for an empty one.
+    pub(super) async fn ask(
+        &self,
+        what: &str,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, CliFailure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.closed(what, &error))?;
+        let answered = tokio::time::timeout(PATIENCE, self.exchange(stream, method, target, body)).await;
+        let (status, bytes) = match answered {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(why)) => return Err(self.broken(what, why)),
+            Err(_) => return Err(self.broken(what, format!("no answer within {} s", PATIENCE.as_secs()))),
+        };
+        let value = match bytes.is_empty() {
+            true => Value::Null,
+            false => serde_json::from_slice(&bytes)
+                .map_err(|_| self.broken(what, "the answer is not JSON".to_owned()))?,
+        };
+        if status.is_success() {
+            Ok(value)
+        } else {
+            Err(CliFailure::envelope(what, status.as_u16(), &value))
+        }
+    }
+
+    async fn exchange(
+        &self,
+        stream: UnixStream,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let mut request = Request::builder().method(method).uri(target).header(header::HOST, "localhost");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let body = match body {
+            None => Bytes::new(),
+            Some(body) => {
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Bytes::from(body.to_string())
+            }
+        };
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        send(stream, request).await
+    }
+
+    fn closed(&self, what: &str, error: &io::Error) -> CliFailure {
+        let why = format!("the {} socket {} does not open: {error}", self.name, self.socket.display());
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            return CliFailure::new(Exit::Denied, "forbidden", what, why)
+                .remedy("run the command as the user the sidecar runs as");
+        }
+        CliFailure::new(Exit::Unavailable, "unavailable", what, why)
+            .remedy("start the sidecar (`mosaic-federation serve`), or name its settings with --config")
+    }
+
+    fn broken(&self, what: &str, why: String) -> CliFailure {
+        CliFailure::new(Exit::Unavailable, "unavailable", what, format!("the {} door failed: {why}", self.name))
+            .remedy("look at the sidecar's log; repeating the command does no harm")
+    }
+}
+
+async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
+    let driver = tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
+    driver.abort();
+    Ok((head.status, body.to_bytes()))
+}
+
+/// Whether `GET /livez` at `address` answers 200.
+pub(super) async fn is_live(address: std::net::SocketAddr) -> Result<(), String> {
+    let asked = async {
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let request = Request::builder()
+            .uri("/livez")
+            .header(header::HOST, address.to_string())
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| error.to_string())?;
+        let (status, _) = send(stream, request).await?;
+        status.is_success().then_some(()).ok_or_else(|| format!("it answered with status {}", status.as_u16()))
+    };
+    let answered = tokio::time::timeout(HEALTH_PATIENCE, asked).await;
+    answered.unwrap_or_else(|_| Err(format!("no answer within {} s", HEALTH_PATIENCE.as_secs())))
+}
+
+/// Reads a text file, or standard input for `-`; `what` names it in a failure.
+pub(super) fn read_text(what: &str, path: &Path) -> Result<String, CliFailure> {
+    let read = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
+    read.map_err(|error| {
+        CliFailure::new(Exit::Usage, "unreadable", format!("{what} cannot be read"), format!("{}: {error}", path.display()))
+            .remedy("name a readable file, or - for standard input")
+    })
+}

@@ -1,0 +1,280 @@
+//! Static settings: `federation.toml`, overridden by `MOSAIC_FEDERATION_<SECTION>__<KEY>`, overridden by flags.
+//!
+//! Invariant: a [`Config`] is complete and consistent: every address, URL and path is parsed, every relation
+//! between keys holds, and nothing in it was accepted without being used. Everything that is wrong is reported
+//! at once. Secrets are not in it, only where they are found. Policy lives apart, in `policy.d`.
+
+mod problem;
+mod reference;
+mod schema;
+mod settings;
+mod tree;
+mod url;
+mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use policy::id::UserId;
+
+pub use problem::{ConfigProblem, Source};
+pub use reference::settings_reference;
+pub use schema::settings_schema;
+pub use settings::{LogFormat, LogLevel, Preset};
+pub use url::PublicUrl;
+
+/// Where the settings file is looked for when none is named, in this order.
+pub const DEFAULT_FILES: [&str; 2] = ["federation.toml", "/etc/mosaic-federation/federation.toml"];
+
+/// The settings of one process. Relative paths are resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Directory of database, sockets and keys.
+    pub data_dir: PathBuf,
+    /// Which roles this process plays.
+    pub roles: Roles,
+    /// The listener enrolled peers ask on.
+    pub federation: Federation,
+    /// The listener enrollment tokens are redeemed on.
+    pub enrollment: Enrollment,
+    /// The door for local sessions.
+    pub session: Session,
+    /// The door for operators.
+    pub admin: Admin,
+    /// Metrics and health.
+    pub ops: Ops,
+    /// The local gateway.
+    pub gateway: Gateway,
+    /// Where the rules are.
+    pub policy: Policy,
+    /// Where the sealing secret is.
+    pub seal: SealSource,
+    /// The embedded server certificate.
+    pub tls: Tls,
+    /// Bounds and lifetimes.
+    pub limits: Limits,
+    /// Deadlines for asking a peer.
+    pub timeouts: Timeouts,
+    /// The log.
+    pub log: Log,
+}
+
+/// Which roles a process plays; at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Answer peers.
+    pub serve: bool,
+    /// Ask peers for local sessions.
+    pub ask: bool,
+}
+
+/// The listener enrolled peers ask on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Federation {
+    /// Address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where peers reach it; `Some` whenever `roles.serve` is on. Derived from a loopback `listen`, it carries
+    /// that port, also when it is 0: see [`PublicUrl::with_port`].
+    pub public_url: Option<PublicUrl>,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// Connections open at once.
+    pub max_connections: usize,
+    /// How long requests in flight may take after SIGTERM.
+    pub drain: Duration,
+    /// Threads that serve the listener; 0 means one per core.
+    pub worker_threads: usize,
+}
+
+/// The listener enrollment tokens are redeemed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrollment {
+    /// Address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where peers reach it; as for [`Federation::public_url`].
+    pub public_url: Option<PublicUrl>,
+}
+
+/// The door for local sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The unix socket.
+    pub socket: PathBuf,
+    /// A loopback address, when TCP is on.
+    pub listen: Option<SocketAddr>,
+    /// Local users by uid of the process at the other end of the socket.
+    pub users: BTreeMap<u32, UserId>,
+}
+
+/// The door for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// The unix socket.
+    pub socket: PathBuf,
+}
+
+/// Metrics and health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ops {
+    /// Address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+}
+
+/// The local gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its origin: `http://host:port`, `https://host:port` or `unix:/path`; of that shape.
+    pub url: String,
+    /// How it is asked.
+    pub preset: Preset,
+    /// As whom it is asked.
+    pub auth: GatewayAuth,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long it may be silent.
+    pub read_timeout: Duration,
+}
+
+/// As whom the gateway is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GatewayAuth {
+    /// Each user's own registered token.
+    SubjectToken,
+    /// One service token and a signed statement of the subject (`gateway.assertion = "v1"`).
+    ServiceToken {
+        /// File with the service token.
+        token_file: PathBuf,
+        /// Audience of the statement.
+        audience: String,
+        /// Where the public keys are written for the gateway.
+        jwks_file: PathBuf,
+    },
+}
+
+/// Where the rules are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Directory of `*.toml` files.
+    pub dir: PathBuf,
+}
+
+/// Where the sealing secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SealSource {
+    /// A file of the operator's.
+    File(PathBuf),
+    /// An environment variable, by name.
+    Environment(String),
+    /// A file that is made with a random secret at the first start.
+    Generated(PathBuf),
+}
+
+/// The embedded server certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Host names and addresses it is valid for, without duplicates: those of the public URLs and
+    /// `tls.server_names`.
+    pub server_names: Vec<String>,
+}
+
+/// Bounds and lifetimes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long native facts of a subject are reused.
+    pub facts_cache: Duration,
+    /// Most bytes of one answer to a peer.
+    pub max_answer_bytes: u64,
+    /// Default life of an enrollment token.
+    pub enrollment_token_ttl: Duration,
+    /// Life of an issued client certificate.
+    pub client_certificate: Duration,
+}
+
+/// Deadlines for asking a peer (the specification, section 9.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Connecting.
+    pub connect: Duration,
+    /// TLS handshake.
+    pub tls: Duration,
+    /// Question to first byte.
+    pub first_byte: Duration,
+    /// Question to end.
+    pub total: Duration,
+}
+
+/// The log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// The least severe line that is written.
+    pub level: LogLevel,
+}
+
+/// One `--set KEY=VALUE`, or another flag that stands for a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Override {
+    /// The flag as written, for messages.
+    pub flag: String,
+    /// The key with its section.
+    pub key: String,
+    /// The value as text.
+    pub value: String,
+}
+
+/// Reads the settings: `path` if given, then `environment`, then `overrides`.
+///
+/// # Errors
+/// Every problem of all sources, in order of file position.
+pub fn load(
+    path: Option<&Path>,
+    environment: &[(String, String)],
+    overrides: &[Override],
+) -> Result<Config, Vec<ConfigProblem>> {
+    let Some(path) = path else {
+        return parse(None, environment, overrides);
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(Some((path, &text)), environment, overrides),
+        Err(error) => Err(vec![ConfigProblem {
+            source: Source::File { path: path.to_owned(), line: 0, column: 0 },
+            key: String::new(),
+            message: format!("cannot be read: {error}"),
+            hint: Some("name an existing file with --config".to_owned()),
+        }]),
+    }
+}
+
+/// [`load`] on a text that is already read; `file` is its path and contents. Reads nothing else.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(
+    file: Option<(&Path, &str)>,
+    environment: &[(String, String)],
+    overrides: &[Override],
+) -> Result<Config, Vec<ConfigProblem>> {
+    let schema = settings_schema();
+    let mut tree = tree::Tree::new(&schema);
+    if let Some((path, text)) = file {
+        tree.read_file(path, text);
+    }
+    tree.read_environment(environment);
+    for one in overrides {
+        tree.read_text(&one.key, &one.value, &Source::Flag(one.flag.clone()));
+    }
+    let base = file.and_then(|(path, _)| path.parent()).unwrap_or_else(|| Path::new(""));
+    validate::config(tree, base)
+}
+
+/// The settings file to use when none is named: the first of [`DEFAULT_FILES`] that exists.
+#[must_use]
+pub fn find_default_file() -> Option<PathBuf> {
+    DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists())
+}

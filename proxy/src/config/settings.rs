@@ -1,0 +1,368 @@
+//! The settings as they are written: one type per section, with the words, defaults and bounds that the
+//! JSON Schema and the reference page are made of.
+//!
+//! Invariant: this is the only list of keys. Reading (`tree.rs`), environment variables, the schema and
+//! `docs/reference/configuration.md` are all derived from it, so they cannot disagree.
+//! What a value means, and which values go together, is decided in `validate.rs`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Static settings of the sidecar, read once at start from `federation.toml`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// Directory of everything the sidecar keeps: database, sockets, keys. Created with mode 0700.
+    pub data_dir: String,
+    /// Which roles this process plays.
+    pub roles: Roles,
+    /// The listener that enrolled peers ask on (TLS 1.3, client certificate required).
+    pub federation: Federation,
+    /// The listener where a peer redeems an enrollment token (TLS 1.3, no client certificate).
+    pub enrollment: Enrollment,
+    /// The local door for agent sessions.
+    pub session: Session,
+    /// The door for operators and this command line.
+    pub admin: Admin,
+    /// Metrics and health.
+    pub ops: Ops,
+    /// The local gateway, the source of all rows.
+    pub gateway: Gateway,
+    /// Where the rules are.
+    pub policy: Policy,
+    /// The secret that seals keys and tokens in the database. With neither key set, a random one is made
+    /// at the first start and kept in `<data_dir>/sealing.key` (mode 0600).
+    pub seal: Seal,
+    /// The server certificate that the embedded authority issues for both TLS listeners.
+    pub tls: Tls,
+    /// Bounds and lifetimes.
+    pub limits: Limits,
+    /// Deadlines for asking a peer.
+    pub timeouts: Timeouts,
+    /// The log, written to standard error.
+    pub log: Log,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: "./mosaic-federation-data".to_owned(),
+            roles: Roles::default(),
+            federation: Federation::default(),
+            enrollment: Enrollment::default(),
+            session: Session::default(),
+            admin: Admin::default(),
+            ops: Ops::default(),
+            gateway: Gateway::default(),
+            policy: Policy::default(),
+            seal: Seal::default(),
+            tls: Tls::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Roles {
+    /// Answer peers: federation and enrollment listeners.
+    pub serve: bool,
+    /// Ask peers for local sessions: the session door.
+    pub ask: bool,
+}
+
+impl Default for Roles {
+    fn default() -> Self {
+        Self { serve: true, ask: true }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Federation {
+    /// Address and port to listen on. Port 0 lets the system choose.
+    pub listen: String,
+    /// The https URL under which peers reach this listener, without a path. Derived from `listen` when that
+    /// is a loopback address; otherwise required when `roles.serve` is on.
+    pub public_url: Option<String>,
+    /// How long a TLS handshake may take, milliseconds.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub handshake_timeout_ms: u64,
+    /// Connections open at once; further ones are closed at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: u32,
+    /// How long requests in flight may take after SIGTERM, seconds.
+    #[schemars(range(min = 0, max = 600))]
+    pub drain_s: u64,
+    /// Threads that serve the listener; 0 means one per core.
+    #[schemars(range(min = 0, max = 1024))]
+    pub worker_threads: u32,
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:8443".to_owned(),
+            public_url: None,
+            handshake_timeout_ms: 5_000,
+            max_connections: 10_000,
+            drain_s: 30,
+            worker_threads: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Enrollment {
+    /// Address and port to listen on. Port 0 lets the system choose.
+    pub listen: String,
+    /// The https URL under which peers reach this listener, without a path. Derived like
+    /// `federation.public_url`.
+    pub public_url: Option<String>,
+}
+
+impl Default for Enrollment {
+    fn default() -> Self {
+        Self { listen: "0.0.0.0:8444".to_owned(), public_url: None }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Session {
+    /// Path of the unix socket; `<data_dir>/session.sock` when absent.
+    pub socket: Option<String>,
+    /// Loopback address and port for programs that cannot use the socket; off when absent.
+    pub listen: Option<String>,
+    /// Local users by numeric uid: a process with that uid needs no session token on the socket.
+    pub users: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Admin {
+    /// Path of the unix socket (mode 0600); `<data_dir>/admin.sock` when absent.
+    pub socket: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ops {
+    /// Address and port of `/metrics`, `/livez` and `/readyz`. No authentication: keep it private.
+    pub listen: String,
+}
+
+impl Default for Ops {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9464".to_owned() }
+    }
+}
+
+/// How the gateway is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// The REST interface of an unchanged Mosaic gateway.
+    Mosaic,
+    /// A gateway with the narrow read-only interface under `/internal/v1`.
+    #[serde(rename = "internal-v1")]
+    InternalV1,
+    /// As described by `[mapping.*]` in the policy files.
+    Mapped,
+}
+
+impl Preset {
+    /// The name as written in the settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mosaic => "mosaic",
+            Self::InternalV1 => "internal-v1",
+            Self::Mapped => "mapped",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Auth {
+    /// Each user's own token, registered with `gateway token set`.
+    SubjectToken,
+    /// One service token, and a signed statement of the subject with each question.
+    ServiceToken,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Assertion {
+    /// `X-Mosaic-Assertion`: an EdDSA-signed JWT, valid 30 seconds.
+    V1,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Gateway {
+    /// Origin of the gateway: `http://host:port`, `https://host:port` or `unix:/path`.
+    pub url: String,
+    /// How it is asked.
+    pub preset: Preset,
+    /// As whom it is asked.
+    pub auth: Auth,
+    /// File with the service token; required with `auth = "service_token"`.
+    pub service_token_file: Option<String>,
+    /// Form of the signed statement; required with `auth = "service_token"`.
+    pub assertion: Option<Assertion>,
+    /// Audience of the signed statement; required with `auth = "service_token"`.
+    pub audience: Option<String>,
+    /// Where the public keys of the signed statement are written for the gateway (JWKS, RFC 7517);
+    /// required with `auth = "service_token"`.
+    pub jwks_file: Option<String>,
+    /// How long connecting may take, milliseconds.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub connect_timeout_ms: u64,
+    /// How long the gateway may be silent, milliseconds.
+    #[schemars(range(min = 10, max = 300_000))]
+    pub read_timeout_ms: u64,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:14242".to_owned(),
+            preset: Preset::Mosaic,
+            auth: Auth::SubjectToken,
+            service_token_file: None,
+            assertion: None,
+            audience: None,
+            jwks_file: None,
+            connect_timeout_ms: 2_000,
+            read_timeout_ms: 10_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Policy {
+    /// Directory whose `*.toml` files are read together, in the order of their names.
+    pub dir: String,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { dir: "policy.d".to_owned() }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Seal {
+    /// File with the sealing secret, at least 32 bytes, readable by its owner only.
+    pub secret_file: Option<String>,
+    /// Name of the environment variable with the sealing secret.
+    pub secret_env: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tls {
+    /// Host names or addresses in the certificate besides those of the public URLs.
+    pub server_names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// How long what a subject may natively see is reused before the gateway is asked again, milliseconds.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub facts_cache_ms: u64,
+    /// Most bytes of one answer to a peer.
+    #[schemars(range(min = 65_536, max = 1_073_741_824))]
+    pub max_answer_bytes: u64,
+    /// How long an enrollment token lives unless told otherwise, seconds.
+    #[schemars(range(min = 1, max = 900))]
+    pub enrollment_token_ttl_s: u32,
+    /// How long an issued client certificate lives, days.
+    #[schemars(range(min = 1, max = 825))]
+    pub client_certificate_days: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            facts_cache_ms: 2_000,
+            max_answer_bytes: 268_435_456,
+            enrollment_token_ttl_s: 900,
+            client_certificate_days: 90,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Timeouts {
+    /// Connecting to a peer, milliseconds.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub connect_ms: u64,
+    /// TLS handshake with a peer, milliseconds.
+    #[schemars(range(min = 10, max = 60_000))]
+    pub tls_ms: u64,
+    /// From the question to the first byte of the answer, milliseconds.
+    #[schemars(range(min = 10, max = 300_000))]
+    pub first_byte_ms: u64,
+    /// From the question to the end of the answer, milliseconds.
+    #[schemars(range(min = 10, max = 600_000))]
+    pub total_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect_ms: 2_000, tls_ms: 3_000, first_byte_ms: 10_000, total_ms: 30_000 }
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The least severe line that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Only what needs an operator.
+    Error,
+    /// Also what may come to need one.
+    Warn,
+    /// Also what happened.
+    Info,
+    /// Also how.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// The least severe line that is written.
+    pub level: LogLevel,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: LogLevel::Info }
+    }
+}

@@ -1,0 +1,409 @@
+//! What the values mean, and which go together.
+//!
+//! Invariant: every relation between keys is checked here, once, and all of it even when the first check
+//! fails; a problem points at the place of the key that has to change.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use policy::id::UserId;
+use serde_json::Value;
+
+use super::problem::{ConfigProblem, Source};
+use super::settings::{self, Auth, Preset, Settings};
+use super::tree::Tree;
+use super::url::PublicUrl;
+use super::{
+    Admin, Config, Enrollment, Federation, Gateway, GatewayAuth, Limits, Log, Ops, Policy, Roles,
+    SealSource, Session, Timeouts, Tls,
+};
+
+/// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
+const SOCKET_PATH_MAX: usize = 107;
+
+/// The settings of a merged tree. `base` is the directory of the settings file: relative paths written there,
+/// and defaults, are relative to it; those from environment and flags to the working directory.
+pub(super) fn config(tree: Tree<'_>, base: &Path) -> Result<Config, Vec<ConfigProblem>> {
+    let Tree { values, sources, mut problems, .. } = tree;
+    let settings: Settings = match serde_json::from_value(Value::Object(values)) {
+        Ok(settings) => settings,
+        Err(error) => {
+            problems.push(ConfigProblem {
+                source: Source::Default,
+                key: String::new(),
+                message: format!("the settings cannot be read: {error}"),
+                hint: None,
+            });
+            return Err(problems);
+        }
+    };
+    // The variable that holds the sealing secret may carry our prefix without being a key.
+    let sealing = settings.seal.secret_env.clone();
+    problems.retain(|problem| !matches!(&problem.source, Source::Environment(name) if Some(name) == sealing.as_ref()));
+    let mut check = Check { base, sources: &sources, problems };
+    let config = check.whole(settings);
+    match (config, check.problems.is_empty()) {
+        (Some(config), true) => Ok(config),
+        _ => {
+            check.problems.sort_by_key(|problem| place(&problem.source));
+            Err(check.problems)
+        }
+    }
+}
+
+fn place(source: &Source) -> (u8, usize, usize) {
+    match source {
+        Source::File { line, column, .. } => (0, *line, *column),
+        Source::Environment(_) => (1, 0, 0),
+        Source::Flag(_) => (2, 0, 0),
+        Source::Default => (3, 0, 0),
+    }
+}
+
+struct Check<'a> {
+    base: &'a Path,
+    sources: &'a BTreeMap<String, Source>,
+    problems: Vec<ConfigProblem>,
+}
+
+impl Check<'_> {
+    /// `None` only together with at least one problem.
+    fn whole(&mut self, settings: Settings) -> Option<Config> {
+        let data_dir = self.path("data_dir", &settings.data_dir);
+        let roles = self.roles(&settings.roles);
+        let federation = self.federation(&settings.federation, roles);
+        let enrollment = self.enrollment(&settings.enrollment, roles);
+        let session = self.session(settings.session, &data_dir);
+        let admin_socket = self.socket("admin.socket", settings.admin.socket, &data_dir, "admin.sock");
+        let ops = self.address("ops.listen", &settings.ops.listen);
+        let gateway = self.gateway(settings.gateway);
+        let seal = self.seal(settings.seal, &data_dir);
+        let policy_dir = self.path("policy.dir", &settings.policy.dir);
+        self.timeouts(&settings.timeouts);
+        let (federation, enrollment, session) = (federation?, enrollment?, session?);
+        let (ops, gateway, seal) = (ops?, gateway?, seal?);
+        self.listeners_apart(&[
+            ("federation.listen", roles.serve.then_some(federation.listen)),
+            ("enrollment.listen", roles.serve.then_some(enrollment.listen)),
+            ("session.listen", session.listen.filter(|_| roles.ask)),
+            ("ops.listen", Some(ops)),
+        ]);
+        let tls = self.tls(settings.tls, [&federation.public_url, &enrollment.public_url]);
+        if session.socket == admin_socket {
+            let message = "is the same socket as admin.socket".to_owned();
+            self.add("session.socket", message, "give each door a path of its own");
+        }
+        Some(Config {
+            data_dir,
+            roles,
+            federation,
+            enrollment,
+            session,
+            admin: Admin { socket: admin_socket },
+            ops: Ops { listen: ops },
+            gateway,
+            policy: Policy { dir: policy_dir },
+            seal,
+            tls,
+            limits: limits(&settings.limits),
+            timeouts: timeouts(&settings.timeouts),
+            log: Log { format: settings.log.format, level: settings.log.level },
+        })
+    }
+
+    fn roles(&mut self, roles: &settings::Roles) -> Roles {
+        if !roles.serve && !roles.ask {
+            self.add("roles.serve", "both roles are off".to_owned(), "turn `serve` or `ask` on");
+        }
+        Roles { serve: roles.serve, ask: roles.ask }
+    }
+
+    fn federation(&mut self, section: &settings::Federation, roles: Roles) -> Option<Federation> {
+        let listen = self.address("federation.listen", &section.listen);
+        let public_url =
+            self.public_url("federation.public_url", section.public_url.as_deref(), listen, roles);
+        Some(Federation {
+            listen: listen?,
+            public_url,
+            handshake_timeout: Duration::from_millis(section.handshake_timeout_ms),
+            max_connections: count(section.max_connections),
+            drain: Duration::from_secs(section.drain_s),
+            worker_threads: count(section.worker_threads),
+        })
+    }
+
+    fn enrollment(&mut self, section: &settings::Enrollment, roles: Roles) -> Option<Enrollment> {
+        let listen = self.address("enrollment.listen", &section.listen);
+        let public_url =
+            self.public_url("enrollment.public_url", section.public_url.as_deref(), listen, roles);
+        Some(Enrollment { listen: listen?, public_url })
+    }
+
+    /// `None` when it is not needed, or is a problem.
+    fn public_url(
+        &mut self,
+        key: &str,
+        text: Option<&str>,
+        listen: Option<SocketAddr>,
+        roles: Roles,
+    ) -> Option<PublicUrl> {
+        if let Some(text) = text {
+            return match PublicUrl::parse(text) {
+                Ok(url) => Some(url),
+                Err(message) => {
+                    self.add(key, message, "write it as https://host:port");
+                    None
+                }
+            };
+        }
+        match listen {
+            Some(address) if address.ip().is_loopback() => Some(PublicUrl::of_address(address)),
+            Some(_) if roles.serve => {
+                let message = "is required when the listener is not on a loopback address".to_owned();
+                self.add(key, message, "set it to the URL peers reach this server by, as https://host:port");
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn session(&mut self, section: settings::Session, data_dir: &Path) -> Option<Session> {
+        let socket = self.socket("session.socket", section.socket, data_dir, "session.sock");
+        let listen = match section.listen.as_deref() {
+            None => Some(None),
+            Some(text) => self.address("session.listen", text).map(Some),
+        };
+        if let Some(Some(address)) = listen
+            && !address.ip().is_loopback()
+        {
+            let message = format!("{address} is not a loopback address");
+            self.add("session.listen", message, "this door has no TLS: use 127.0.0.1 or [::1]");
+        }
+        let users = self.users(&section.users);
+        Some(Session { socket, listen: listen?, users })
+    }
+
+    fn users(&mut self, written: &BTreeMap<String, String>) -> BTreeMap<u32, UserId> {
+        let mut users = BTreeMap::new();
+        for (uid, user) in written {
+            match uid.parse::<u32>() {
+                Ok(number) if number.to_string() == *uid => match UserId::parse(user) {
+                    Ok(user) => {
+                        users.insert(number, user);
+                    }
+                    Err(error) => self.add("session.users", format!("uid {uid}: {error}"), "name a user"),
+                },
+                _ => {
+                    let message = format!("`{}` is not a uid", uid.escape_debug());
+                    self.add("session.users", message, "write numeric uids, as in \"1000\" = \"alice\"");
+                }
+            }
+        }
+        users
+    }
+
+    fn gateway(&mut self, section: settings::Gateway) -> Option<Gateway> {
+        if let Err(message) = check_origin(&section.url) {
+            self.add("gateway.url", message, "write http://host:port, https://host:port or unix:/path");
+        }
+        let auth = match section.auth {
+            Auth::SubjectToken => self.subject_token(&section),
+            Auth::ServiceToken => self.service_token(&section),
+        };
+        Some(Gateway {
+            url: section.url,
+            preset: section.preset,
+            auth: auth?,
+            connect_timeout: Duration::from_millis(section.connect_timeout_ms),
+            read_timeout: Duration::from_millis(section.read_timeout_ms),
+        })
+    }
+
+    /// Keys of the other mode would have no effect: each is a problem.
+    fn subject_token(&mut self, section: &settings::Gateway) -> Option<GatewayAuth> {
+        for (key, is_set) in [
+            ("gateway.service_token_file", section.service_token_file.is_some()),
+            ("gateway.assertion", section.assertion.is_some()),
+            ("gateway.audience", section.audience.is_some()),
+            ("gateway.jwks_file", section.jwks_file.is_some()),
+        ] {
+            if is_set {
+                let message = "has no effect with gateway.auth = \"subject_token\"".to_owned();
+                self.add(key, message, "remove it, or set gateway.auth = \"service_token\"");
+            }
+        }
+        Some(GatewayAuth::SubjectToken)
+    }
+
+    fn service_token(&mut self, section: &settings::Gateway) -> Option<GatewayAuth> {
+        if section.preset == Preset::Mosaic {
+            let message =
+                "\"service_token\" cannot be used with preset \"mosaic\": that gateway knows no impersonation";
+            let hint = "use auth = \"subject_token\", or preset \"internal-v1\" or \"mapped\"";
+            self.add("gateway.auth", message.to_owned(), hint);
+        }
+        let mut require = |key: &str, missing: bool, hint: &str| {
+            if missing {
+                let message = "is required with gateway.auth = \"service_token\"".to_owned();
+                self.add(key, message, hint);
+            }
+        };
+        require("gateway.assertion", section.assertion.is_none(), "set it to \"v1\"");
+        let audience = section.audience.as_deref().filter(|audience| !audience.is_empty());
+        require("gateway.audience", audience.is_none(), "set it to what the gateway expects as `aud`");
+        require("gateway.service_token_file", section.service_token_file.is_none(), "name the file");
+        require("gateway.jwks_file", section.jwks_file.is_none(), "name the file the gateway reads");
+        Some(GatewayAuth::ServiceToken {
+            token_file: self.path("gateway.service_token_file", section.service_token_file.as_deref()?),
+            audience: audience?.to_owned(),
+            jwks_file: self.path("gateway.jwks_file", section.jwks_file.as_deref()?),
+        })
+    }
+
+    fn seal(&mut self, section: settings::Seal, data_dir: &Path) -> Option<SealSource> {
+        match (section.secret_file, section.secret_env) {
+            (None, None) => Some(SealSource::Generated(data_dir.join("sealing.key"))),
+            (Some(file), None) => Some(SealSource::File(self.path("seal.secret_file", &file))),
+            (None, Some(name)) if !name.is_empty() && !name.contains(['=', '\0']) => {
+                Some(SealSource::Environment(name))
+            }
+            (None, Some(_)) => {
+                let message = "is not the name of an environment variable".to_owned();
+                self.add("seal.secret_env", message, "name the variable, not its value");
+                None
+            }
+            (Some(_), Some(_)) => {
+                let message = "is set together with seal.secret_file".to_owned();
+                self.add("seal.secret_env", message, "keep one of the two");
+                None
+            }
+        }
+    }
+
+    fn tls(&mut self, section: settings::Tls, urls: [&Option<PublicUrl>; 2]) -> Tls {
+        let mut server_names: Vec<String> = Vec::new();
+        for name in urls.into_iter().flatten().map(|url| url.host().to_owned()).chain(section.server_names) {
+            let name = name.to_ascii_lowercase();
+            if rustls_pki_types::ServerName::try_from(name.as_str()).is_err() {
+                let message = format!("\"{}\" is neither a host name nor an address", name.escape_debug());
+                self.add("tls.server_names", message, "write names without port or scheme");
+            } else if !server_names.contains(&name) {
+                server_names.push(name);
+            }
+        }
+        Tls { server_names }
+    }
+
+    fn timeouts(&mut self, section: &settings::Timeouts) {
+        for (key, value) in [
+            ("timeouts.connect_ms", section.connect_ms),
+            ("timeouts.tls_ms", section.tls_ms),
+            ("timeouts.first_byte_ms", section.first_byte_ms),
+        ] {
+            if value > section.total_ms {
+                let message = format!("{value} is longer than timeouts.total_ms = {}", section.total_ms);
+                self.add(key, message, "the total would end it first: lower it or raise the total");
+            }
+        }
+    }
+
+    fn listeners_apart(&mut self, listeners: &[(&str, Option<SocketAddr>)]) {
+        let open: Vec<_> = listeners.iter().filter_map(|(key, at)| at.map(|at| (*key, at))).collect();
+        for (position, (key, address)) in open.iter().enumerate() {
+            let clash = open.iter().take(position).find(|(_, other)| {
+                let same_host = other.ip() == address.ip()
+                    || other.ip().is_unspecified()
+                    || address.ip().is_unspecified();
+                address.port() != 0 && other.port() == address.port() && same_host
+            });
+            if let Some((other, _)) = clash {
+                self.add(key, format!("{address} is taken by {other}"), "give each listener a port of its own");
+            }
+        }
+    }
+
+    fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            let message = format!("\"{}\" is not an address with a port", text.escape_debug());
+            self.add(key, message, "write it as 127.0.0.1:8443 or [::1]:8443");
+        }
+        parsed
+    }
+
+    fn socket(&mut self, key: &str, written: Option<String>, data_dir: &Path, name: &str) -> PathBuf {
+        let path = written.map_or_else(|| data_dir.join(name), |text| self.path(key, &text));
+        let length = path.as_os_str().len();
+        if length > SOCKET_PATH_MAX {
+            let message =
+                format!("{} has {length} bytes; a unix socket path has at most {SOCKET_PATH_MAX}", path.display());
+            self.add(key, message, "choose a shorter path or a shorter data_dir");
+        }
+        path
+    }
+
+    fn path(&mut self, key: &str, text: &str) -> PathBuf {
+        if text.is_empty() || text.contains('\0') {
+            self.add(key, "is not a path".to_owned(), "name a file or directory");
+        }
+        match self.sources.get(key) {
+            Some(Source::Environment(_) | Source::Flag(_)) => PathBuf::from(text),
+            _ => self.base.join(text),
+        }
+    }
+
+    fn add(&mut self, key: &str, message: String, hint: &str) {
+        self.problems.push(ConfigProblem {
+            source: self.sources.get(key).cloned().unwrap_or(Source::Default),
+            key: key.to_owned(),
+            message,
+            hint: Some(hint.to_owned()),
+        });
+    }
+}
+
+/// The shape of a gateway origin; the gateway client takes it apart.
+fn check_origin(text: &str) -> Result<(), String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return match path.starts_with('/') {
+            true => Ok(()),
+            false => Err("a unix socket needs an absolute path".to_owned()),
+        };
+    }
+    let uri: http::Uri = text.parse().map_err(|error| format!("is not a URL: {error}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("has another scheme than http, https or unix".to_owned());
+    }
+    let authority = uri.authority().ok_or("has no host")?;
+    if authority.as_str().contains('@') {
+        return Err("must not hold credentials".to_owned());
+    }
+    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
+        return Err("must end after host and port: the paths come from the preset or mapping".to_owned());
+    }
+    Ok(())
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn limits(section: &settings::Limits) -> Limits {
+    Limits {
+        facts_cache: Duration::from_millis(section.facts_cache_ms),
+        max_answer_bytes: section.max_answer_bytes,
+        enrollment_token_ttl: Duration::from_secs(section.enrollment_token_ttl_s.into()),
+        client_certificate: Duration::from_secs(u64::from(section.client_certificate_days) * 86_400),
+    }
+}
+
+fn timeouts(section: &settings::Timeouts) -> Timeouts {
+    Timeouts {
+        connect: Duration::from_millis(section.connect_ms),
+        tls: Duration::from_millis(section.tls_ms),
+        first_byte: Duration::from_millis(section.first_byte_ms),
+        total: Duration::from_millis(section.total_ms),
+    }
+}

@@ -1,0 +1,385 @@
+//! What every request looks up: the snapshot of grants and rules, and the registered leaves, swapped
+//! as one.
+//!
+//! Invariant: [`Directory::refresh`] returns only when the change it applies holds in this process:
+//! the new view is in place, the revoked set is published to the handshake, and every connection
+//! with an answer under an older effective revision is cut (specification, section 8). One element
+//! that does not hold together keeps the last good view and is an error.
+//!
+//! Committing a change is the store's; where policy texts come from is `policy_files`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+use certs::clock::Clock;
+use certs::{RevokedPublisher, RevokedSet, Serial};
+use policy::grant::GrantStatus;
+use policy::id::GrantId;
+use policy::mapping::Mapping;
+use policy::peer::{Peer, PeerState};
+use policy::revision::{EffectiveRevision, RevisionKey};
+use policy::rules::RuleSet;
+use policy::snapshot::{GrantEntry, Snapshot};
+use policy::time::UnixMillis;
+
+use crate::policy_files::{self, PolicyProblem};
+use crate::store::{
+    Act, CertificateEntry, CertificateState, PeerDirection, PolicyBundle, PolicyFile,
+    PolicyPublication, Store, StoreError, StoreImage,
+};
+use crate::telemetry::Metrics;
+use crate::transport::{CutCount, GateRegistry};
+
+/// Everything a request looks up, frozen.
+pub struct View {
+    /// Grants and rules.
+    pub snapshot: Snapshot,
+    /// The policy in force.
+    pub policy: Arc<PolicyInForce>,
+    leaves: HashMap<GrantId, Vec<CertificateEntry>>,
+}
+
+/// The policy in force, for status and records.
+#[derive(Debug, Clone)]
+pub struct PolicyInForce {
+    /// Names of its files.
+    pub files: Vec<String>,
+    /// Hash over names and texts, lower-case hex; empty before any policy was published.
+    pub hash: String,
+    /// When it was published.
+    pub applied_at: Option<UnixMillis>,
+}
+
+impl View {
+    /// The registered leaf of a grant with this fingerprint.
+    #[must_use]
+    pub fn leaf(&self, grant: GrantId, fingerprint: &[u8; 32]) -> Option<&CertificateEntry> {
+        self.leaves
+            .get(&grant)?
+            .iter()
+            .find(|leaf| leaf.fingerprint == *fingerprint)
+    }
+
+    /// The registered leaves of a grant.
+    #[must_use]
+    pub fn leaves(&self, grant: GrantId) -> &[CertificateEntry] {
+        self.leaves.get(&grant).map_or(&[], Vec::as_slice)
+    }
+
+    /// The effective revision under which a grant may be answered now, `None` when it may not.
+    #[must_use]
+    pub fn live_revision(&self, grant: GrantId) -> Option<EffectiveRevision> {
+        self.snapshot.grant(grant).and_then(|entry| live(entry))
+    }
+}
+
+fn live(entry: &GrantEntry) -> Option<EffectiveRevision> {
+    let servable = entry.grant.status == GrantStatus::Active
+        && matches!(entry.peer.state, PeerState::Active | PeerState::Degraded);
+    servable.then_some(entry.effective_revision)
+}
+
+/// What applying a change came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Applied {
+    /// Revision of the store that is in force.
+    pub revision: u64,
+    /// How long the caller waited for earlier answers to lapse, milliseconds. Always 0 in one
+    /// process without leases.
+    pub waited_ms: u64,
+    /// Connections of changed grants that were between answers.
+    pub connections_closed: u64,
+    /// Connections that were reset in the middle of an answer.
+    pub connections_reset: u64,
+}
+
+/// Why a change could not be applied. The last good view stays in force, except that a change that
+/// was committed fences the process: see the text.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the store holds does not make a snapshot.
+    #[error("the store's content does not hold together: {0}")]
+    Snapshot(String),
+    /// The policy files have problems; nothing was published.
+    #[error("the policy was not loaded: {} problem(s), the last good set stays in force", .0.len())]
+    Policy(Vec<PolicyProblem>),
+}
+
+/// The keys and parts a directory is opened with.
+pub struct DirectoryParts {
+    /// The durable truth.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Key of effective revisions.
+    pub revision_key: RevisionKey,
+    /// The mapping of the preset; `None` when the policy brings its own.
+    pub preset: Option<Arc<Mapping>>,
+    /// Where policy files are.
+    pub policy_dir: PathBuf,
+    /// The revoked set the handshake reads.
+    pub revoked: RevokedPublisher,
+    /// Counted events.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Holds the view in force and applies changes to it.
+pub struct Directory {
+    parts: DirectoryParts,
+    current: ArcSwap<View>,
+    gates: Arc<GateRegistry>,
+    /// One change at a time; also what `reload_policy` holds from reading to applying.
+    changing: tokio::sync::Mutex<()>,
+    /// Why the view in force is behind the store, if it is: then nothing is served.
+    fenced: ArcSwap<Option<String>>,
+}
+
+impl Directory {
+    /// Opens the directory: publishes the policy files if they differ from the store's bundle, then
+    /// loads.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the process must not start.
+    pub async fn open(parts: DirectoryParts, act: &Act) -> Result<Arc<Self>, ApplyError> {
+        let image = parts.store.load(now(&parts)).await?;
+        let (rules, bundle) = stored_rules(&image)?;
+        let view = build(&parts, &image, rules, bundle)?;
+        let directory = Arc::new(Self {
+            current: ArcSwap::from_pointee(view),
+            gates: GateRegistry::new(),
+            changing: tokio::sync::Mutex::new(()),
+            fenced: ArcSwap::from_pointee(None),
+            parts,
+        });
+        directory.reload_policy(act).await?;
+        Ok(directory)
+    }
+
+    /// The view in force.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.current.load_full()
+    }
+
+    /// The register of open connections.
+    #[must_use]
+    pub const fn gates(&self) -> &Arc<GateRegistry> {
+        &self.gates
+    }
+
+    /// Why nothing may be served, if so: a change was committed that this process could not apply.
+    #[must_use]
+    pub fn fenced(&self) -> Option<String> {
+        self.fenced.load().as_ref().clone()
+    }
+
+    /// True while nothing may be served.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.fenced.load().is_some()
+    }
+
+    /// The effective revision under which a grant may be answered at this moment.
+    #[must_use]
+    pub fn live_revision(&self, grant: GrantId) -> Option<EffectiveRevision> {
+        if self.is_fenced() {
+            return None;
+        }
+        self.current.load().live_revision(grant)
+    }
+
+    /// Applies what the store holds now. To be called after every committed change.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; the process then serves nothing until a later call succeeds, since the
+    /// change is committed and must not be answered past.
+    pub async fn refresh(&self) -> Result<Applied, ApplyError> {
+        let _one = self.changing.lock().await;
+        self.refresh_locked().await
+    }
+
+    async fn refresh_locked(&self) -> Result<Applied, ApplyError> {
+        match self.load_view().await {
+            Ok(view) => {
+                let applied = self.swap(view);
+                self.fenced.store(Arc::new(None));
+                Ok(applied)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a committed change could not be applied: serving nothing until it can");
+                self.fenced.store(Arc::new(Some(error.to_string())));
+                for entry in self.view().snapshot.grants() {
+                    let cut = self.gates.change(entry.grant.id, None);
+                    self.parts.metrics.cut(cut);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn load_view(&self) -> Result<View, ApplyError> {
+        let image = self.parts.store.load(now(&self.parts)).await?;
+        let (rules, bundle) = stored_rules(&image)?;
+        build(&self.parts, &image, rules, bundle)
+    }
+
+    /// Reads the policy directory, checks all of it, publishes it through the store and applies it.
+    ///
+    /// # Errors
+    /// [`ApplyError::Policy`] with every problem; then nothing changed.
+    pub async fn reload_policy(&self, act: &Act) -> Result<Applied, ApplyError> {
+        let _one = self.changing.lock().await;
+        let reloaded = self.reload_policy_locked(act).await;
+        match &reloaded {
+            Ok(_) => self.parts.metrics.policy_loaded(now(&self.parts).0.div_euclid(1000)),
+            Err(_) => self.parts.metrics.policy_failed(),
+        }
+        reloaded
+    }
+
+    async fn reload_policy_locked(&self, act: &Act) -> Result<Applied, ApplyError> {
+        let files = policy_files::load(&self.parts.policy_dir).map_err(ApplyError::Policy)?;
+        let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
+        let image = self.parts.store.load(now(&self.parts)).await?;
+        let sha256 = hash_of(&files);
+        if image.policy.as_ref().is_some_and(|bundle| bundle.sha256 == sha256) {
+            return self.refresh_locked().await;
+        }
+        let bundle = PolicyBundle { files, sha256, applied_at: act.now };
+        let candidate = build(&self.parts, &image, rules, Some(&bundle))?;
+        let before = self.view();
+        let touched = candidate
+            .snapshot
+            .grants()
+            .filter(|entry| {
+                let id = entry.grant.id;
+                before.snapshot.grant(id).map(|old| old.effective_revision)
+                    != Some(entry.effective_revision)
+            })
+            .map(|entry| entry.grant.id)
+            .collect();
+        let publication = PolicyPublication { files: bundle.files, sha256, touched };
+        let _committed = self.parts.store.publish_policy(act, publication).await?;
+        self.refresh_locked().await
+    }
+
+    /// Puts a view in force and closes the gates of every grant it changes.
+    fn swap(&self, view: View) -> Applied {
+        let revoked = view
+            .leaves
+            .values()
+            .flatten()
+            .filter(|leaf| leaf.state == CertificateState::Revoked)
+            .filter_map(|leaf| Some((leaf.fingerprint, serial_of(leaf)?)));
+        let revoked = RevokedSet::new(revoked);
+        let revision = view.snapshot.revision();
+        let before = self.current.swap(Arc::new(view));
+        // The view is in place before any gate closes: an answer that begins in between sees it.
+        if self.parts.revoked.publish(revoked).is_err() {
+            tracing::error!("the revoked set was refused by its readers");
+        }
+        let after = self.view();
+        let mut cut = CutCount::default();
+        for entry in before.snapshot.grants() {
+            let id = entry.grant.id;
+            let live_now = after.live_revision(id);
+            if live(entry) != live_now {
+                cut = cut.plus(self.gates.change(id, live_now));
+            }
+        }
+        self.parts.metrics.cut(cut);
+        self.parts.metrics.store_revision(revision);
+        Applied {
+            revision,
+            waited_ms: 0,
+            connections_closed: cut.closed,
+            connections_reset: cut.reset,
+        }
+    }
+}
+
+fn now(parts: &DirectoryParts) -> UnixMillis {
+    UnixMillis(parts.clock.unix_millis())
+}
+
+fn serial_of(leaf: &CertificateEntry) -> Option<Serial> {
+    hex::decode(&leaf.serial)
+        .ok()
+        .map(|magnitude| match magnitude.first() {
+            Some(first) if first & 0x80 != 0 => [&[0], magnitude.as_slice()].concat(),
+            _ => magnitude,
+        })
+        .and_then(|content| Serial::decode(&content).ok())
+}
+
+/// Hash over the names and texts of policy files, in order.
+fn hash_of(files: &[PolicyFile]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        for part in [file.name.as_bytes(), file.text.as_bytes()] {
+            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+            context.update(&length.to_be_bytes());
+            context.update(part);
+        }
+    }
+    let mut hash = [0; 32];
+    for (to, from) in hash.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    hash
+}
+
+fn stored_rules(image: &StoreImage) -> Result<(Arc<RuleSet>, Option<&PolicyBundle>), ApplyError> {
+    match &image.policy {
+        None => Ok((Arc::new(RuleSet::deny_all()), None)),
+        Some(bundle) => {
+            let rules = policy_files::parse(&bundle.files).map_err(ApplyError::Policy)?;
+            Ok((Arc::new(rules), Some(bundle)))
+        }
+    }
+}
+
+fn build(
+    parts: &DirectoryParts,
+    image: &StoreImage,
+    rules: Arc<RuleSet>,
+    bundle: Option<&PolicyBundle>,
+) -> Result<View, ApplyError> {
+    let mapping = match (&parts.preset, rules.mapping()) {
+        (Some(preset), None) => Arc::clone(preset),
+        (None, Some(mapping)) => Arc::clone(mapping),
+        (Some(_), Some(_)) => {
+            return Err(ApplyError::Snapshot("the policy has a [mapping] but `gateway.preset` is not \"mapped\": remove one of them".to_owned()));
+        }
+        (None, None) => {
+            return Err(ApplyError::Snapshot("`gateway.preset` is \"mapped\" but the policy has no [mapping]".to_owned()));
+        }
+    };
+    let peers = image
+        .peers
+        .iter()
+        .filter(|peer| peer.direction == PeerDirection::Inbound)
+        .map(|peer| Peer { id: peer.id, name: peer.name.clone(), state: peer.state });
+    let grants = image.grants.iter().map(|record| record.grant.clone());
+    let snapshot = Snapshot::build(image.revision, peers, grants, rules, mapping, &parts.revision_key)
+        .map_err(|problems| {
+            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            ApplyError::Snapshot(texts.join("; "))
+        })?;
+    let mut leaves: HashMap<GrantId, Vec<CertificateEntry>> = HashMap::new();
+    for leaf in &image.certificates {
+        leaves.entry(leaf.grant).or_default().push(leaf.clone());
+    }
+    let policy = PolicyInForce {
+        files: bundle.map(|bundle| bundle.files.iter().map(|file| file.name.clone()).collect()).unwrap_or_default(),
+        hash: bundle.map(|bundle| hex::encode(bundle.sha256)).unwrap_or_default(),
+        applied_at: bundle.map(|bundle| bundle.applied_at),
+    };
+    Ok(View { snapshot, policy: Arc::new(policy), leaves })
+}

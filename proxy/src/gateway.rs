@@ -1,0 +1,60 @@
+//! The local gateway: how it is asked, as whom, and how its answers are read.
+//!
+//! Invariant: only GET leaves this directory, to one fixed origin, built from scratch; redirects
+//! are never followed; and every question carries an [`Authority`], so that none is asked without
+//! a decision. What of an answer may be shown is decided by the row filter in `policy`.
+
+pub mod assertion;
+pub mod client;
+pub mod credential;
+pub mod facts;
+pub mod page;
+
+use std::sync::Arc;
+
+use policy::evaluate::Admitted;
+use policy::mapping::Mapping;
+
+pub use client::{Answer, Authority, GatewayClient, GatewayError, GatewayLimits, Origin};
+pub use credential::SubjectCredentials;
+use facts::{FactsCache, FetchedFacts};
+
+use crate::telemetry::Metrics;
+
+/// The local gateway as the serving side uses it.
+pub struct Gateway {
+    /// Asks it.
+    pub client: GatewayClient,
+    /// As whom.
+    pub credentials: SubjectCredentials,
+    /// What it said about subjects lately.
+    pub facts: FactsCache,
+    /// Counted events.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// The native facts of the subject of an admitted question: fresh ones kept from before, else
+    /// fetched as the subject.
+    ///
+    /// # Errors
+    /// [`GatewayError`]; facts are whole or absent.
+    pub async fn facts_for(
+        &self,
+        admitted: &Admitted,
+        mapping: &Mapping,
+        request_id: &str,
+    ) -> Result<Arc<FetchedFacts>, GatewayError> {
+        let entry = admitted.entry();
+        let fetch = || async {
+            let auth = self
+                .credentials
+                .for_subject(&entry.grant.user, Some(entry.grant.id))?;
+            let authority = Authority::Admission(admitted);
+            facts::fetch(&self.client, mapping, &authority, &auth, request_id).await
+        };
+        self.facts
+            .facts(entry.grant.id, entry.effective_revision, &self.metrics, fetch)
+            .await
+    }
+}

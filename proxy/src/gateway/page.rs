@@ -1,0 +1,129 @@
+//! One answer of the gateway as a stream of filtered rows.
+//!
+//! Invariant: rows come out only through the filter; the end is reported only when the gateway's
+//! body was complete and sound.
+
+use std::sync::Arc;
+
+use policy::decision::Permit;
+use policy::deny::DenyCode;
+use policy::rows::{RowError, RowFilter, RowKey, RowReader, RowsAt, Step, Tally};
+
+use super::client::{Answer, Authority, GatewayClient, GatewayError};
+use super::credential::SubjectAuth;
+
+/// Why reading rows failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PageError {
+    /// The gateway could not be asked or its answer could not be received.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// What it answered is not rows.
+    #[error(transparent)]
+    Rows(#[from] RowError),
+    /// Its rows are not in the order its mapping promises.
+    #[error("the gateway's rows are not in descending order of creation: check the paging of its mapping")]
+    Disorder,
+    /// It answered another row than the one asked for.
+    #[error("the gateway answered another row than the one asked for")]
+    OtherRow,
+}
+
+impl PageError {
+    /// The reason a peer is given.
+    #[must_use]
+    pub const fn deny_code(&self) -> DenyCode {
+        match self {
+            Self::Gateway(error) => error.deny_code(),
+            Self::Rows(_) | Self::Disorder | Self::OtherRow => DenyCode::GatewayMalformed,
+        }
+    }
+}
+
+/// Asks the gateway under one permit, as its subject.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    /// The client of the gateway.
+    pub client: &'a GatewayClient,
+    /// The permit asked under.
+    pub permit: &'a Permit,
+    /// The subject's authorization.
+    pub auth: &'a SubjectAuth,
+    /// Our id of the federated request.
+    pub request_id: &'a str,
+}
+
+impl<'a> Asking<'a> {
+    /// Asks for `target` and reads its rows through `filter`.
+    ///
+    /// # Errors
+    /// [`GatewayError`].
+    pub async fn page(
+        &self,
+        target: &str,
+        filter: Arc<RowFilter>,
+        rows: RowsAt,
+    ) -> Result<Page<'a>, GatewayError> {
+        let authority = Authority::Permit(self.permit);
+        let answer = self
+            .client
+            .ask(&authority, target, self.auth, self.request_id)
+            .await?;
+        Ok(Page { answer, reader: RowReader::new(filter, rows) })
+    }
+}
+
+/// A page being read.
+pub struct Page<'c> {
+    answer: Answer<'c>,
+    reader: RowReader,
+}
+
+/// What a step of a page came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// A row passed and stands at the end of the output.
+    Row,
+    /// A row was examined and did not pass.
+    Skipped,
+    /// The page is complete.
+    End,
+}
+
+impl Page<'_> {
+    /// Reads on to the next row or the end; a row that passes is appended to `out`.
+    ///
+    /// # Errors
+    /// [`PageError`].
+    pub async fn next(&mut self, out: &mut Vec<u8>) -> Result<Reading, PageError> {
+        loop {
+            match self.reader.step(out)? {
+                Step::Row => return Ok(Reading::Row),
+                Step::Withheld | Step::Unmatched => return Ok(Reading::Skipped),
+                Step::End => return Ok(Reading::End),
+                Step::NeedInput => match self.answer.chunk().await? {
+                    Some(chunk) => self.reader.push(chunk),
+                    None => self.reader.close(),
+                },
+            }
+        }
+    }
+
+    /// The key of the row examined last.
+    #[must_use]
+    pub fn key(&self) -> Option<RowKey<'_>> {
+        self.reader.key()
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub const fn tally(&self) -> Tally {
+        self.reader.tally()
+    }
+
+    /// Ends a page that was read to [`Reading::End`]; the connection goes back to the pool. A page
+    /// that is dropped instead closes its connection.
+    pub async fn release(self) {
+        self.answer.release().await;
+    }
+}

@@ -1,0 +1,444 @@
+//! Making the answer of one admitted question: facts, permit, plan, rows, body.
+//!
+//! Invariant: the first byte of an answer goes out only through the connection's gate, under the
+//! effective revision that its permit was decided on; a gateway that fails before it becomes an
+//! error response, and one that fails after it becomes an aborted connection, never a short body.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pingora_core::protocols::http::ServerSession;
+use policy::decision::Permit;
+use policy::deny::{Deny, DenyCode};
+use policy::evaluate::{Admitted, Capabilities};
+use policy::plan::{PlanError, QueryPlan, SourcePlan, SourceShape};
+use policy::reach::RowLimit;
+use policy::request::{ItemId, QueryFilter};
+use policy::revision::EffectiveRevision;
+use policy::rows::{FilterError, RowsAt};
+
+use crate::directory::View;
+use crate::gateway::facts::FetchedFacts;
+use crate::gateway::page::{Asking, PageError, Reading};
+use crate::gateway::GatewayError;
+use crate::message::failure::Failure;
+use crate::transport::{AnswerGuard, Stale};
+
+use super::authenticate::Connection;
+use super::cursor::{self, CursorBinding};
+use super::finish::Exchange;
+use super::list::{Collected, Next, OwnedKey, Paged, READ_ON, Rows, Source};
+use super::respond::{self, PeerGone};
+use super::service::Inbound;
+
+/// Bytes of a body that are collected before they are sent: a shorter answer has a length, and its
+/// failure has a status.
+const PART: usize = 64 * 1024;
+
+/// Why no answer, or no whole answer, was given.
+#[derive(Debug)]
+pub enum Halt {
+    /// Refused or failed before the first byte.
+    Refused(Failure),
+    /// The grant changed before the first byte: authenticate and plan again.
+    Replan,
+    /// The answer was under way and cannot be completed: the connection must be aborted.
+    Broken(DenyCode),
+    /// The peer or the connection is gone.
+    PeerGone,
+}
+
+impl Halt {
+    /// A failure of the gateway, before the first byte.
+    #[must_use]
+    pub fn gateway(error: &PageError) -> Self {
+        tracing::warn!(%error, "the gateway could not be used");
+        Self::Refused(error.deny_code().into())
+    }
+
+    /// A filter that cannot be made.
+    #[must_use]
+    pub fn filter(error: FilterError) -> Self {
+        let code = match &error {
+            FilterError::MatchesRemoved(_) | FilterError::TooManyNames => DenyCode::InvalidFilter,
+            _ => DenyCode::GatewayMalformed,
+        };
+        Self::Refused(Failure::saying(code, error.to_string()))
+    }
+}
+
+impl From<PageError> for Halt {
+    fn from(error: PageError) -> Self {
+        Self::gateway(&error)
+    }
+}
+
+impl From<GatewayError> for Halt {
+    fn from(error: GatewayError) -> Self {
+        Self::gateway(&PageError::Gateway(error))
+    }
+}
+
+impl From<Deny> for Halt {
+    fn from(deny: Deny) -> Self {
+        Self::Refused(deny.code().into())
+    }
+}
+
+impl From<DenyCode> for Halt {
+    fn from(code: DenyCode) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl From<PeerGone> for Halt {
+    fn from(PeerGone: PeerGone) -> Self {
+        Self::PeerGone
+    }
+}
+
+/// Everything an answer is made with.
+pub struct Answering<'a> {
+    /// The serving side.
+    pub inbound: &'a Inbound,
+    /// The connection the question came on.
+    pub connection: &'a Connection,
+    /// The view it was admitted under.
+    pub view: &'a View,
+    /// The session to answer on.
+    pub session: &'a mut ServerSession,
+    /// The record of this exchange.
+    pub exchange: &'a mut Exchange,
+    /// Held from the first byte of an answer until its last is flushed.
+    pub under_way: &'a mut Option<AnswerGuard>,
+}
+
+/// A list question, parsed.
+pub struct ListQuestion<'a> {
+    /// As asked.
+    pub limit: Option<RowLimit>,
+    /// Allow-listed for the resource.
+    pub filter: QueryFilter,
+    /// Not yet opened.
+    pub cursor: Option<&'a str>,
+}
+
+impl Answering<'_> {
+    /// Answers `capabilities`.
+    ///
+    /// # Errors
+    /// [`Halt`].
+    pub async fn capabilities(
+        &mut self,
+        revision: EffectiveRevision,
+        capabilities: &Capabilities,
+    ) -> Result<(), Halt> {
+        let body = serde_json::to_vec(capabilities).unwrap_or_default();
+        self.whole(revision, body).await
+    }
+
+    /// Answers `list`.
+    ///
+    /// # Errors
+    /// [`Halt`].
+    pub async fn list(&mut self, admitted: Admitted, question: ListQuestion<'_>) -> Result<(), Halt> {
+        let (permit, facts) = self.permit(admitted).await?;
+        let binding = CursorBinding::new(
+            permit.grant(),
+            permit.resource(),
+            &question.filter,
+            permit.effective_revision(),
+        );
+        let after = match question.cursor {
+            None => None,
+            Some(text) => {
+                let position = cursor::open(&self.inbound.cursors, text, &binding)?;
+                Some(OwnedKey::behind(&position).ok_or(DenyCode::InvalidCursor)?)
+            }
+        };
+        let mapping = self.view.snapshot.mapping();
+        let plan = QueryPlan::list(&permit, mapping, &question.filter, &facts.facts)
+            .map_err(|error @ PlanError::FilterUnsupported { .. }| {
+                Failure::saying(DenyCode::InvalidFilter, error.to_string())
+            })
+            .map_err(Halt::Refused)?;
+        let gateway = &self.inbound.gateway;
+        let auth = gateway.credentials.for_subject(permit.user(), Some(permit.grant()))?;
+        let request_id = self.exchange.request_id().to_owned();
+        let asking = Asking { client: &gateway.client, permit: &permit, auth: &auth, request_id: &request_id };
+        let mut rows = sources(asking, &plan, &facts, after).await?;
+        let written = self.rows(&permit, &mut rows, &question, &binding).await;
+        let tally = rows.tally();
+        self.exchange.figures.withheld = tally.withheld;
+        self.exchange.figures.redacted = tally.redacted_members;
+        written
+    }
+
+    /// Writes the rows of a list, from `{"items":[` to the last brace.
+    async fn rows(
+        &mut self,
+        permit: &Permit,
+        rows: &mut Rows<'_>,
+        question: &ListQuestion<'_>,
+        binding: &CursorBinding,
+    ) -> Result<(), Halt> {
+        let clock = Arc::clone(&self.inbound.recorder.clock);
+        let until = clock.boot_nanos().saturating_add(u64::try_from(READ_ON.as_nanos()).unwrap_or(u64::MAX));
+        let in_time = move || clock.boot_nanos() < until;
+        let limit = u64::from(permit.row_limit().rows());
+        let mut body = Body::new(permit.effective_revision());
+        body.buffer.extend_from_slice(b"{\"items\":[");
+        let mut shown = 0_u64;
+        let mut position = None;
+        let mut truncated = false;
+        loop {
+            let mark = body.buffer.len();
+            if shown == limit {
+                // One more row, not to be shown, tells whether there are more.
+                position = rows.position();
+                let next = rows.next(&mut body.buffer, &in_time).await;
+                body.buffer.truncate(mark);
+                match next.map_err(|error| body.halt(&error))? {
+                    Next::Exhausted => position = None,
+                    Next::Row | Next::Bound => {
+                        truncated = question.limit.is_none_or(|asked| asked > permit.row_cap());
+                    }
+                }
+                break;
+            }
+            if shown > 0 {
+                body.buffer.push(b',');
+            }
+            match rows.next(&mut body.buffer, &in_time).await.map_err(|error| body.halt(&error))? {
+                Next::Row => shown = shown.saturating_add(1),
+                ended => {
+                    body.buffer.truncate(mark);
+                    if ended == Next::Bound {
+                        position = rows.position();
+                        truncated = true;
+                    }
+                    break;
+                }
+            }
+            self.exchange.figures.returned = shown;
+            if body.buffer.len() >= PART {
+                body.part(self).await?;
+            }
+            if body.sent >= self.inbound.limits.max_answer_bytes {
+                position = rows.position();
+                truncated = true;
+                break;
+            }
+        }
+        body.buffer.push(b']');
+        if let Some(position) = position {
+            let sealed = cursor::seal(&self.inbound.cursors, &position.position(), binding)
+                .map_err(|code| body.halt_with(code))?;
+            body.buffer.extend_from_slice(b",\"nextCursor\":\"");
+            body.buffer.extend_from_slice(sealed.as_bytes());
+            body.buffer.push(b'"');
+        }
+        let tail: &[u8] = if truncated {
+            b",\"_partial\":false,\"_truncated\":true}"
+        } else {
+            b",\"_partial\":false,\"_truncated\":false}"
+        };
+        body.buffer.extend_from_slice(tail);
+        body.end(self).await
+    }
+
+    /// Answers `get`.
+    ///
+    /// # Errors
+    /// [`Halt`]; a row outside the scope is `not_found`, as one that does not exist.
+    pub async fn get(&mut self, admitted: Admitted, id: &ItemId) -> Result<(), Halt> {
+        let (permit, facts) = self.permit(admitted).await?;
+        let plan = QueryPlan::get(&permit, self.view.snapshot.mapping(), id, &facts.facts);
+        let gateway = &self.inbound.gateway;
+        let auth = gateway.credentials.for_subject(permit.user(), Some(permit.grant()))?;
+        let request_id = self.exchange.request_id().to_owned();
+        let asking = Asking { client: &gateway.client, permit: &permit, auth: &auth, request_id: &request_id };
+        let mut body = b"{\"item\":".to_vec();
+        let mark = body.len();
+        for source in plan.sources() {
+            let found = self.item(asking, source, &facts, id, &mut body).await?;
+            if found {
+                body.push(b'}');
+                self.exchange.figures.returned = 1;
+                return self.whole(permit.effective_revision(), body).await;
+            }
+            body.truncate(mark);
+        }
+        Err(DenyCode::NotFound.into())
+    }
+
+    async fn item(
+        &mut self,
+        asking: Asking<'_>,
+        source: &SourcePlan,
+        facts: &FetchedFacts,
+        id: &ItemId,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Halt> {
+        let filter = facts
+            .filter(asking.permit, source.source(), source.row_match())
+            .map_err(Halt::filter)?;
+        let at = match source.shape() {
+            SourceShape::Item => RowsAt::item(&source.source().item),
+            SourceShape::Rows => RowsAt::rows(&source.source().rows),
+        };
+        let mut page = match asking.page(&source.target(1, None), filter, at).await {
+            Ok(page) => page,
+            // Not there, or not for this subject: both are as if it did not exist.
+            Err(GatewayError::NotFound | GatewayError::Denied) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        let mut found = false;
+        let mark = out.len();
+        loop {
+            match page.next(out).await? {
+                Reading::End => break,
+                Reading::Skipped => {}
+                Reading::Row if page.key().is_some_and(|key| key.id == id.as_str()) && !found => {
+                    found = true;
+                }
+                Reading::Row if source.shape() == SourceShape::Rows => out.truncate(mark),
+                Reading::Row => return Err(PageError::OtherRow.into()),
+            }
+        }
+        let tally = page.tally();
+        self.exchange.figures.withheld = self.exchange.figures.withheld.saturating_add(tally.withheld);
+        self.exchange.figures.redacted = self.exchange.figures.redacted.saturating_add(tally.redacted_members);
+        page.release().await;
+        Ok(found)
+    }
+
+    /// Fetches the facts of the subject, or takes those still fresh, and decides.
+    async fn permit(&mut self, admitted: Admitted) -> Result<(Permit, Arc<FetchedFacts>), Halt> {
+        let facts = self
+            .inbound
+            .gateway
+            .facts_for(&admitted, self.view.snapshot.mapping(), self.exchange.request_id())
+            .await
+            .map_err(|error| match error {
+                GatewayError::CredentialMissing | GatewayError::CredentialRejected => {
+                    Halt::from(error)
+                }
+                other => {
+                    tracing::warn!(error = %other, "native facts are not available");
+                    Halt::from(DenyCode::FactsUnavailable)
+                }
+            })?;
+        let permit = admitted.decide(&facts.facts);
+        Ok((permit, facts))
+    }
+
+    /// Sends a body that is whole.
+    async fn whole(&mut self, revision: EffectiveRevision, body: Vec<u8>) -> Result<(), Halt> {
+        let mut writer = Body::new(revision);
+        writer.buffer = body;
+        writer.end(self).await
+    }
+
+    fn begin(&mut self, revision: EffectiveRevision) -> Result<(), Halt> {
+        let Some(identity) = self.connection.identity() else { return Err(Halt::PeerGone) };
+        let directory = &self.inbound.directory;
+        let live = || directory.live_revision(identity.grant.into());
+        match self.connection.gate.begin(revision, live) {
+            Ok(guard) => {
+                *self.under_way = Some(guard);
+                Ok(())
+            }
+            Err(Stale::RevisionMoved) => Err(Halt::Replan),
+            Err(Stale::Cut) => Err(Halt::PeerGone),
+        }
+    }
+}
+
+/// The sources of a plan, ready to be read from behind `after`.
+async fn sources<'a>(
+    asking: Asking<'a>,
+    plan: &'a QueryPlan,
+    facts: &FetchedFacts,
+    after: Option<OwnedKey>,
+) -> Result<Rows<'a>, Halt> {
+    // One more than can be shown, to know whether there are more.
+    let rows = u32::from(asking.permit.row_limit().rows()).saturating_add(1);
+    let (paged, whole): (Vec<&SourcePlan>, Vec<&SourcePlan>) =
+        plan.sources().iter().partition(|plan| plan.source().paging.is_some());
+    let mut sources = Vec::new();
+    for plan in paged {
+        let filter = facts
+            .filter(asking.permit, plan.source(), plan.row_match())
+            .map_err(Halt::filter)?;
+        let source = Paged::new(asking, plan, filter, after.clone(), rows);
+        sources.push(Source::Paged(Box::new(source)));
+    }
+    if !whole.is_empty() {
+        let kept = usize::try_from(rows).unwrap_or(usize::MAX);
+        let source = Collected::read(asking, &whole, facts, after, kept).await?;
+        sources.push(Source::Collected(source));
+    }
+    Ok(Rows::new(sources))
+}
+
+/// A body on its way: collected up to [`PART`], then streamed.
+struct Body {
+    buffer: Vec<u8>,
+    revision: EffectiveRevision,
+    begun: bool,
+    sent: u64,
+}
+
+impl Body {
+    const fn new(revision: EffectiveRevision) -> Self {
+        Self { buffer: Vec::new(), revision, begun: false, sent: 0 }
+    }
+
+    fn halt(&self, error: &PageError) -> Halt {
+        match Halt::gateway(error) {
+            Halt::Refused(failure) if self.begun => Halt::Broken(failure.code),
+            other => other,
+        }
+    }
+
+    const fn halt_with(&self, code: DenyCode) -> Halt {
+        Halt::Broken(code)
+    }
+
+    /// Sends what is collected, as a part of a longer body.
+    async fn part(&mut self, answering: &mut Answering<'_>) -> Result<(), Halt> {
+        if !self.begun {
+            self.head(answering, None).await?;
+        }
+        self.send(answering, false).await
+    }
+
+    /// Sends what is collected as the end of the body.
+    async fn end(mut self, answering: &mut Answering<'_>) -> Result<(), Halt> {
+        if !self.begun {
+            let length = self.buffer.len();
+            self.head(answering, Some(length)).await?;
+        }
+        self.send(answering, true).await
+    }
+
+    async fn head(&mut self, answering: &mut Answering<'_>, length: Option<usize>) -> Result<(), Halt> {
+        answering.begin(self.revision)?;
+        self.begun = true;
+        let request_id = answering.exchange.request_id().to_owned();
+        respond::begin_answer(answering.session, &request_id, self.revision, length).await?;
+        Ok(())
+    }
+
+    async fn send(&mut self, answering: &mut Answering<'_>, end: bool) -> Result<(), Halt> {
+        let part = Bytes::from(std::mem::take(&mut self.buffer));
+        self.sent = self.sent.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        answering.exchange.figures.bytes = self.sent;
+        if !end {
+            self.buffer.reserve(PART.saturating_add(PART / 8));
+        }
+        respond::write_body(answering.session, part, end).await?;
+        Ok(())
+    }
+}

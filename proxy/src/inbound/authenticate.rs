@@ -1,0 +1,145 @@
+//! Who is asking: the connection's certificate, looked at again for every request.
+//!
+//! Invariant: a connection outlives certificates, grants and trust, so nothing learnt at the
+//! handshake is enough by itself (specification, section 2). The order of the checks is the
+//! specification's: the first that fails answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use certs::clock::{Clock, unix_time};
+use certs::{
+    ChainError, IdentityError, PeerIdentity, RevokedReceiver, TrustReceiver, verify_chain,
+};
+use policy::deny::DenyCode;
+use policy::evaluate::identify;
+use policy::id::{GrantId, SubjectId};
+use policy::snapshot::GrantEntry;
+use policy::time::UnixMillis;
+use rustls_pki_types::CertificateDer;
+
+use crate::directory::{Directory, View};
+use crate::store::CertificateState;
+use crate::transport::gate::Registration;
+use crate::transport::{AcceptedConnection, ConnectionGate, MtlsStream};
+
+/// A federation connection, as its requests see it.
+pub struct Connection {
+    /// The gate under its TLS.
+    pub gate: Arc<ConnectionGate>,
+    /// Where it comes from.
+    pub source: SocketAddr,
+    identity: Result<ArcSwap<PeerIdentity>, IdentityError>,
+    chain: Vec<CertificateDer<'static>>,
+    _registration: Option<Registration>,
+}
+
+impl Connection {
+    /// Takes over an accepted connection: decodes its identity once and registers it under its
+    /// grant, before its first request can take a snapshot.
+    #[must_use]
+    pub fn open(accepted: AcceptedConnection, directory: &Directory) -> (Self, MtlsStream) {
+        let generation = accepted.trust_generation;
+        let leaf = accepted.chain.first().map_or(&[][..], AsRef::as_ref);
+        let identity = PeerIdentity::decode(leaf, generation);
+        let registration = identity.as_ref().ok().map(|identity| {
+            directory.gates().register(GrantId::from(identity.grant), &accepted.gate)
+        });
+        let connection = Self {
+            gate: accepted.gate,
+            source: accepted.source,
+            identity: identity.map(ArcSwap::from_pointee),
+            chain: accepted.chain,
+            _registration: registration,
+        };
+        (connection, accepted.stream)
+    }
+
+    /// The identity of the certificate, when it has one.
+    #[must_use]
+    pub fn identity(&self) -> Option<Arc<PeerIdentity>> {
+        self.identity.as_ref().ok().map(|identity| identity.load_full())
+    }
+}
+
+/// The live parts that authentication reads.
+pub struct Authenticator {
+    /// Anchors in force.
+    pub trust: TrustReceiver,
+    /// Certificates known revoked.
+    pub revoked: RevokedReceiver,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The proof that a request comes from the holder of a grant in force.
+pub struct Authenticated {
+    /// The grant, its peer and its effective rules.
+    pub entry: Arc<GrantEntry>,
+    /// The instant it was proved at.
+    pub now: UnixMillis,
+}
+
+impl Authenticator {
+    /// Proves that `connection` may use its grant under `view`, now.
+    ///
+    /// # Errors
+    /// The first check of the specification, section 2, that fails.
+    pub fn authenticate(
+        &self,
+        connection: &Connection,
+        view: &View,
+    ) -> Result<Authenticated, DenyCode> {
+        let Ok(held) = &connection.identity else {
+            return Err(DenyCode::IdentityMalformed);
+        };
+        let now = UnixMillis(self.clock.unix_millis());
+        let identity = held.load();
+        let grant = GrantId::from(identity.grant);
+        if view.snapshot.grant(grant).is_none() {
+            return Err(DenyCode::GrantUnknown);
+        }
+        let Some(leaf) = view.leaf(grant, &identity.fingerprint) else {
+            return Err(DenyCode::CertificateUnregistered);
+        };
+        let entry = identify(&view.snapshot, grant, SubjectId::from(identity.subject), now)
+            .map_err(|deny| deny.code())?;
+        // not_after is a whole second and inclusive (RFC 5280, section 4.1.2.5).
+        if now.0.div_euclid(1000) > identity.not_after {
+            return Err(DenyCode::CertificateExpired);
+        }
+        match leaf.state {
+            CertificateState::Active => {}
+            CertificateState::Superseded => return Err(DenyCode::CertificateSuperseded),
+            CertificateState::Revoked => return Err(DenyCode::CertificateRevoked),
+        }
+        self.keep_trusted(connection, &identity, now)?;
+        Ok(Authenticated { entry: Arc::clone(entry), now })
+    }
+
+    /// Verifies the kept chain again when the trust anchors have changed since it was verified.
+    fn keep_trusted(
+        &self,
+        connection: &Connection,
+        identity: &PeerIdentity,
+        now: UnixMillis,
+    ) -> Result<(), DenyCode> {
+        let anchors = self.trust.load();
+        if anchors.generation() == identity.trust_generation {
+            return Ok(());
+        }
+        let at = unix_time(now.0.div_euclid(1000));
+        verify_chain(&connection.chain, &anchors, &self.revoked.load(), at).map_err(|error| {
+            match error {
+                ChainError::Expired { .. } => DenyCode::CertificateExpired,
+                ChainError::Revoked => DenyCode::CertificateRevoked,
+                _ => DenyCode::CertificateUntrusted,
+            }
+        })?;
+        if let Ok(held) = &connection.identity {
+            held.store(Arc::new(identity.clone().reverified(anchors.generation())));
+        }
+        Ok(())
+    }
+}

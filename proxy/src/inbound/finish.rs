@@ -1,0 +1,200 @@
+//! One exchange, from its first byte to its one audit record.
+//!
+//! Invariant: an [`Exchange`] holds a place in the audit queue from the start, so a request that
+//! cannot be recorded is refused before anything is asked; and dropping it unfinished records
+//! `aborted`, so no path can forget the record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::clock::Clock;
+use policy::deny::DenyCode;
+use policy::id::{GrantId, PeerId, SubjectId};
+use policy::time::UnixMillis;
+use uuid::Uuid;
+
+use crate::audit::{AuditOutcome, AuditRecord, AuditSink, AuditSlot, AuditText, Direction};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::RowsKind;
+
+/// What every exchange needs to record itself.
+#[derive(Clone)]
+pub struct Recorder {
+    /// Where records go.
+    pub audit: AuditSink,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+    /// When they happened.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How an exchange ended, with its figures.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending {
+    /// For the record.
+    pub outcome: AuditOutcome,
+    /// Why there were no rows.
+    pub denied: Option<DenyCode>,
+    /// The status that was sent.
+    pub status: u16,
+}
+
+/// Figures of an answer, filled in as it is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Figures {
+    /// Rows sent.
+    pub returned: u64,
+    /// Rows the gateway showed and the filter withheld.
+    pub withheld: u64,
+    /// Members removed from the rows sent.
+    pub redacted: u64,
+    /// Bytes of the body sent.
+    pub bytes: u64,
+}
+
+/// A request under way.
+pub struct Exchange {
+    recorder: Recorder,
+    slot: Option<AuditSlot>,
+    id: Uuid,
+    request_id: String,
+    began: u64,
+    at: UnixMillis,
+    verb: &'static str,
+    record: AuditRecord,
+    /// Figures of the answer so far.
+    pub figures: Figures,
+}
+
+impl Exchange {
+    /// Begins an exchange and reserves its place in the audit queue.
+    ///
+    /// # Errors
+    /// [`DenyCode::AuditUnavailable`] when the queue is full: the request must be refused.
+    pub fn begin(recorder: &Recorder) -> Result<Self, DenyCode> {
+        let slot = recorder.audit.reserve().map_err(|_| DenyCode::AuditUnavailable)?;
+        let id = Uuid::now_v7();
+        let request_id = id.to_string();
+        let at = UnixMillis(recorder.clock.unix_millis());
+        let record = AuditRecord::new(
+            id,
+            at,
+            Direction::Inbound,
+            AuditOutcome::Aborted,
+            AuditText::short(&request_id),
+        );
+        Ok(Self {
+            recorder: recorder.clone(),
+            slot: Some(slot),
+            id,
+            request_id,
+            began: recorder.clock.boot_nanos(),
+            at,
+            verb: "unknown",
+            record,
+            figures: Figures::default(),
+        })
+    }
+
+    /// The id minted for this request.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// When it began.
+    #[must_use]
+    pub const fn at(&self) -> UnixMillis {
+        self.at
+    }
+
+    /// Notes what the peer's headers say about the request.
+    pub fn note_peer(&mut self, request_id: Option<String>, attempt: u8, trace: Option<String>) {
+        self.record.peer_request_id = request_id.map(|id| AuditText::short(&id));
+        self.record.attempt = u32::from(attempt);
+        self.record.trace_id = trace.map(|trace| AuditText::short(&trace));
+    }
+
+    /// Notes the identity of the certificate.
+    pub fn note_identity(&mut self, grant: GrantId, subject: SubjectId, serial: &str) {
+        self.record.grant = Some(grant);
+        self.record.subject = Some(subject);
+        self.record.cert_serial = Some(AuditText::short(serial));
+    }
+
+    /// Notes the peer that the grant belongs to.
+    pub fn note_grant(&mut self, peer: PeerId, revision: u64) {
+        self.record.peer = Some(peer);
+        self.record.revision = Some(revision);
+    }
+
+    /// Notes what is asked.
+    pub fn note_query(&mut self, verb: &'static str, resource: Option<&str>) {
+        self.verb = verb;
+        self.record.verb = Some(AuditText::fixed(verb));
+        self.record.resource = resource.map(AuditText::short);
+    }
+
+    /// Notes the hash of the canonical query.
+    pub fn note_query_hash(&mut self, hash: [u8; 32]) {
+        self.record.query_hash = Some(hash);
+    }
+
+    /// Ends the exchange: its record is submitted and it is counted.
+    pub fn finish(mut self, ending: Ending) {
+        self.submit(ending);
+    }
+
+    fn submit(&mut self, ending: Ending) {
+        let Some(slot) = self.slot.take() else { return };
+        let elapsed = self.recorder.clock.boot_nanos().saturating_sub(self.began);
+        let figures = self.figures;
+        let spare = AuditRecord::new(
+            self.id,
+            self.at,
+            Direction::Inbound,
+            ending.outcome,
+            AuditText::fixed(""),
+        );
+        let mut record = std::mem::replace(&mut self.record, spare);
+        record.outcome = ending.outcome;
+        record.http_status = (ending.status != 0).then_some(ending.status);
+        record.deny_code = ending.denied.map(|code| AuditText::fixed(code.as_str()));
+        record.deny_stage = ending.denied.map(|code| AuditText::fixed(code.stage().as_str()));
+        record.rows_returned = figures.returned;
+        record.rows_withheld = figures.withheld;
+        record.bytes_out = figures.bytes;
+        record.latency_us = elapsed / 1000;
+        slot.submit(record);
+        let metrics = &self.recorder.metrics;
+        metrics.exchange(
+            "inbound",
+            self.verb,
+            ending.outcome.as_str(),
+            ending.denied.map(|code| (code.stage(), code)),
+            Duration::from_nanos(elapsed),
+        );
+        metrics.rows(RowsKind::Returned, figures.returned);
+        if figures.withheld > 0 {
+            metrics.rows(RowsKind::Withheld, figures.withheld);
+            tracing::warn!(
+                request_id = %self.request_id,
+                withheld = figures.withheld,
+                "the gateway showed rows that its answer should not have held"
+            );
+        }
+        if figures.redacted > 0 {
+            metrics.rows(RowsKind::RedactedMembers, figures.redacted);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.submit(Ending {
+            outcome: AuditOutcome::Aborted,
+            denied: None,
+            status: 0,
+        });
+    }
+}

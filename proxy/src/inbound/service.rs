@@ -1,0 +1,393 @@
+//! The HTTP service of the federation listener: one question in, one answer or refusal out.
+//!
+//! Driven by Pingora's HTTP server directly rather than by its proxy: an answer is made from several
+//! questions to the gateway, so there is no one upstream to proxy to
+//! (`docs/decisions/0001-transport.md`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use certs::seal::PageSealer;
+use http::{Method, header};
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
+use policy::deny::DenyCode;
+use policy::evaluate::{Admission, admit};
+use policy::id::{GrantId, SubjectId};
+use policy::query_hash::QueryHash;
+use policy::request::{AccessRequest, QueryFilter};
+use policy::resource::Resource;
+use policy::verb::Verb;
+use tokio::sync::Notify;
+
+use crate::audit::AuditOutcome;
+use crate::directory::Directory;
+use crate::gateway::Gateway;
+use crate::message::body::{Body, MAX_BODY};
+use crate::message::failure::Failure;
+use crate::message::target::Route;
+use crate::message::{framing, headers};
+use crate::transport::{AcceptedConnection, AnswerGuard};
+
+use super::answer::{Answering, Halt, ListQuestion};
+use super::authenticate::{Authenticator, Connection};
+use super::finish::{Ending, Exchange, Recorder};
+use super::respond;
+
+/// How often a question is planned again when its grant keeps changing under it.
+const MAX_PLANS: u32 = 8;
+/// How long the client of a connection may be silent inside a request.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the client may refuse to take a part of an answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Seconds an idle connection is kept.
+const KEEPALIVE_SECONDS: u64 = 75;
+/// How long an idle connection of a grant that ended stays open, so that a request already on its
+/// way is told why.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Bounds of answers.
+#[derive(Debug, Clone, Copy)]
+pub struct AnswerLimits {
+    /// Bytes of one answer's body, after which it is cut with `_truncated`.
+    pub max_answer_bytes: u64,
+}
+
+/// The serving side, shared by all connections.
+pub struct Inbound {
+    /// Grants, rules and leaves.
+    pub directory: Arc<Directory>,
+    /// Proves who asks.
+    pub authenticator: Authenticator,
+    /// The local gateway.
+    pub gateway: Arc<Gateway>,
+    /// Seals cursors.
+    pub cursors: PageSealer,
+    /// Records exchanges.
+    pub recorder: Recorder,
+    /// Bounds.
+    pub limits: AnswerLimits,
+}
+
+/// Serves one accepted connection to its end.
+pub async fn serve_connection(
+    inbound: Arc<Inbound>,
+    accepted: AcceptedConnection,
+    shutdown: ShutdownWatch,
+) {
+    let (connection, stream) = Connection::open(accepted, &inbound.directory);
+    let gate = Arc::clone(&connection.gate);
+    let metrics = Arc::clone(&inbound.recorder.metrics);
+    let app = Arc::new(ConnectionApp {
+        inbound,
+        connection,
+        busy: AtomicUsize::new(0),
+        idle: Notify::new(),
+    });
+    metrics.connection(1);
+    tokio::select! {
+        biased;
+        () = gate.cut() => {}
+        () = async { gate.ending().await; tokio::time::sleep(FAREWELL).await } => {}
+        () = app.drained(shutdown.clone()) => {}
+        _ = app.process_new(Box::new(stream), &shutdown) => {}
+    }
+    metrics.connection(-1);
+}
+
+/// One connection as Pingora's HTTP server drives it.
+struct ConnectionApp {
+    inbound: Arc<Inbound>,
+    connection: Connection,
+    busy: AtomicUsize,
+    idle: Notify,
+}
+
+struct Busy<'a>(&'a ConnectionApp);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        self.0.idle.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for ConnectionApp {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        match session.read_request().await {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(_) => {
+                self.unreadable(&mut session).await;
+                return None;
+            }
+        }
+        self.busy.fetch_add(1, Ordering::AcqRel);
+        let _busy = Busy(self);
+        session.set_keepalive((!*shutdown.borrow()).then_some(KEEPALIVE_SECONDS));
+        session.set_read_timeout(Some(READ_TIMEOUT));
+        session.set_write_timeout(Some(WRITE_TIMEOUT));
+        let mut under_way = None;
+        let whole = self.exchange(&mut session, &mut under_way).await;
+        if !whole {
+            session.shutdown().await;
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok().flatten();
+        // Only now is the last byte with the kernel.
+        drop(under_way);
+        reusable.map(|stream| ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+impl ConnectionApp {
+    /// Ends when the process is stopping and no request of this connection is under way.
+    async fn drained(&self, mut shutdown: ShutdownWatch) {
+        while !*shutdown.borrow() {
+            if shutdown.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+        loop {
+            let idle = self.idle.notified();
+            tokio::pin!(idle);
+            idle.as_mut().enable();
+            if self.busy.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// A head that cannot be parsed is still answered in our envelope, and recorded.
+    async fn unreadable(&self, session: &mut ServerSession) {
+        let failure = Failure::from(DenyCode::AmbiguousFraming);
+        match Exchange::begin(&self.inbound.recorder) {
+            Ok(mut exchange) => {
+                self.note_connection(&mut exchange);
+                self.refuse(session, exchange, &failure).await;
+            }
+            Err(code) => {
+                let _ = respond::refuse(session, "-", &code.into()).await;
+            }
+        }
+    }
+
+    /// One exchange. False when the connection must be aborted.
+    async fn exchange(
+        &self,
+        session: &mut ServerSession,
+        under_way: &mut Option<AnswerGuard>,
+    ) -> bool {
+        let mut exchange = match Exchange::begin(&self.inbound.recorder) {
+            Ok(exchange) => exchange,
+            Err(code) => return respond::refuse(session, "-", &code.into()).await.is_ok(),
+        };
+        self.note_connection(&mut exchange);
+        let fields = &session.req_header().headers;
+        exchange.note_peer(headers::peer_request_id(fields), headers::attempt(fields), headers::trace_id(fields));
+        match self.answer(session, &mut exchange, under_way).await {
+            Ok(()) => {
+                exchange.finish(Ending { outcome: AuditOutcome::Allowed, denied: None, status: 200 });
+                true
+            }
+            Err(Halt::Refused(failure)) => self.refuse(session, exchange, &failure).await,
+            Err(Halt::Replan) => {
+                self.refuse(session, exchange, &DenyCode::Fenced.into()).await
+            }
+            Err(Halt::Broken(code)) => {
+                exchange.finish(Ending { outcome: AuditOutcome::Error, denied: Some(code), status: 200 });
+                false
+            }
+            // Dropping the exchange records that it was cut off.
+            Err(Halt::PeerGone) => false,
+        }
+    }
+
+    fn note_connection(&self, exchange: &mut Exchange) {
+        let Some(identity) = self.connection.identity() else { return };
+        let grant = GrantId::from(identity.grant);
+        exchange.note_identity(grant, SubjectId::from(identity.subject), identity.serial.as_str());
+        let view = self.inbound.directory.view();
+        if let Some(entry) = view.snapshot.grant(grant) {
+            exchange.note_grant(entry.peer.id, view.snapshot.revision());
+        }
+    }
+
+    async fn refuse(
+        &self,
+        session: &mut ServerSession,
+        mut exchange: Exchange,
+        failure: &Failure,
+    ) -> bool {
+        let request_id = exchange.request_id().to_owned();
+        let written = respond::refuse(session, &request_id, failure).await;
+        let Ok(bytes) = written else { return false };
+        exchange.figures.bytes = bytes;
+        let status = failure.http_status();
+        let outcome = if status.is_server_error() {
+            AuditOutcome::Error
+        } else {
+            AuditOutcome::Denied
+        };
+        exchange.finish(Ending { outcome, denied: Some(failure.code), status: status.as_u16() });
+        true
+    }
+
+    async fn answer(
+        &self,
+        session: &mut ServerSession,
+        exchange: &mut Exchange,
+        under_way: &mut Option<AnswerGuard>,
+    ) -> Result<(), Halt> {
+        if let Some(raw) = session.as_http1().map(|http1| http1.get_headers_raw_bytes()) {
+            framing::inspect_raw_head(&raw)?;
+        }
+        // Identity before anything of the request is looked at.
+        self.authenticated()?;
+        let (route, body) = read_question(session, exchange).await?;
+        for _ in 0..MAX_PLANS {
+            match self.planned(session, exchange, under_way, &route, &body).await {
+                Err(Halt::Replan) => {}
+                done => return done,
+            }
+        }
+        Err(Halt::Replan)
+    }
+
+    fn authenticated(&self) -> Result<(), Halt> {
+        if self.inbound.directory.is_fenced() {
+            return Err(DenyCode::Fenced.into());
+        }
+        let view = self.inbound.directory.view();
+        self.inbound.authenticator.authenticate(&self.connection, &view)?;
+        Ok(())
+    }
+
+    /// Authenticates, decides and answers under one view.
+    async fn planned(
+        &self,
+        session: &mut ServerSession,
+        exchange: &mut Exchange,
+        under_way: &mut Option<AnswerGuard>,
+        route: &Route,
+        body: &Body,
+    ) -> Result<(), Halt> {
+        let view = self.inbound.directory.view();
+        let authenticated = self.inbound.authenticator.authenticate(&self.connection, &view)?;
+        let entry = &authenticated.entry;
+        exchange.note_grant(entry.peer.id, view.snapshot.revision());
+        let request = AccessRequest {
+            grant: entry.grant.id,
+            subject: entry.grant.subject,
+            now: authenticated.now,
+            verb: route.verb(),
+            resource: route.resource(),
+            limit: body.limit,
+        };
+        let admission = admit(&view.snapshot, &request)?;
+        let revision = entry.effective_revision;
+        let mut answering = Answering {
+            inbound: &self.inbound,
+            connection: &self.connection,
+            view: &view,
+            session,
+            exchange,
+            under_way,
+        };
+        match (admission, route) {
+            (Admission::Capabilities(capabilities), _) => {
+                answering.capabilities(revision, &capabilities).await
+            }
+            (Admission::Rows(admitted), Route::Get { id, .. }) => answering.get(admitted, id).await,
+            (Admission::Rows(admitted), _) => {
+                let filter = QueryFilter::parse(admitted.resource(), &body.filter).map_err(|error| {
+                    Halt::Refused(Failure::saying(DenyCode::InvalidFilter, error.to_string()))
+                })?;
+                let question = ListQuestion { limit: body.limit, filter, cursor: body.cursor.as_deref() };
+                answering.list(admitted, question).await
+            }
+        }
+    }
+}
+
+/// Reads target and body, and checks that they agree.
+async fn read_question(
+    session: &mut ServerSession,
+    exchange: &mut Exchange,
+) -> Result<(Route, Body), Halt> {
+    let head = session.req_header();
+    if head.method == Method::CONNECT {
+        return Err(DenyCode::ConnectRefused.into());
+    }
+    let route = Route::parse(&head.method, head.uri.path(), head.uri.query())?;
+    exchange.note_query(route.verb(), route.resource());
+    let bytes = read_body(session, &route).await?;
+    let body = Body::parse(&bytes)
+        .map_err(|problem| Halt::Refused(Failure::saying(problem.code, problem.message)))?;
+    if body.verb.as_deref().is_some_and(|verb| verb != route.verb()) {
+        return Err(DenyCode::VerbMismatch.into());
+    }
+    if body.resource.is_some() && body.resource.as_deref() != route.resource() {
+        return Err(DenyCode::ResourceMismatch.into());
+    }
+    let lists = matches!(route, Route::List { .. });
+    if !lists && (body.limit.is_some() || !body.filter.is_null() || body.cursor.is_some()) {
+        return Err(Halt::Refused(Failure::saying(DenyCode::UnknownKey, "only `list` takes a limit, a filter and a cursor")));
+    }
+    if let Ok(verb) = Verb::parse(route.verb()) {
+        let resource = route.resource().and_then(|name| Resource::parse(name).ok());
+        let hash = QueryHash::of(verb, resource, &body.params, body.cursor.as_deref());
+        exchange.note_query_hash(*hash.as_bytes());
+    }
+    Ok((route, body))
+}
+
+/// Reads the body of a request, of at most [`MAX_BODY`] bytes.
+async fn read_body(session: &mut ServerSession, route: &Route) -> Result<Vec<u8>, Halt> {
+    let head = session.req_header();
+    let bodiless = head.method == Method::GET;
+    let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if bodiless && head.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err(DenyCode::AmbiguousFraming.into());
+    }
+    if declared.is_some_and(|length| length > MAX_BODY as u64) {
+        return Err(DenyCode::BodyTooLarge.into());
+    }
+    if session.is_body_empty() {
+        return Ok(Vec::new());
+    }
+    if bodiless && matches!(route, Route::Capabilities) && declared != Some(0) {
+        return Err(DenyCode::AmbiguousFraming.into());
+    }
+    let head = session.req_header();
+    let media = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let media = media.split(|byte| *byte == b';').next().unwrap_or_default();
+    if !media.trim_ascii().eq_ignore_ascii_case(b"application/json") {
+        return Err(DenyCode::UnsupportedMediaType.into());
+    }
+    let expects = head.headers.get(header::EXPECT);
+    if expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        session.write_continue_response().await.map_err(|_| Halt::PeerGone)?;
+    }
+    let mut body = Vec::new();
+    loop {
+        match session.read_request_body().await {
+            Ok(None) => return Ok(body),
+            Ok(Some(part)) if body.len().saturating_add(part.len()) > MAX_BODY => {
+                return Err(DenyCode::BodyTooLarge.into());
+            }
+            Ok(Some(part)) => body.extend_from_slice(&part),
+            Err(_) => return Err(DenyCode::AmbiguousFraming.into()),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The federation sidecar: listeners, gateway, store, audit, telemetry, admin, command line.
+//!
+//! Layers, bottom up; a layer uses lower ones only: `config`, `telemetry`, `audit`, `store`,
+//! `transport` and `message`, `gateway`, `directory`, `inbound`, `enrollment`, `outbound`, `admin`,
+//! `app`, `cli`. What may be seen is decided in the crate `policy`, who asks in the crate `certs`.
+
+pub mod audit;
+pub mod directory;
+pub mod gateway;
+pub mod inbound;
+pub mod message;
+pub mod policy_files;
+pub mod store;
+pub mod telemetry;
+pub mod transport;

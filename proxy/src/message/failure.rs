@@ -1,0 +1,126 @@
+//! A request that gets no rows: the reason, the words for the peer, and what becomes of the
+//! connection.
+//!
+//! Invariant: reasons that would tell which grants exist share one generic text (specification,
+//! section 2); everything else says what is wrong and what to do.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use policy::deny::DenyCode;
+use serde_json::json;
+
+use super::status::{WireCode, status_of};
+
+/// A refused or failed request.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The closed reason.
+    pub code: DenyCode,
+    /// Words for the peer; the code's own when absent.
+    pub message: Option<Cow<'static, str>>,
+    /// True when nothing more may be read from the connection.
+    pub close: bool,
+}
+
+impl From<DenyCode> for Failure {
+    fn from(code: DenyCode) -> Self {
+        Self { code, message: None, close: closes(code) }
+    }
+}
+
+impl Failure {
+    /// A failure with words of its own.
+    #[must_use]
+    pub fn saying(code: DenyCode, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { message: Some(message.into()), ..Self::from(code) }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn http_status(&self) -> http::StatusCode {
+        status_of(self.code).0
+    }
+
+    /// The error envelope (specification, section 3).
+    #[must_use]
+    pub fn envelope(&self, request_id: &str) -> Bytes {
+        let wire = status_of(self.code).1;
+        let mut error = json!({
+            "code": wire.as_str(),
+            "message": self.text(),
+            "requestId": request_id,
+        });
+        if let (Some(object), true) = (error.as_object_mut(), discloses(self.code)) {
+            object.insert("details".to_owned(), json!({"reason": self.code.as_str()}));
+        }
+        Bytes::from(json!({ "error": error }).to_string())
+    }
+
+    fn text(&self) -> &str {
+        if !discloses(self.code) {
+            return GENERIC_FORBIDDEN;
+        }
+        self.message.as_deref().unwrap_or_else(|| self.code.meaning())
+    }
+}
+
+/// The one text for everything a stranger could otherwise probe with.
+const GENERIC_FORBIDDEN: &str = "this certificate does not open anything here";
+
+/// Whether the reason is told: not where it would say which grants, peers or leaves exist.
+const fn discloses(code: DenyCode) -> bool {
+    !matches!(
+        code,
+        DenyCode::GrantUnknown
+            | DenyCode::GrantPending
+            | DenyCode::SubjectMismatch
+            | DenyCode::CertificateUnregistered
+            | DenyCode::PeerUnknown
+    )
+}
+
+/// Whether the connection ends with this answer: its identity is over, or its framing is in doubt.
+const fn closes(code: DenyCode) -> bool {
+    matches!(
+        status_of(code).1,
+        WireCode::Unauthorized | WireCode::Forbidden
+    ) || matches!(
+        code,
+        DenyCode::AmbiguousFraming
+            | DenyCode::UpgradeRefused
+            | DenyCode::ConnectRefused
+            | DenyCode::BodyTooLarge
+            | DenyCode::AuditUnavailable
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stranger_could_probe_with_is_one_text() {
+        let texts: Vec<Bytes> = [
+            DenyCode::GrantUnknown,
+            DenyCode::GrantPending,
+            DenyCode::SubjectMismatch,
+            DenyCode::CertificateUnregistered,
+            DenyCode::PeerUnknown,
+        ]
+        .into_iter()
+        .map(|code| Failure::saying(code, "something telling").envelope("r"))
+        .collect();
+        assert!(texts.windows(2).all(|pair| matches!(pair, [a, b] if a == b)));
+        assert!(texts.iter().all(|text| !String::from_utf8_lossy(text).contains("details")));
+    }
+
+    #[test]
+    fn a_revoked_grant_is_told() {
+        let text = Failure::from(DenyCode::GrantRevoked).envelope("r-1");
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        assert_eq!(value.pointer("/error/code"), Some(&json!("forbidden")));
+        assert_eq!(value.pointer("/error/details/reason"), Some(&json!("grant_revoked")));
+        assert_eq!(value.pointer("/error/requestId"), Some(&json!("r-1")));
+    }
+}

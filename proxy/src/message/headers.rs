@@ -1,0 +1,82 @@
+//! Header names of the wire protocol, and the few values of a peer that are read.
+//!
+//! Nothing of a peer's headers reaches the gateway; what is read here is validated and only goes
+//! into our own records.
+
+use http::HeaderMap;
+
+/// Minted by the serving side for every exchange.
+pub const REQUEST_ID: &str = "x-request-id";
+/// Effective revision of the grant, on every 200.
+pub const REVISION: &str = "x-mosaic-revision";
+/// Counts the tries of one request by the querying side.
+pub const ATTEMPT: &str = "x-mosaic-attempt";
+
+/// Longest request id of a peer that is kept, in bytes.
+const PEER_REQUEST_ID: usize = 64;
+
+/// The peer's own request id, when it is one that can be kept safely: 1 to 64 bytes of letters,
+/// digits, `-`, `_`, `.`, `:`.
+#[must_use]
+pub fn peer_request_id(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(REQUEST_ID)?.as_bytes();
+    let safe = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(byte);
+    if value.is_empty() || value.len() > PEER_REQUEST_ID || !value.iter().all(safe) {
+        return None;
+    }
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// The trace id of the peer's `traceparent` (W3C Trace Context, version 00), for linking only.
+#[must_use]
+pub fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = value.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, len: usize| {
+        text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let valid = version == "00"
+        && parts.next().is_none()
+        && hex(trace, 32)
+        && hex(span, 16)
+        && hex(flags, 2)
+        && trace.bytes().any(|byte| byte != b'0');
+    valid.then(|| trace.to_owned())
+}
+
+/// The attempt number the peer gives, 1 when absent or unusable.
+#[must_use]
+pub fn attempt(headers: &HeaderMap) -> u8 {
+    headers
+        .get(ATTEMPT)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok())
+        .filter(|attempt| (1..=9).contains(attempt))
+        .unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn one(name: &'static str, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn only_plain_request_ids_are_kept() {
+        assert_eq!(peer_request_id(&one(REQUEST_ID, "a-1_b.c:d")).as_deref(), Some("a-1_b.c:d"));
+        assert_eq!(peer_request_id(&one(REQUEST_ID, "a b")), None);
+        assert_eq!(peer_request_id(&one(REQUEST_ID, "")), None);
+    }
+
+    #[test]
+    fn a_trace_id_needs_the_whole_form() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert!(trace_id(&one("traceparent", good)).is_some());
+        assert!(trace_id(&one("traceparent", "00-00000000000000000000000000000000-b7ad6b7169203331-01")).is_none());
+        assert!(trace_id(&one("traceparent", "01-zz")).is_none());
+    }
+}

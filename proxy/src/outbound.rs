@@ -1,0 +1,199 @@
+//! The asking side: sessions of local users put questions to peers through one door.
+//!
+//! Invariant: a session reaches only the peers of its own user, through credentials that belong to that user. A
+//! peer's answer is untrusted input and is never written anywhere. A grant that its owner has revoked is refused
+//! here, without touching the network.
+//!
+//! `door.rs` takes a request, `session.rs` says whose it is, `route.rs` which credential, `client.rs` asks,
+//! `relay.rs` and `answer.rs` read the reply, `state.rs` says what it means for the grant; `add_peer.rs` is how a
+//! peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
+
+pub mod add_peer;
+pub mod answer;
+pub mod client;
+mod connection;
+pub mod door;
+pub mod endpoint;
+mod exchange;
+mod extent;
+pub mod failure;
+pub mod fault;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod listener;
+mod relay;
+pub mod rewrite;
+pub mod route;
+pub mod session;
+pub mod state;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use certs::{Clock, Sealer};
+use policy::id::UserId;
+use policy::time::UnixMillis;
+
+use crate::audit::AuditSink;
+use crate::store::{
+    Act, Actor, Contact, CredentialChange, CredentialState, NewSession, SessionRecord, Store, StoreError,
+};
+use exchange::time_ordered_id;
+use route::RouteBasis;
+
+pub use add_peer::{AddPeer, AddPeerError, AddedPeer};
+pub use connection::Deadlines;
+pub use listener::{DoorLimits, DoorListener, serve};
+pub use route::{PeerRoute, RouteTable};
+pub use session::{Doorway, SessionToken};
+
+/// What the asking side is made of.
+pub struct OutboundParts {
+    /// Peers, credentials, sessions.
+    pub store: Arc<dyn Store>,
+    /// Opens the credentials' keys.
+    pub sealer: Arc<Sealer>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where each request leaves its record.
+    pub audit: AuditSink,
+    /// Deadlines of each request.
+    pub deadlines: Deadlines,
+    /// Users of the unix socket by uid of the process at the other end.
+    pub session_users: BTreeMap<u32, UserId>,
+}
+
+/// The asking side.
+pub struct Outbound {
+    store: Arc<dyn Store>,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+    audit: AuditSink,
+    deadlines: Deadlines,
+    session_users: BTreeMap<u32, UserId>,
+    table: ArcSwap<RouteTable>,
+    /// Loads one at a time, so that an older reading never replaces a newer one.
+    loading: tokio::sync::Mutex<()>,
+}
+
+/// Why no session was created.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CreateSessionError {
+    /// No token.
+    #[error(transparent)]
+    Draw(#[from] session::SessionDrawError),
+    /// The store refused or failed.
+    #[error("the session could not be stored: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl Outbound {
+    /// Puts the parts together; no peer is known before [`Outbound::load`].
+    #[must_use]
+    pub fn new(parts: OutboundParts) -> Self {
+        Self {
+            store: parts.store,
+            sealer: parts.sealer,
+            clock: parts.clock,
+            audit: parts.audit,
+            deadlines: parts.deadlines,
+            session_users: parts.session_users,
+            table: ArcSwap::from_pointee(RouteTable::default()),
+            loading: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Reads peers and credentials from the store. To be called at start, and after every change of an outbound
+    /// peer that was not made through this type (`peer suspend`, `peer resume`).
+    ///
+    /// A credential that cannot be used does not fail the load: asking that peer fails, and says so.
+    ///
+    /// # Errors
+    /// The store's; the routes known before stay.
+    pub async fn load(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.loading.lock().await;
+        let peers = self.store.list_peers().await?;
+        let credentials = self.store.list_outbound_credentials().await?;
+        let before = self.table.load();
+        let table = RouteTable::build(peers, &credentials, &before, &self.basis());
+        self.table.store(Arc::new(table));
+        Ok(())
+    }
+
+    /// The routes as they are now, for `status`.
+    #[must_use]
+    pub fn routes(&self) -> Arc<RouteTable> {
+        self.table.load_full()
+    }
+
+    /// Creates a session of `user` that ends at `expires_at`; the token is not kept anywhere else.
+    ///
+    /// # Errors
+    /// [`CreateSessionError`].
+    pub async fn create_session(
+        &self,
+        actor: Actor,
+        user: UserId,
+        expires_at: UnixMillis,
+    ) -> Result<(SessionToken, SessionRecord), CreateSessionError> {
+        let token = SessionToken::draw()?;
+        let session = NewSession {
+            id: time_ordered_id(self.clock.as_ref()),
+            token_sha256: token.sha256(),
+            local_user: user,
+            expires_at,
+        };
+        let created = self.store.create_session(&self.act(actor), session).await?;
+        Ok((token, created.value))
+    }
+
+    fn basis(&self) -> RouteBasis<'_> {
+        RouteBasis {
+            sealer: &self.sealer,
+            clock: &self.clock,
+            deadlines: self.deadlines,
+        }
+    }
+
+    fn act(&self, actor: Actor) -> Act {
+        Act {
+            id: time_ordered_id(self.clock.as_ref()),
+            actor,
+            now: UnixMillis(self.clock.unix_millis()),
+        }
+    }
+
+    /// Writes down what the serving side said about a grant, if it is news. In this process it counts at once,
+    /// also when the store cannot be written: a revocation that was heard is never forgotten over that.
+    async fn learn(&self, peer: &PeerRoute, learned: Option<CredentialState>, reason: &str) {
+        let Some(learned) = learned.filter(|learned| state::is_news(peer.state(), *learned)) else {
+            return;
+        };
+        peer.set_state(learned);
+        tracing::info!(peer = %peer.name, grant = %peer.grant, state = %learned, "the peer changed the state of a grant");
+        let change = CredentialChange {
+            credential: peer.credential,
+            state: learned,
+            reason: reason.to_owned(),
+        };
+        let act = self.act(Actor::Sidecar("session-door"));
+        if let Err(error) = self.store.change_credential(&act, change).await {
+            tracing::error!(peer = %peer.name, %error, "the state of a grant could not be stored");
+        }
+    }
+
+    /// Records that a peer was reached or not, at most once a second unless the kind changes.
+    async fn record_contact(&self, peer: &PeerRoute, contact: Contact) {
+        let now = UnixMillis(self.clock.unix_millis());
+        if !peer.is_contact_due(contact == Contact::Success, now) {
+            return;
+        }
+        if let Contact::Failure(cause) = &contact {
+            tracing::warn!(peer = %peer.name, cause, "federation offline");
+        }
+        if let Err(error) = self.store.record_contact(peer.peer, now, contact).await {
+            tracing::warn!(peer = %peer.name, %error, "a contact could not be stored");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The answer to a redeemed token, checked before anything of it is kept.
+//!
+//! Invariant: an [`Enrolled`] holds a certificate over our own key for exactly the grant and subject it came with,
+//! valid now, usable anchors, and an endpoint on the host that was enrolled with unless the operator gave one.
+
+use certs::{Credential, PeerIdentity, PrivateKey, TrustAnchors};
+use policy::id::{GrantId, SubjectId};
+use policy::time::UnixMillis;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+
+use super::super::endpoint::Endpoint;
+use super::{AddPeerError, Order};
+
+const MILLIS_PER_SECOND: i64 = 1_000;
+
+/// The answer of the serving side, as it comes.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EnrollmentAnswer {
+    cert_pem: String,
+    cert_chain_pem: String,
+    trust_bundle_pem: String,
+    grant_id: GrantId,
+    subject_user_id: SubjectId,
+    endpoint_url: String,
+    common_name: String,
+}
+
+/// The answer, checked.
+pub(super) struct Enrolled {
+    pub(super) credential: Credential,
+    pub(super) trust_bundle_pem: String,
+    pub(super) grant: GrantId,
+    pub(super) subject: SubjectId,
+    pub(super) endpoint: Endpoint,
+    pub(super) common_name: String,
+    pub(super) not_after: UnixMillis,
+}
+
+/// Checks the answer against what was asked for; `now` in Unix seconds.
+///
+/// # Errors
+/// [`AddPeerError::BadAnswer`] or [`AddPeerError::OtherHost`]; the token is spent.
+pub(super) fn check_answer(
+    answer: EnrollmentAnswer,
+    order: &Order,
+    key: &PrivateKey,
+    now: i64,
+) -> Result<Enrolled, AddPeerError> {
+    let bad = AddPeerError::BadAnswer;
+    let leaf = CertificateDer::from_pem_slice(answer.cert_pem.as_bytes())
+        .map_err(|_| bad("the certificate is not PEM"))?;
+    let mut chain = vec![leaf.clone()];
+    for sent in CertificateDer::pem_slice_iter(answer.cert_chain_pem.as_bytes()) {
+        let sent = sent.map_err(|_| bad("the certificate chain is not PEM"))?;
+        if sent != leaf {
+            chain.push(sent);
+        }
+    }
+    let identity = PeerIdentity::decode(&leaf, 0).map_err(|_| {
+        bad("the certificate gives no identity: its extensions, key usage or serial are wrong")
+    })?;
+    if identity.grant != answer.grant_id.uuid() || identity.subject != answer.subject_user_id.uuid()
+    {
+        return Err(bad(
+            "the certificate is for another grant or subject than the answer says",
+        ));
+    }
+    if identity.not_after < now || identity.not_before > now {
+        return Err(bad("the certificate is not valid now; check both clocks"));
+    }
+    let credential = Credential::new(chain, key)
+        .map_err(|_| bad("the certificate is not for the key that was sent"))?;
+    TrustAnchors::from_pem(0, answer.trust_bundle_pem.as_bytes())
+        .map_err(|_| bad("the trust bundle cannot be used"))?;
+    if answer.common_name.is_empty()
+        || answer.common_name.len() > 255
+        || answer.common_name.chars().any(char::is_control)
+    {
+        return Err(bad(
+            "the common name is empty, too long or has control characters",
+        ));
+    }
+    let endpoint = match &order.endpoint {
+        Some(given) => given.clone(),
+        None => {
+            let said = Endpoint::parse(&answer.endpoint_url)
+                .map_err(|_| bad("its endpoint is not an https origin"))?;
+            if said.host() != order.url.listener.host() {
+                return Err(AddPeerError::OtherHost(said.to_string()));
+            }
+            said
+        }
+    };
+    Ok(Enrolled {
+        credential,
+        trust_bundle_pem: answer.trust_bundle_pem,
+        grant: answer.grant_id,
+        subject: answer.subject_user_id,
+        endpoint,
+        common_name: answer.common_name,
+        not_after: UnixMillis(identity.not_after.saturating_mul(MILLIS_PER_SECOND)),
+    })
+}

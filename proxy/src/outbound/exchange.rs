@@ -1,0 +1,130 @@
+//! One request through the door, from its first byte to its one audit record.
+//!
+//! Invariant: a place in the audit queue is taken before the peer is asked, and every exchange leaves exactly one
+//! record whatever becomes of it: one that is dropped unfinished says `aborted`. No body is ever in it.
+
+use std::sync::Arc;
+
+use certs::Clock;
+use http::StatusCode;
+use policy::resource::Resource;
+use policy::time::UnixMillis;
+use policy::verb::Verb;
+use serde_json::Value;
+use uuid::{NoContext, Timestamp, Uuid};
+
+use super::route::PeerRoute;
+use crate::audit::{AuditOutcome, AuditRecord, AuditSlot, AuditText, Direction};
+use crate::message::target::Route;
+
+const MILLIS_PER_SECOND: i64 = 1_000;
+const NANOS_PER_MICRO: u64 = 1_000;
+
+/// A UUIDv7 of the present time.
+pub(super) fn time_ordered_id(clock: &dyn Clock) -> Uuid {
+    let now = clock.unix_millis();
+    let seconds = u64::try_from(now.div_euclid(MILLIS_PER_SECOND)).unwrap_or(0);
+    let millis = u32::try_from(now.rem_euclid(MILLIS_PER_SECOND)).unwrap_or(0);
+    Uuid::new_v7(Timestamp::from_unix(
+        NoContext,
+        seconds,
+        millis.saturating_mul(1_000_000),
+    ))
+}
+
+/// What is known of a request before the peer is asked.
+pub(super) struct Asked<'a> {
+    pub(super) route: &'a Route,
+    pub(super) body: &'a [u8],
+    pub(super) request_id: &'a str,
+    pub(super) trace_id: Option<&'a str>,
+}
+
+/// The record of one exchange in the making.
+pub(super) struct Exchange {
+    record: Option<(AuditSlot, AuditRecord)>,
+    clock: Arc<dyn Clock>,
+    began: u64,
+}
+
+impl Exchange {
+    /// Begins a record for asking `peer`.
+    pub(super) fn begin(
+        slot: AuditSlot,
+        clock: &Arc<dyn Clock>,
+        peer: &PeerRoute,
+        asked: &Asked<'_>,
+    ) -> Self {
+        let mut record = AuditRecord::new(
+            time_ordered_id(clock.as_ref()),
+            UnixMillis(clock.unix_millis()),
+            Direction::Outbound,
+            AuditOutcome::Aborted,
+            AuditText::short(asked.request_id),
+        );
+        record.trace_id = asked.trace_id.map(AuditText::short);
+        record.peer = Some(peer.peer);
+        record.grant = Some(peer.grant);
+        record.subject = Some(peer.subject);
+        record.cert_serial = peer
+            .client
+            .as_ref()
+            .ok()
+            .map(|ready| AuditText::short(&ready.serial));
+        record.verb = Some(AuditText::fixed(asked.route.verb()));
+        record.resource = asked.route.resource().map(AuditText::short);
+        record.query_hash = query_hash(asked.route, asked.body);
+        Self {
+            record: Some((slot, record)),
+            clock: Arc::clone(clock),
+            began: clock.boot_nanos(),
+        }
+    }
+
+    /// Changes the record before it is finished.
+    pub(super) fn note(&mut self, change: impl FnOnce(&mut AuditRecord)) {
+        if let Some((_, record)) = &mut self.record {
+            change(record);
+        }
+    }
+
+    /// Ends the exchange: the record is queued now.
+    pub(super) fn finish(&mut self, outcome: AuditOutcome, status: StatusCode) {
+        self.note(|record| {
+            record.outcome = outcome;
+            record.http_status = Some(status.as_u16());
+        });
+        self.submit();
+    }
+
+    fn submit(&mut self) {
+        if let Some((slot, mut record)) = self.record.take() {
+            record.latency_us =
+                self.clock.boot_nanos().saturating_sub(self.began) / NANOS_PER_MICRO;
+            slot.submit(record);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.submit();
+    }
+}
+
+/// The hash of the question, when verb, resource and body are ones that have a canonical form.
+fn query_hash(route: &Route, body: &[u8]) -> Option<[u8; 32]> {
+    let verb = Verb::parse(route.verb()).ok()?;
+    let resource = match route.resource() {
+        Some(name) => Some(Resource::parse(name).ok()?),
+        None => None,
+    };
+    let body = if body.is_empty() {
+        Value::Null
+    } else {
+        policy::strict_json::parse_bytes(body).ok()?
+    };
+    let params = body.get("params").unwrap_or(&Value::Null);
+    let cursor = body.get("cursor").and_then(Value::as_str);
+    Some(*policy::query_hash::QueryHash::of(verb, resource, params, cursor).as_bytes())
+}

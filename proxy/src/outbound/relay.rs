@@ -1,0 +1,239 @@
+//! A peer's reply passed on: rows retagged as they arrive, refusals in our envelope.
+//!
+//! Invariant: a status line leaves only when the answer is whole or longer than [`HELD`]; so short answers that
+//! turn out malformed become a clean 502, and a long one is cut off, never ended as if it were whole. Of the
+//! peer's headers only a valid `Retry-After` and `X-Request-Id` are passed on.
+
+use std::io;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::answer::{AnswerFault, AnswerLimits, Retagger, Shape};
+use super::client::{Reply, ReplyBody};
+use super::exchange::Exchange;
+use super::failure::{DoorFailure, PeerError, dress};
+use super::fault::AskError;
+use crate::audit::AuditOutcome;
+use crate::message::headers::peer_request_id;
+use crate::message::target::Route;
+
+/// How much of an answer is held back until it is known to be whole, bytes of output.
+const HELD: usize = 64 * 1024;
+/// Largest error body of a peer, bytes.
+const MAX_ERROR: usize = 64 * 1024;
+
+/// The form of the answer to a route.
+pub(super) const fn shape_of(route: &Route) -> Shape {
+    match route {
+        Route::List { .. } => Shape::Items,
+        Route::Get { .. } => Shape::Item,
+        Route::Capabilities => Shape::Plain,
+    }
+}
+
+/// Whether the head says uncompressed JSON.
+pub(super) fn is_plain_json(headers: &HeaderMap) -> bool {
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media = media
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default();
+    let plain = headers
+        .get(header::CONTENT_ENCODING)
+        .is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    plain && media.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// Reads a reply that is no 200 to its end.
+pub(super) async fn refusal(reply: Reply) -> DoorFailure {
+    let status = reply.head.status;
+    if !is_plain_json(&reply.head.headers) {
+        return DoorFailure::Strange(status);
+    }
+    match reply.body.collect(MAX_ERROR).await {
+        Ok(Some(body)) => {
+            PeerError::parse(status, &body).map_or(DoorFailure::Strange(status), DoorFailure::Peer)
+        }
+        Ok(None) => DoorFailure::Strange(status),
+        Err(error) => DoorFailure::Offline(error),
+    }
+}
+
+/// A `Retry-After` in whole seconds, if the peer gave a sane one.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(header::RETRY_AFTER)?.as_bytes();
+    let sane = (1..=6).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    sane.then(|| HeaderValue::from_bytes(value).ok())?
+}
+
+/// Whose request id an answer carries: the peer's when it is one, else ours.
+pub(super) fn answer_id(headers: &HeaderMap, own: &str) -> String {
+    peer_request_id(headers).unwrap_or_else(|| own.to_owned())
+}
+
+/// A 200 being passed on.
+struct Passing {
+    body: ReplyBody,
+    retagger: Retagger,
+    exchange: Exchange,
+    /// Output not yet sent.
+    out: Vec<u8>,
+    sent: u64,
+    ended: bool,
+}
+
+enum Fault {
+    Answer(AnswerFault),
+    Network(AskError),
+}
+
+impl Passing {
+    /// Reads until there is more than `enough` output or the answer has ended.
+    async fn gather(&mut self, enough: usize) -> Result<(), Fault> {
+        while !self.ended && self.out.len() <= enough {
+            match self.body.chunk().await {
+                Ok(Some(chunk)) => self
+                    .retagger
+                    .push(&chunk, &mut self.out)
+                    .map_err(Fault::Answer)?,
+                Ok(None) => {
+                    self.retagger.finish(&mut self.out).map_err(Fault::Answer)?;
+                    self.ended = true;
+                }
+                Err(error) => return Err(Fault::Network(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the output gathered so far; the exchange ends with the last of it.
+    fn take(&mut self) -> Bytes {
+        let bytes = Bytes::from(std::mem::take(&mut self.out));
+        self.sent = self
+            .sent
+            .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        self.count();
+        if self.ended {
+            self.exchange.finish(AuditOutcome::Allowed, StatusCode::OK);
+        }
+        bytes
+    }
+
+    fn count(&mut self) {
+        let (rows, sent) = (self.retagger.rows(), self.sent);
+        self.exchange.note(|record| {
+            record.rows_returned = rows;
+            record.bytes_out = sent;
+            record.http_status = Some(StatusCode::OK.as_u16());
+        });
+    }
+
+    /// The next piece for the caller, or the fault that cuts the connection.
+    async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
+        if self.ended && self.out.is_empty() {
+            return Ok(None);
+        }
+        match self.gather(0).await {
+            Ok(()) => Ok(Some((self.take(), self))),
+            Err(fault) => {
+                tracing::warn!(reason = fault.reason(), "the answer of a peer was cut off");
+                self.exchange.note(|record| {
+                    record.deny_code = Some(crate::audit::AuditText::fixed(fault.reason()));
+                });
+                self.exchange.finish(AuditOutcome::Error, StatusCode::OK);
+                Err(io::Error::other(fault.reason()))
+            }
+        }
+    }
+}
+
+impl Fault {
+    const fn reason(&self) -> &'static str {
+        match self {
+            Self::Answer(AnswerFault::TooLarge | AnswerFault::TooManyRows) => "answer_too_large",
+            Self::Answer(_) => "malformed_answer",
+            Self::Network(error) => error.reason(),
+        }
+    }
+
+    fn into_failure(self) -> DoorFailure {
+        match self {
+            Self::Answer(fault) => DoorFailure::BadAnswer(fault),
+            Self::Network(error) => DoorFailure::Offline(error),
+        }
+    }
+}
+
+/// Passes a 200 on under the peer's local name.
+///
+/// # Errors
+/// The failure, and the exchange to finish with it, when the answer is found wanting before anything was sent.
+pub(super) async fn pass_on(
+    reply: Reply,
+    route: &Route,
+    peer: &str,
+    own_id: &str,
+    exchange: Exchange,
+) -> Result<Response, (DoorFailure, Exchange)> {
+    let id = answer_id(&reply.head.headers, own_id);
+    if !is_plain_json(&reply.head.headers) {
+        return Err((DoorFailure::Strange(reply.head.status), exchange));
+    }
+    let mut passing = Passing {
+        body: reply.body,
+        retagger: Retagger::new(shape_of(route), peer, AnswerLimits::default()),
+        exchange,
+        out: Vec::new(),
+        sent: 0,
+        ended: false,
+    };
+    if let Err(fault) = passing.gather(HELD).await {
+        return Err((fault.into_failure(), passing.exchange));
+    }
+    let body = if passing.ended {
+        Body::from(passing.take())
+    } else {
+        Body::from_stream(stream::try_unfold(passing, Passing::next))
+    };
+    let mut response = Response::new(body);
+    dress(response.headers_mut(), &id);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: header::HeaderName, value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn only_whole_seconds_are_passed_on() {
+        assert_eq!(
+            retry_after(&one(header::RETRY_AFTER, "17")),
+            Some(HeaderValue::from_static("17"))
+        );
+        for odd in ["", "-1", "1.5", "Wed, 21 Oct 2015 07:28:00 GMT", "1234567"] {
+            assert_eq!(retry_after(&one(header::RETRY_AFTER, odd)), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn only_plain_json_is_read() {
+        assert!(is_plain_json(&one(
+            header::CONTENT_TYPE,
+            "application/json; charset=utf-8"
+        )));
+        assert!(!is_plain_json(&one(header::CONTENT_TYPE, "text/html")));
+        assert!(!is_plain_json(&HeaderMap::new()));
+        let mut packed = one(header::CONTENT_TYPE, "application/json");
+        packed.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        assert!(!is_plain_json(&packed));
+    }
+}

@@ -1,0 +1,249 @@
+//! The table of peers that can be asked: for each local name whose it is, its credential and its client.
+//!
+//! Invariant: a name leads only its own user anywhere; for every other user it does not exist. A client is carried
+//! over from one table to the next only when credential, trust bundle and endpoint are all the same. A credential
+//! that cannot be used keeps its place, so that asking fails with a reason instead of "no such peer".
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use certs::identity::fingerprint;
+use certs::{Clock, Credential, PrivateKey, SealPurpose, Sealer, TrustAnchors};
+use parking_lot::Mutex;
+use policy::id::{GrantId, PeerId, SubjectId, UserId};
+use policy::peer::{PeerName, PeerState};
+use policy::time::UnixMillis;
+use uuid::Uuid;
+
+use super::client::PeerClient;
+use super::connection::Deadlines;
+use super::endpoint::{Endpoint, UrlError};
+use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecord};
+
+/// Milliseconds between two records of the same kind of contact with one peer.
+const CONTACT_EVERY_MILLIS: i64 = 1_000;
+
+/// Why a stored credential cannot be used. No variant holds a secret.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CredentialFault {
+    /// The peer's row lacks what an outbound peer has.
+    #[error("the peer's row has no endpoint or trust bundle; add the peer again")]
+    Incomplete,
+    /// The endpoint does not parse.
+    #[error("the endpoint cannot be used: {0}")]
+    Endpoint(#[from] UrlError),
+    /// The key does not unseal.
+    #[error("the key cannot be unsealed: {0}")]
+    Sealed(#[from] certs::SealError),
+    /// Chain and key do not make a credential.
+    #[error("the certificate and key cannot be used: {0}")]
+    Credential(#[from] certs::CredentialError),
+    /// The key does not parse.
+    #[error("the key cannot be used: {0}")]
+    Key(#[from] certs::KeyError),
+    /// The trust bundle does not parse.
+    #[error("the trust bundle cannot be used: {0}")]
+    Trust(#[from] certs::TrustError),
+    /// No TLS configuration.
+    #[error(transparent)]
+    Tls(#[from] certs::tls::TlsConfigError),
+}
+
+/// A client with the serial of its credential.
+#[derive(Debug, Clone)]
+pub struct ReadyClient {
+    /// The client.
+    pub client: Arc<PeerClient>,
+    /// Serial of the certificate, lower-case hex.
+    pub serial: String,
+}
+
+/// One peer as one local user may ask it.
+#[derive(Debug)]
+pub struct PeerRoute {
+    /// The peer.
+    pub peer: PeerId,
+    /// Its local name.
+    pub name: PeerName,
+    /// Its state here.
+    pub peer_state: PeerState,
+    /// The local user whose credential it is.
+    pub user: UserId,
+    /// The credential.
+    pub credential: Uuid,
+    /// The grant on the peer.
+    pub grant: GrantId,
+    /// The subject on the peer.
+    pub subject: SubjectId,
+    /// End of the certificate's validity.
+    pub not_after: UnixMillis,
+    /// The client, or why there is none.
+    pub client: Result<ReadyClient, CredentialFault>,
+    /// The state of the grant as last heard.
+    state: Mutex<CredentialState>,
+    /// The kind and time of the last contact that was recorded.
+    contact: Mutex<Option<(bool, i64)>>,
+    basis: [u8; 32],
+}
+
+impl PeerRoute {
+    /// The state of the grant as last heard.
+    #[must_use]
+    pub fn state(&self) -> CredentialState {
+        *self.state.lock()
+    }
+
+    /// Notes what was heard, until the next load.
+    pub(super) fn set_state(&self, state: CredentialState) {
+        *self.state.lock() = state;
+    }
+
+    /// Whether a contact at `now` is to be recorded: the first, one of another kind than the last, or one a
+    /// second after it.
+    pub(super) fn is_contact_due(&self, success: bool, now: UnixMillis) -> bool {
+        let mut last = self.contact.lock();
+        let due = last.is_none_or(|(kind, at)| {
+            kind != success || now.0.saturating_sub(at).saturating_abs() >= CONTACT_EVERY_MILLIS
+        });
+        if due {
+            *last = Some((success, now.0));
+        }
+        due
+    }
+}
+
+/// All routes, by local name.
+#[derive(Debug, Default)]
+pub struct RouteTable(HashMap<PeerName, Arc<PeerRoute>>);
+
+/// What a table is built with.
+pub(super) struct RouteBasis<'a> {
+    pub(super) sealer: &'a Sealer,
+    pub(super) clock: &'a Arc<dyn Clock>,
+    pub(super) deadlines: Deadlines,
+}
+
+impl RouteTable {
+    /// Builds the table from the store's rows; `credentials` of one peer newest first. Faults are logged and kept.
+    pub(super) fn build(
+        peers: Vec<PeerRecord>,
+        credentials: &[OutboundCredential],
+        before: &Self,
+        basis: &RouteBasis<'_>,
+    ) -> Self {
+        let outbound = peers
+            .into_iter()
+            .filter(|peer| peer.direction == PeerDirection::Outbound);
+        let routes = outbound.filter_map(|peer| {
+            let mut own = credentials
+                .iter()
+                .filter(|credential| credential.peer == peer.id);
+            let newest = own.clone().next()?;
+            let credential = own
+                .find(|credential| credential.state != CredentialState::Superseded)
+                .unwrap_or(newest);
+            let earlier = before.0.get(&peer.name).map(AsRef::as_ref);
+            let route = build_route(&peer, credential, earlier, basis);
+            Some((peer.name, Arc::new(route)))
+        });
+        Self(routes.collect())
+    }
+
+    /// The route of that name, if it is this user's.
+    #[must_use]
+    pub fn find(&self, user: &UserId, name: &str) -> Option<Arc<PeerRoute>> {
+        let name = PeerName::parse(name).ok()?;
+        self.0
+            .get(&name)
+            .filter(|route| route.user == *user)
+            .cloned()
+    }
+
+    /// Every route, in no order.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<PeerRoute>> {
+        self.0.values()
+    }
+}
+
+fn build_route(
+    peer: &PeerRecord,
+    credential: &OutboundCredential,
+    earlier: Option<&PeerRoute>,
+    basis: &RouteBasis<'_>,
+) -> PeerRoute {
+    let hash = basis_of(peer, credential);
+    let same = earlier.filter(|earlier| earlier.basis == hash && earlier.client.is_ok());
+    let client = match same {
+        Some(earlier) => earlier.client.clone(),
+        None => ready_client(peer, credential, basis),
+    };
+    if let Err(fault) = &client {
+        tracing::error!(peer = %peer.name, %fault, "the credential of a peer cannot be used");
+    }
+    PeerRoute {
+        peer: peer.id,
+        name: peer.name.clone(),
+        peer_state: peer.state,
+        user: credential.local_user.clone(),
+        credential: credential.id,
+        grant: credential.grant,
+        subject: credential.subject,
+        not_after: credential.not_after,
+        client,
+        state: Mutex::new(credential.state),
+        contact: Mutex::new(same.and_then(|earlier| *earlier.contact.lock())),
+        basis: hash,
+    }
+}
+
+/// One hash over everything a client is made of: it is a new client exactly when this is new.
+fn basis_of(peer: &PeerRecord, credential: &OutboundCredential) -> [u8; 32] {
+    let mut text = Vec::new();
+    let parts = [
+        credential.id.as_bytes().as_slice(),
+        credential.chain_pem.as_bytes(),
+        peer.endpoint_url.as_deref().unwrap_or_default().as_bytes(),
+        peer.trust_bundle_pem
+            .as_deref()
+            .unwrap_or_default()
+            .as_bytes(),
+    ];
+    for part in parts {
+        text.extend_from_slice(&part.len().to_be_bytes());
+        text.extend_from_slice(part);
+    }
+    fingerprint(&text)
+}
+
+fn ready_client(
+    peer: &PeerRecord,
+    credential: &OutboundCredential,
+    basis: &RouteBasis<'_>,
+) -> Result<ReadyClient, CredentialFault> {
+    let (Some(endpoint), Some(bundle)) = (&peer.endpoint_url, &peer.trust_bundle_pem) else {
+        return Err(CredentialFault::Incomplete);
+    };
+    let row = credential.id.as_hyphenated().to_string();
+    let key = basis
+        .sealer
+        .unseal(SealPurpose::CredentialKey, &row, &credential.sealed_key)?;
+    let key = PrivateKey::from_pkcs8(key)?;
+    let usable = Credential::from_pem(credential.chain_pem.as_bytes(), key.to_pem().as_bytes())?;
+    client_of(&usable, bundle, Endpoint::parse(endpoint)?, basis)
+}
+
+/// A client from its parts, as enrollment has them before there are rows.
+pub(super) fn client_of(
+    credential: &Credential,
+    trust_bundle_pem: &str,
+    endpoint: Endpoint,
+    basis: &RouteBasis<'_>,
+) -> Result<ReadyClient, CredentialFault> {
+    let anchors = Arc::new(TrustAnchors::from_pem(0, trust_bundle_pem.as_bytes())?);
+    let config = certs::tls::peer_client_config(credential, anchors, Arc::clone(basis.clock))?;
+    let client = PeerClient::new(endpoint, config, basis.deadlines, Arc::clone(basis.clock));
+    Ok(ReadyClient {
+        client: Arc::new(client),
+        serial: credential.serial().as_str().to_owned(),
+    })
+}

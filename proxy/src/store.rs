@@ -1,0 +1,271 @@
+//! The store: the one durable truth about peers, grants, certificates, tokens, sessions, secrets and policy.
+//!
+//! Invariant: every mutating call is one transaction that applies the change, raises the store revision by one
+//! and writes the admin audit row(s) of the change; none of the three is ever visible without the others.
+//! A call that finds nothing to change writes nothing and says so (`Committed::changed == false`).
+//! Time, identifiers and randomness come in with the [`Act`]; the store reads no clock and draws nothing.
+//!
+//! SQL lives only below `store/`. Secrets arrive sealed: the store keeps opaque bytes and cannot open them.
+//! The snapshot that decisions are made from, the sealing and the issuing of certificates are elsewhere on purpose.
+
+mod change;
+mod error;
+mod record;
+mod sqlite;
+
+#[cfg(test)]
+mod conformance;
+
+use async_trait::async_trait;
+use policy::id::{GrantId, PeerId, UserId};
+use policy::peer::PeerName;
+use policy::time::UnixMillis;
+use uuid::Uuid;
+
+use crate::audit::AuditLog;
+
+pub use change::{
+    Act, Actor, Claim, Committed, CredentialChange, EnrolledCertificate, Enrollment,
+    IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded, PolicyPublication,
+    Replaced, TokenClaim,
+};
+pub use error::{OpenError, StoreError};
+pub use record::{
+    CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantRecord,
+    OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, SealedSecret,
+    SecretPurpose, SessionRecord, Sha256, StoreImage, SubjectToken,
+};
+pub use sqlite::{Migrated, SqliteOptions, SqliteStore};
+
+/// The longest life of an enrollment token, milliseconds (the specification, section 4.2).
+pub const TOKEN_TTL_MAX_MILLIS: i64 = 900_000;
+
+/// For how long an expired certificate stays in [`StoreImage`], milliseconds: a connection that outlives
+/// its certificate is told `certificate_expired` instead of the generic refusal for an unknown leaf.
+pub const EXPIRED_CERTIFICATE_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
+
+/// A store of the sidecar's state. Object safe; every method may be called from any task.
+///
+/// All methods fail with [`StoreError::Busy`] or [`StoreError::Unavailable`] when the database cannot be
+/// reached, and with [`StoreError::Corrupt`] when a row does not read back as what was written.
+/// Dropping a call's future leaves either the whole change or nothing.
+#[async_trait]
+pub trait Store: AuditLog + Send + Sync {
+    /// Whether the database answers a read and would accept a write right now.
+    async fn health(&self) -> Result<(), StoreError>;
+
+    /// The id the store was created with; the same for everybody who opens it.
+    async fn store_id(&self) -> Result<Uuid, StoreError>;
+
+    /// The store revision: 0 in a fresh store, plus one for each commit (the specification, section 8).
+    async fn revision(&self) -> Result<u64, StoreError>;
+
+    /// Everything a snapshot is built from, read at one instant. `now` decides which certificates have been
+    /// expired for so long ([`EXPIRED_CERTIFICATE_KEPT_MILLIS`]) that they and their finished grants are left out.
+    async fn load(&self, now: UnixMillis) -> Result<StoreImage, StoreError>;
+
+    /// Stores a sealed secret unless one with this purpose, id and generation exists; the value is the one
+    /// that is stored afterwards, so two processes that start together agree on the first.
+    async fn put_secret_if_absent(
+        &self,
+        act: &Act,
+        secret: SealedSecret,
+    ) -> Result<Committed<SealedSecret>, StoreError>;
+
+    /// The sealed secrets of one purpose, by id and then newest generation first.
+    async fn load_secrets(&self, purpose: SecretPurpose) -> Result<Vec<SealedSecret>, StoreError>;
+
+    /// Creates a pending grant, and its inbound peer (pending) when no inbound peer has that name.
+    /// [`StoreError::Conflict`] when the grant id is taken, [`StoreError::Invalid`] when it would be over already.
+    async fn create_grant(
+        &self,
+        act: &Act,
+        grant: NewGrant,
+    ) -> Result<Committed<GrantRecord>, StoreError>;
+
+    /// One grant. [`StoreError::NotFound`] when there is none.
+    async fn grant(&self, id: GrantId) -> Result<GrantRecord, StoreError>;
+
+    /// All grants, oldest first.
+    async fn list_grants(&self) -> Result<Vec<GrantRecord>, StoreError>;
+
+    /// Revokes a grant and every certificate of it, withdraws its token, raises its edit counter.
+    /// Idempotent: of a revoked grant nothing changes. [`StoreError::NotFound`] for an unknown one.
+    async fn revoke_grant(
+        &self,
+        act: &Act,
+        id: GrantId,
+        reason: Option<&str>,
+    ) -> Result<Committed<GrantRecord>, StoreError>;
+
+    /// Marks pending and active grants whose `expires_at` has come as expired and raises their edit
+    /// counters; the value lists them. Nothing due changes nothing.
+    async fn expire_grants(&self, act: &Act) -> Result<Committed<Vec<GrantId>>, StoreError>;
+
+    /// Registers an enrollment token for a pending grant and withdraws an earlier unused one: a grant has at
+    /// most one live token. [`StoreError::Invalid`] for an expiry that is past or further than
+    /// [`TOKEN_TTL_MAX_MILLIS`]; [`StoreError::Conflict`] when the grant is not pending or has expired.
+    async fn create_token(&self, act: &Act, token: NewToken) -> Result<Committed<()>, StoreError>;
+
+    /// `grant token --replace`: revokes every certificate of the grant, sets it pending, raises its edit
+    /// counter, registers `token` in place of earlier ones. [`StoreError::Conflict`] once the grant is
+    /// revoked or expired.
+    async fn replace_token(
+        &self,
+        act: &Act,
+        token: NewToken,
+    ) -> Result<Committed<Replaced>, StoreError>;
+
+    /// Claims a token by one conditional update: of any number of concurrent claims at most one gets
+    /// [`TokenClaim::Claimed`]. Everything else changes nothing. To be called before the certificate
+    /// authority is asked.
+    async fn claim_token(
+        &self,
+        act: &Act,
+        token: &Sha256,
+    ) -> Result<Committed<TokenClaim>, StoreError>;
+
+    /// Records that a certificate is about to be asked for. [`StoreError::Conflict`] when the grant is
+    /// not pending or the intent exists.
+    async fn record_issue_intent(
+        &self,
+        act: &Act,
+        intent: IssueIntent,
+    ) -> Result<Committed<()>, StoreError>;
+
+    /// Closes an open intent that led to no certificate; `why` is bounded and carries no secret.
+    /// [`StoreError::Conflict`] when it is closed already.
+    async fn fail_issue_intent(
+        &self,
+        act: &Act,
+        intent: Uuid,
+        why: &str,
+    ) -> Result<Committed<()>, StoreError>;
+
+    /// Finishes an enrollment: intent closed, certificate registered, grant active, a pending peer active.
+    /// Guarded by the grant still being pending and unexpired and its peer neither suspended nor revoked,
+    /// else [`StoreError::Conflict`]: the caller then revokes what the authority has issued.
+    async fn complete_enrollment(
+        &self,
+        act: &Act,
+        enrollment: Enrollment,
+    ) -> Result<Committed<GrantRecord>, StoreError>;
+
+    /// The certificates of a grant, newest first.
+    async fn list_certificates(
+        &self,
+        grant: GrantId,
+    ) -> Result<Vec<CertificateRecord>, StoreError>;
+
+    /// One peer. [`StoreError::NotFound`] when there is none.
+    async fn peer(&self, id: PeerId) -> Result<PeerRecord, StoreError>;
+
+    /// The peer of that name, if any: names are unique among the peers of a direction that are not revoked.
+    async fn find_peer(
+        &self,
+        direction: PeerDirection,
+        name: &PeerName,
+    ) -> Result<Option<PeerRecord>, StoreError>;
+
+    /// All peers, by direction and name.
+    async fn list_peers(&self) -> Result<Vec<PeerRecord>, StoreError>;
+
+    /// Suspends a peer and raises the edit counter of each of its pending and active grants. Idempotent.
+    /// [`StoreError::Conflict`] for a revoked peer.
+    async fn suspend_peer(
+        &self,
+        act: &Act,
+        id: PeerId,
+    ) -> Result<Committed<PeerRecord>, StoreError>;
+
+    /// Ends a suspension: `active` if the peer has ever enrolled, else `pending`; raises the edit counter of
+    /// each of its pending and active grants. Nothing changes for a peer that is not suspended.
+    async fn resume_peer(&self, act: &Act, id: PeerId)
+    -> Result<Committed<PeerRecord>, StoreError>;
+
+    /// Removes a peer for good: it becomes revoked and leaves its name to others. Inbound, each of its pending and
+    /// active grants is revoked as by [`revoke_grant`](Self::revoke_grant); outbound, its credentials are ended and
+    /// their keys forgotten. Idempotent.
+    async fn remove_peer(
+        &self,
+        act: &Act,
+        id: PeerId,
+        reason: Option<&str>,
+    ) -> Result<Committed<PeerRecord>, StoreError>;
+
+    /// Adds an outbound peer with its first credential, or, when a peer of that name belongs to the same
+    /// local user and grant, renews it: earlier credentials become superseded, endpoint and trust bundle are
+    /// replaced. Any other use of the name is [`StoreError::Conflict`].
+    async fn add_outbound_peer(
+        &self,
+        act: &Act,
+        peer: NewOutboundPeer,
+    ) -> Result<Committed<OutboundAdded>, StoreError>;
+
+    /// All outbound credentials, by peer, newest first.
+    async fn list_outbound_credentials(&self) -> Result<Vec<OutboundCredential>, StoreError>;
+
+    /// Records what the serving side said about a credential's grant (revoked, expired, suspended, active
+    /// again). Revoked is final: [`StoreError::Conflict`] for leaving it.
+    async fn change_credential(
+        &self,
+        act: &Act,
+        change: CredentialChange,
+    ) -> Result<Committed<()>, StoreError>;
+
+    /// Records the last success or failure of talking to a peer. Neither audited nor a new revision:
+    /// it is an observation, not an act.
+    async fn record_contact(
+        &self,
+        peer: PeerId,
+        at: UnixMillis,
+        contact: Contact,
+    ) -> Result<(), StoreError>;
+
+    /// Registers a session token (its SHA-256) for a local user. [`StoreError::Invalid`] when it expires
+    /// no later than now.
+    async fn create_session(
+        &self,
+        act: &Act,
+        session: NewSession,
+    ) -> Result<Committed<SessionRecord>, StoreError>;
+
+    /// The session of that token if it is live at `now`: neither ended nor expired.
+    async fn find_session(
+        &self,
+        token: &Sha256,
+        now: UnixMillis,
+    ) -> Result<Option<SessionRecord>, StoreError>;
+
+    /// All sessions, newest first.
+    async fn list_sessions(&self) -> Result<Vec<SessionRecord>, StoreError>;
+
+    /// Ends a session. Idempotent; [`StoreError::NotFound`] for an unknown one.
+    async fn end_session(
+        &self,
+        act: &Act,
+        id: Uuid,
+    ) -> Result<Committed<SessionRecord>, StoreError>;
+
+    /// Stores, or replaces, the sealed gateway token of a user.
+    async fn put_subject_token(
+        &self,
+        act: &Act,
+        token: SubjectToken,
+    ) -> Result<Committed<()>, StoreError>;
+
+    /// The sealed gateway token of a user, if one is registered.
+    async fn find_subject_token(&self, user: &UserId)
+    -> Result<Option<SubjectToken>, StoreError>;
+
+    /// Users with a registered gateway token and since when, by user id.
+    async fn list_subject_tokens(&self) -> Result<Vec<(UserId, UnixMillis)>, StoreError>;
+
+    /// Publishes a checked policy bundle and raises the edit counter of each touched grant.
+    /// A bundle with the hash of the current one changes nothing.
+    async fn publish_policy(
+        &self,
+        act: &Act,
+        publication: PolicyPublication,
+    ) -> Result<Committed<()>, StoreError>;
+}

@@ -1,0 +1,85 @@
+//! What every store has to do, whatever database is behind it.
+//!
+//! Invariant: nothing here knows a database: each law takes a `&dyn Store` that is fresh. A new store joins by one more
+//! line in [`laws!`]. What only one database can get wrong is tested beside that store.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod atomic;
+mod audit_log;
+mod fixture;
+mod grants;
+mod life;
+mod outbound;
+mod removal;
+mod tokens;
+
+use super::sqlite::{SqliteOptions, SqliteStore};
+
+macro_rules! laws {
+    ($($group:ident: $($law:ident),+;)+) => {
+        mod on_sqlite {
+            $(mod $group {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $law() {
+                        let home = tempfile::tempdir().unwrap();
+                        let store = super::super::sqlite(&home).await;
+                        super::super::$group::$law(&store).await;
+                    }
+                )+
+            })+
+        }
+    };
+}
+
+async fn sqlite(home: &tempfile::TempDir) -> SqliteStore {
+    let path = home.path().join("store.db");
+    let options = SqliteOptions::new(path, fixture::uuid(0), fixture::START);
+    SqliteStore::open(&options).await.unwrap()
+}
+
+laws! {
+    grants:
+        every_mutation_raises_the_revision_by_one_and_is_audited,
+        what_changes_nothing_writes_nothing,
+        create_refuses_taken_ids_and_dead_grants,
+        revocation_is_final_and_takes_certificates_and_token_along,
+        suspension_touches_every_unfinished_grant_and_ends_where_it_began,
+        expiry_uses_the_earlier_end_and_never_comes_early,
+        unknown_ids_are_not_found,
+        policy_is_published_as_a_whole_or_not_at_all,
+        the_image_leaves_out_only_what_ended_long_ago;
+    tokens:
+        of_many_claims_one_wins,
+        a_claim_says_why_it_was_refused,
+        a_new_token_withdraws_the_old_one,
+        lives_longer_than_allowed_are_refused,
+        replacement_revokes_and_reopens,
+        an_enrollment_cannot_finish_after_the_grant_moved_on,
+        an_intent_closes_once;
+    outbound:
+        a_peer_name_belongs_to_one_user_and_grant,
+        a_revoked_credential_stays_revoked,
+        contacts_are_kept_without_a_revision,
+        sessions_are_found_only_while_live,
+        secrets_keep_the_first_and_subject_tokens_the_last;
+    audit_log:
+        records_come_back_as_they_went_in,
+        each_filter_narrows,
+        following_misses_nothing_and_repeats_nothing,
+        appending_again_changes_nothing,
+        extreme_records_are_accepted;
+    removal:
+        removing_an_inbound_peer_revokes_what_it_had_and_frees_its_name,
+        removing_an_outbound_peer_forgets_its_keys;
+    atomic:
+        a_call_cut_off_anywhere_is_whole_or_absent;
+    life:
+        any_history_keeps_the_laws;
+}

@@ -1,0 +1,328 @@
+//! The store on SQLite: one writer connection behind a mutex, a few readers, write-ahead log, full sync.
+//!
+//! Invariant: every write goes through the one writer in a `BEGIN IMMEDIATE` transaction, so that a change either
+//! waits for its turn or fails as busy before it has done anything, and never deadlocks half-way.
+//! Each concern has its file below `sqlite/`; this one only dispatches. What the calls promise is in `store.rs`.
+
+mod audit;
+mod audit_query;
+mod certificates;
+mod change;
+mod column;
+mod contact;
+mod enrollment;
+mod expiry;
+mod grants;
+mod image;
+mod open;
+mod outbound;
+mod peers;
+mod policy_bundle;
+mod secrets;
+mod sessions;
+mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use policy::id::{GrantId, PeerId, UserId};
+use policy::peer::PeerName;
+use policy::time::UnixMillis;
+use sqlx::pool::PoolConnection;
+use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
+use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+use super::{
+    Act, CertificateRecord, Committed, Contact, CredentialChange, Enrollment, GrantRecord,
+    IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
+    OutboundCredential, PeerDirection, PeerRecord, PolicyPublication, Replaced, SealedSecret,
+    SecretPurpose, SessionRecord, Sha256, Store, StoreError, StoreImage, SubjectToken, TokenClaim,
+};
+use crate::audit::{AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow};
+use column::driver;
+
+pub use open::{Migrated, SqliteOptions};
+
+/// A store in one SQLite file. Clones share the connections.
+#[derive(Clone)]
+pub struct SqliteStore {
+    writer: Arc<Mutex<SqliteConnection>>,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    async fn write(&self) -> MutexGuard<'_, SqliteConnection> {
+        self.writer.lock().await
+    }
+
+    async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        self.readers.acquire().await.map_err(driver)
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl AuditLog for SqliteStore {
+    async fn append_audit(&self, records: &[AuditRecord]) -> Result<(), AuditLogError> {
+        audit::append(&mut *self.write().await, records).await
+    }
+
+    async fn query_audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, AuditLogError> {
+        let mut reader = self.read().await.map_err(audit::unavailable)?;
+        audit_query::rows(&mut reader, filter).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn health(&self) -> Result<(), StoreError> {
+        image::revision(&mut *self.read().await?).await?;
+        // Takes the write lock and gives it back: nothing is written or synced.
+        let mut writer = self.write().await;
+        let tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
+        tx.rollback().await.map_err(driver)
+    }
+
+    async fn store_id(&self) -> Result<Uuid, StoreError> {
+        image::store_id(&mut *self.read().await?).await
+    }
+
+    async fn revision(&self) -> Result<u64, StoreError> {
+        image::revision(&mut *self.read().await?).await
+    }
+
+    async fn load(&self, now: UnixMillis) -> Result<StoreImage, StoreError> {
+        image::load(&mut *self.read().await?, now).await
+    }
+
+    async fn put_secret_if_absent(
+        &self,
+        act: &Act,
+        secret: SealedSecret,
+    ) -> Result<Committed<SealedSecret>, StoreError> {
+        secrets::put_if_absent(&mut *self.write().await, act, secret).await
+    }
+
+    async fn load_secrets(&self, purpose: SecretPurpose) -> Result<Vec<SealedSecret>, StoreError> {
+        secrets::load(&mut *self.read().await?, purpose).await
+    }
+
+    async fn create_grant(
+        &self,
+        act: &Act,
+        grant: NewGrant,
+    ) -> Result<Committed<GrantRecord>, StoreError> {
+        grants::create(&mut *self.write().await, act, grant).await
+    }
+
+    async fn grant(&self, id: GrantId) -> Result<GrantRecord, StoreError> {
+        grants::load(&mut *self.read().await?, id).await
+    }
+
+    async fn list_grants(&self) -> Result<Vec<GrantRecord>, StoreError> {
+        grants::list(&mut *self.read().await?).await
+    }
+
+    async fn revoke_grant(
+        &self,
+        act: &Act,
+        id: GrantId,
+        reason: Option<&str>,
+    ) -> Result<Committed<GrantRecord>, StoreError> {
+        grants::revoke(&mut *self.write().await, act, id, reason).await
+    }
+
+    async fn expire_grants(&self, act: &Act) -> Result<Committed<Vec<GrantId>>, StoreError> {
+        if let Some(revision) = expiry::nothing_due(&mut *self.read().await?, act.now).await? {
+            return Ok(change::nothing(revision, Vec::new()));
+        }
+        expiry::expire(&mut *self.write().await, act).await
+    }
+
+    async fn create_token(&self, act: &Act, token: NewToken) -> Result<Committed<()>, StoreError> {
+        tokens::create(&mut *self.write().await, act, token).await
+    }
+
+    async fn replace_token(
+        &self,
+        act: &Act,
+        token: NewToken,
+    ) -> Result<Committed<Replaced>, StoreError> {
+        tokens::replace(&mut *self.write().await, act, token).await
+    }
+
+    async fn claim_token(
+        &self,
+        act: &Act,
+        token: &Sha256,
+    ) -> Result<Committed<TokenClaim>, StoreError> {
+        // Refusals are answered by a reader: strangers who guess tokens do not hold up the writer.
+        if let Some(refusal) = tokens::refusal(&mut *self.read().await?, act.now, token).await? {
+            return Ok(refusal);
+        }
+        tokens::claim(&mut *self.write().await, act, token).await
+    }
+
+    async fn record_issue_intent(
+        &self,
+        act: &Act,
+        intent: IssueIntent,
+    ) -> Result<Committed<()>, StoreError> {
+        enrollment::record_intent(&mut *self.write().await, act, intent).await
+    }
+
+    async fn fail_issue_intent(
+        &self,
+        act: &Act,
+        intent: Uuid,
+        why: &str,
+    ) -> Result<Committed<()>, StoreError> {
+        enrollment::fail_intent(&mut *self.write().await, act, intent, why).await
+    }
+
+    async fn complete_enrollment(
+        &self,
+        act: &Act,
+        enrollment: Enrollment,
+    ) -> Result<Committed<GrantRecord>, StoreError> {
+        enrollment::complete(&mut *self.write().await, act, enrollment).await
+    }
+
+    async fn list_certificates(
+        &self,
+        grant: GrantId,
+    ) -> Result<Vec<CertificateRecord>, StoreError> {
+        certificates::list(&mut *self.read().await?, grant).await
+    }
+
+    async fn peer(&self, id: PeerId) -> Result<PeerRecord, StoreError> {
+        peers::load(&mut *self.read().await?, id).await
+    }
+
+    async fn find_peer(
+        &self,
+        direction: PeerDirection,
+        name: &PeerName,
+    ) -> Result<Option<PeerRecord>, StoreError> {
+        peers::find(&mut *self.read().await?, direction, name).await
+    }
+
+    async fn list_peers(&self) -> Result<Vec<PeerRecord>, StoreError> {
+        peers::list(&mut *self.read().await?).await
+    }
+
+    async fn suspend_peer(
+        &self,
+        act: &Act,
+        id: PeerId,
+    ) -> Result<Committed<PeerRecord>, StoreError> {
+        peers::suspend(&mut *self.write().await, act, id).await
+    }
+
+    async fn resume_peer(
+        &self,
+        act: &Act,
+        id: PeerId,
+    ) -> Result<Committed<PeerRecord>, StoreError> {
+        peers::resume(&mut *self.write().await, act, id).await
+    }
+
+    async fn remove_peer(
+        &self,
+        act: &Act,
+        id: PeerId,
+        reason: Option<&str>,
+    ) -> Result<Committed<PeerRecord>, StoreError> {
+        peers::remove(&mut *self.write().await, act, id, reason).await
+    }
+
+    async fn add_outbound_peer(
+        &self,
+        act: &Act,
+        peer: NewOutboundPeer,
+    ) -> Result<Committed<OutboundAdded>, StoreError> {
+        outbound::add(&mut *self.write().await, act, peer).await
+    }
+
+    async fn list_outbound_credentials(&self) -> Result<Vec<OutboundCredential>, StoreError> {
+        outbound::list(&mut *self.read().await?).await
+    }
+
+    async fn change_credential(
+        &self,
+        act: &Act,
+        change: CredentialChange,
+    ) -> Result<Committed<()>, StoreError> {
+        outbound::change_credential(&mut *self.write().await, act, change).await
+    }
+
+    async fn record_contact(
+        &self,
+        peer: PeerId,
+        at: UnixMillis,
+        contact: Contact,
+    ) -> Result<(), StoreError> {
+        contact::record(&mut *self.write().await, peer, at, contact).await
+    }
+
+    async fn create_session(
+        &self,
+        act: &Act,
+        session: NewSession,
+    ) -> Result<Committed<SessionRecord>, StoreError> {
+        sessions::create(&mut *self.write().await, act, session).await
+    }
+
+    async fn find_session(
+        &self,
+        token: &Sha256,
+        now: UnixMillis,
+    ) -> Result<Option<SessionRecord>, StoreError> {
+        sessions::find(&mut *self.read().await?, token, now).await
+    }
+
+    async fn list_sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
+        sessions::list(&mut *self.read().await?).await
+    }
+
+    async fn end_session(
+        &self,
+        act: &Act,
+        id: Uuid,
+    ) -> Result<Committed<SessionRecord>, StoreError> {
+        sessions::end(&mut *self.write().await, act, id).await
+    }
+
+    async fn put_subject_token(
+        &self,
+        act: &Act,
+        token: SubjectToken,
+    ) -> Result<Committed<()>, StoreError> {
+        secrets::put_subject_token(&mut *self.write().await, act, token).await
+    }
+
+    async fn find_subject_token(&self, user: &UserId) -> Result<Option<SubjectToken>, StoreError> {
+        secrets::find_subject_token(&mut *self.read().await?, user).await
+    }
+
+    async fn list_subject_tokens(&self) -> Result<Vec<(UserId, UnixMillis)>, StoreError> {
+        secrets::list_subject_tokens(&mut *self.read().await?).await
+    }
+
+    async fn publish_policy(
+        &self,
+        act: &Act,
+        publication: PolicyPublication,
+    ) -> Result<Committed<()>, StoreError> {
+        policy_bundle::publish(&mut *self.write().await, act, publication).await
+    }
+}

@@ -1,0 +1,113 @@
+//! Issued certificates.
+//!
+//! Invariant: a fingerprint is registered once and for one grant; revoked is final. Issuing and checking
+//! certificates is elsewhere.
+
+use policy::id::GrantId;
+use policy::time::UnixMillis;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::super::{
+    CertificateEntry, CertificateRecord, CertificateState, EnrolledCertificate, StoreError,
+};
+use super::column::{Columns, driver};
+
+fn entry(columns: Columns<'_>) -> Result<CertificateEntry, StoreError> {
+    Ok(CertificateEntry {
+        fingerprint: columns.digest("fingerprint")?,
+        grant: columns.parsed("grant_id")?,
+        serial: columns.text("serial")?,
+        not_before: columns.millis("not_before")?,
+        not_after: columns.millis("not_after")?,
+        state: columns.member("state", CertificateState::parse)?,
+    })
+}
+
+fn columns(row: &SqliteRow) -> Columns<'_> {
+    Columns {
+        table: "certificates",
+        row,
+    }
+}
+
+/// Certificates that ended after `kept_from`, without their bytes.
+pub(super) async fn list_kept(
+    conn: &mut SqliteConnection,
+    kept_from: UnixMillis,
+) -> Result<Vec<CertificateEntry>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT fingerprint, grant_id, serial, not_before, not_after, state FROM certificates \
+         WHERE not_after > ?",
+    )
+    .bind(kept_from.0)
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter().map(|row| entry(columns(row))).collect()
+}
+
+pub(super) async fn list(
+    conn: &mut SqliteConnection,
+    grant: GrantId,
+) -> Result<Vec<CertificateRecord>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT fingerprint, grant_id, serial, not_before, not_after, state, issued_at, revoked_at, der \
+         FROM certificates WHERE grant_id = ? ORDER BY issued_at DESC, fingerprint",
+    )
+    .bind(grant.to_string())
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter()
+        .map(|row| {
+            let columns = columns(row);
+            Ok(CertificateRecord {
+                entry: entry(columns)?,
+                issued_at: columns.millis("issued_at")?,
+                revoked_at: columns.opt_millis("revoked_at")?,
+                der: columns.bytes("der")?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn insert(
+    conn: &mut SqliteConnection,
+    grant: GrantId,
+    certificate: &EnrolledCertificate,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO certificates (fingerprint, grant_id, serial, not_before, not_after, state, issued_at, der) \
+         VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
+    )
+    .bind(certificate.fingerprint.as_slice())
+    .bind(grant.to_string())
+    .bind(&certificate.serial)
+    .bind(certificate.not_before.0)
+    .bind(certificate.not_after.0)
+    .bind(now.0)
+    .bind(&certificate.der)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+/// Revokes every certificate of a grant that is not revoked yet; how many.
+pub(super) async fn revoke_all(
+    conn: &mut SqliteConnection,
+    grant: GrantId,
+    now: UnixMillis,
+) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "UPDATE certificates SET state = 'revoked', revoked_at = ? WHERE grant_id = ? AND state <> 'revoked'",
+    )
+    .bind(now.0)
+    .bind(grant.to_string())
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,152 @@
+//! Reading columns and translating the driver's errors.
+//!
+//! Invariant: a value that is not what this program writes becomes [`StoreError::Corrupt`] with table and column, never
+//! a default. Statements are in the files of their concern.
+
+use std::str::FromStr;
+
+use policy::time::UnixMillis;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Decode, Row, Sqlite, Type};
+use uuid::Uuid;
+
+use super::super::{Sha256, StoreError};
+
+/// SQLITE_BUSY and SQLITE_LOCKED: the primary result codes for "another writer is at it".
+const BUSY: i64 = 5;
+const LOCKED: i64 = 6;
+
+/// The store error that a driver error means.
+#[allow(clippy::needless_pass_by_value, reason = "used in map_err")]
+pub(super) fn driver(error: sqlx::Error) -> StoreError {
+    let Some(database) = error.as_database_error() else {
+        return StoreError::Unavailable {
+            why: error.to_string(),
+        };
+    };
+    if database.is_unique_violation() || database.is_foreign_key_violation() {
+        return StoreError::conflict(format!("the database refused it: {}", database.message()));
+    }
+    // Extended result codes keep the primary one in the low byte.
+    let primary = database
+        .code()
+        .and_then(|code| code.parse::<i64>().ok())
+        .map(|code| code & 0xff);
+    match primary {
+        Some(BUSY | LOCKED) => StoreError::Busy,
+        _ => StoreError::Unavailable {
+            why: database.message().to_owned(),
+        },
+    }
+}
+
+/// One row of one table.
+#[derive(Clone, Copy)]
+pub(super) struct Columns<'r> {
+    pub(super) table: &'static str,
+    pub(super) row: &'r SqliteRow,
+}
+
+impl<'r> Columns<'r> {
+    fn raw<T>(&self, column: &'static str) -> Result<T, StoreError>
+    where
+        T: Decode<'r, Sqlite> + Type<Sqlite>,
+    {
+        self.row
+            .try_get(column)
+            .map_err(|error| StoreError::corrupt(self.table, format!("{column}: {error}")))
+    }
+
+    fn broken(&self, column: &'static str, why: impl ToString) -> StoreError {
+        StoreError::corrupt(self.table, format!("{column}: {}", why.to_string()))
+    }
+
+    pub(super) fn text(&self, column: &'static str) -> Result<String, StoreError> {
+        self.raw(column)
+    }
+
+    pub(super) fn opt_text(&self, column: &'static str) -> Result<Option<String>, StoreError> {
+        self.raw(column)
+    }
+
+    pub(super) fn bytes(&self, column: &'static str) -> Result<Vec<u8>, StoreError> {
+        self.raw(column)
+    }
+
+    pub(super) fn opt_bytes(&self, column: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.raw(column)
+    }
+
+    pub(super) fn integer(&self, column: &'static str) -> Result<i64, StoreError> {
+        self.raw(column)
+    }
+
+    /// A count of any unsigned type.
+    pub(super) fn count<T: TryFrom<i64>>(&self, column: &'static str) -> Result<T, StoreError> {
+        T::try_from(self.integer(column)?).map_err(|_| self.broken(column, "out of range"))
+    }
+
+    /// An optional count of any unsigned type.
+    pub(super) fn opt_count<T: TryFrom<i64>>(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        self.raw::<Option<i64>>(column)?
+            .map(|value| T::try_from(value).map_err(|_| self.broken(column, "out of range")))
+            .transpose()
+    }
+
+    pub(super) fn millis(&self, column: &'static str) -> Result<UnixMillis, StoreError> {
+        self.integer(column).map(UnixMillis)
+    }
+
+    pub(super) fn opt_millis(
+        &self,
+        column: &'static str,
+    ) -> Result<Option<UnixMillis>, StoreError> {
+        Ok(self.raw::<Option<i64>>(column)?.map(UnixMillis))
+    }
+
+    pub(super) fn digest(&self, column: &'static str) -> Result<Sha256, StoreError> {
+        Sha256::try_from(self.bytes(column)?.as_slice())
+            .map_err(|_| self.broken(column, "not 32 bytes"))
+    }
+
+    /// Canonical text of anything that parses from text.
+    pub(super) fn parsed<T>(&self, column: &'static str) -> Result<T, StoreError>
+    where
+        T: FromStr,
+        T::Err: ToString,
+    {
+        self.raw::<&str>(column)?
+            .parse()
+            .map_err(|error: T::Err| self.broken(column, error))
+    }
+
+    /// As [`parsed`](Self::parsed), for a column that may be null.
+    pub(super) fn opt_parsed<T>(&self, column: &'static str) -> Result<Option<T>, StoreError>
+    where
+        T: FromStr,
+        T::Err: ToString,
+    {
+        self.raw::<Option<&str>>(column)?
+            .map(|text| {
+                text.parse()
+                    .map_err(|error: T::Err| self.broken(column, error))
+            })
+            .transpose()
+    }
+
+    pub(super) fn uuid(&self, column: &'static str) -> Result<Uuid, StoreError> {
+        self.parsed(column)
+    }
+
+    /// A member of a closed set.
+    pub(super) fn member<T>(
+        &self,
+        column: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, StoreError> {
+        parse(self.raw::<&str>(column)?).ok_or_else(|| self.broken(column, "not a known value"))
+    }
+}

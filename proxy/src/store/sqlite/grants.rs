@@ -1,0 +1,254 @@
+//! Grants: creating, reading, revoking.
+//!
+//! Invariant: a status changes only along [`GrantStatus::transition`], and each act that narrows a grant raises its
+//! edit counter in the same statement. Expiry, tokens and enrollment have their own files.
+
+use policy::grant::{Grant, GrantStatus};
+use policy::id::{GrantId, PeerId, SubjectId};
+use policy::time::UnixMillis;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::super::{Act, Committed, GrantRecord, NewGrant, PeerDirection, StoreError};
+use super::change::{AdminAct, Change};
+use super::column::{Columns, driver};
+use super::{certificates, peers, tokens};
+
+macro_rules! select_grants {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, peer_id, user_id, subject_id, scope, status, edit, created_at, activated_at, \
+             expires_at, revoked_at, reason FROM grants ",
+            $tail
+        )
+    };
+}
+
+fn decode(row: &SqliteRow) -> Result<GrantRecord, StoreError> {
+    let columns = Columns {
+        table: "grants",
+        row,
+    };
+    let scope = serde_json::from_str(&columns.text("scope")?)
+        .map_err(|error| StoreError::corrupt("grants", format!("scope: {error}")))?;
+    Ok(GrantRecord {
+        grant: Grant {
+            id: columns.parsed("id")?,
+            peer: columns.parsed("peer_id")?,
+            user: columns.parsed("user_id")?,
+            subject: columns.parsed("subject_id")?,
+            scope,
+            status: columns.parsed("status")?,
+            edit: columns.count("edit")?,
+            created_at: columns.millis("created_at")?,
+            expires_at: columns.opt_millis("expires_at")?,
+        },
+        activated_at: columns.opt_millis("activated_at")?,
+        revoked_at: columns.opt_millis("revoked_at")?,
+        reason: columns.opt_text("reason")?,
+    })
+}
+
+pub(super) async fn load(
+    conn: &mut SqliteConnection,
+    id: GrantId,
+) -> Result<GrantRecord, StoreError> {
+    let row = sqlx::query(select_grants!("WHERE id = ?"))
+        .bind(id.to_string())
+        .fetch_optional(conn)
+        .await
+        .map_err(driver)?
+        .ok_or_else(|| StoreError::not_found("grant", id))?;
+    decode(&row)
+}
+
+pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<GrantRecord>, StoreError> {
+    let rows = sqlx::query(select_grants!("ORDER BY created_at, id"))
+        .fetch_all(conn)
+        .await
+        .map_err(driver)?;
+    rows.iter().map(decode).collect()
+}
+
+/// Grants that may still come up: unfinished ones, and finished ones with a certificate that ended after
+/// `kept_from`.
+pub(super) async fn list_kept(
+    conn: &mut SqliteConnection,
+    kept_from: UnixMillis,
+) -> Result<Vec<GrantRecord>, StoreError> {
+    let rows = sqlx::query(select_grants!(
+        "WHERE status IN ('pending', 'active') OR EXISTS (SELECT 1 FROM certificates c \
+         WHERE c.grant_id = grants.id AND c.not_after > ?) ORDER BY created_at, id"
+    ))
+    .bind(kept_from.0)
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter().map(decode).collect()
+}
+
+pub(super) async fn create(
+    writer: &mut SqliteConnection,
+    act: &Act,
+    new: NewGrant,
+) -> Result<Committed<GrantRecord>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let peer = match peers::find(conn, PeerDirection::Inbound, &new.peer_name).await? {
+        Some(peer) => peer.id,
+        None => {
+            peers::insert_inbound(conn, new.peer_id, &new.peer_name, act.now).await?;
+            new.peer_id
+        }
+    };
+    let grant = Grant {
+        id: new.id,
+        peer,
+        subject: SubjectId::of_user(&new.user),
+        user: new.user,
+        scope: new.scope,
+        status: GrantStatus::Pending,
+        edit: 0,
+        created_at: act.now,
+        expires_at: new.expires_at,
+    };
+    if grant.status_at(act.now) == GrantStatus::Expired {
+        return Err(StoreError::invalid("the grant would end before it begins"));
+    }
+    insert(conn, &grant).await?;
+    let admin = AdminAct::on_grant("grant.create", &grant)
+        .text("peer", new.peer_name.as_str())
+        .text("user", grant.user.as_str());
+    let record = GrantRecord {
+        grant,
+        activated_at: None,
+        revoked_at: None,
+        reason: None,
+    };
+    change.commit(admin, record).await
+}
+
+async fn insert(conn: &mut SqliteConnection, grant: &Grant) -> Result<(), StoreError> {
+    let taken: Option<i64> = sqlx::query_scalar("SELECT 1 FROM grants WHERE id = ?")
+        .bind(grant.id.to_string())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(driver)?;
+    if taken.is_some() {
+        return Err(StoreError::conflict(format!(
+            "the grant {} exists already",
+            grant.id
+        )));
+    }
+    let scope = serde_json::to_string(&grant.scope)
+        .map_err(|error| StoreError::invalid(format!("the scope has no JSON form: {error}")))?;
+    sqlx::query(
+        "INSERT INTO grants (id, peer_id, user_id, subject_id, scope, status, edit, created_at, expires_at, ends_at) \
+         VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+    )
+    .bind(grant.id.to_string())
+    .bind(grant.peer.to_string())
+    .bind(grant.user.as_str())
+    .bind(grant.subject.to_string())
+    .bind(scope)
+    .bind(grant.status.as_str())
+    .bind(grant.created_at.0)
+    .bind(grant.expires_at.map(|at| at.0))
+    .bind(grant.ends_at().map(|at| at.0))
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+pub(super) async fn revoke(
+    writer: &mut SqliteConnection,
+    act: &Act,
+    id: GrantId,
+    reason: Option<&str>,
+) -> Result<Committed<GrantRecord>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let before = load(conn, id).await?;
+    if before
+        .grant
+        .status
+        .transition(GrantStatus::Revoked)
+        .is_err()
+    {
+        return change.unchanged(before).await;
+    }
+    let (after, admin) = revoke_within(conn, id, act.now, reason).await?;
+    change.commit(admin, after).await
+}
+
+/// Revokes an unfinished grant with its certificates and token, inside a change.
+pub(super) async fn revoke_within(
+    conn: &mut SqliteConnection,
+    id: GrantId,
+    now: UnixMillis,
+    reason: Option<&str>,
+) -> Result<(GrantRecord, AdminAct), StoreError> {
+    sqlx::query(
+        "UPDATE grants SET status = 'revoked', edit = edit + 1, revoked_at = ?, reason = ? \
+         WHERE id = ? AND status IN ('pending', 'active')",
+    )
+    .bind(now.0)
+    .bind(reason.map(bounded_reason))
+    .bind(id.to_string())
+    .execute(&mut *conn)
+    .await
+    .map_err(driver)?;
+    let certificates = certificates::revoke_all(conn, id, now).await?;
+    tokens::withdraw(conn, id, now).await?;
+    let after = load(conn, id).await?;
+    let mut admin =
+        AdminAct::on_grant("grant.revoke", &after.grant).count("certificates", certificates);
+    if let Some(reason) = reason {
+        admin = admin.text("reason", reason);
+    }
+    Ok((after, admin))
+}
+
+/// The pending and active grants of a peer.
+pub(super) async fn unfinished_of_peer(
+    conn: &mut SqliteConnection,
+    peer: PeerId,
+) -> Result<Vec<GrantId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM grants WHERE peer_id = ? AND status IN ('pending', 'active') ORDER BY id",
+    )
+    .bind(peer.to_string())
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter()
+        .map(|row| {
+            Columns {
+                table: "grants",
+                row,
+            }
+            .parsed("id")
+        })
+        .collect()
+}
+
+/// Whatever an operator or peer wrote as a reason, fit to be shown again.
+pub(super) fn bounded_reason(reason: &str) -> String {
+    crate::audit::AuditText::long(reason).as_str().to_owned()
+}
+
+/// Raises the edit counters of the unfinished grants of a peer; how many.
+pub(super) async fn touch_of_peer(
+    conn: &mut SqliteConnection,
+    peer: PeerId,
+) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "UPDATE grants SET edit = edit + 1 WHERE peer_id = ? AND status IN ('pending', 'active')",
+    )
+    .bind(peer.to_string())
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(done.rows_affected())
+}

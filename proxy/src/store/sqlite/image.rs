@@ -1,0 +1,66 @@
+//! The revision, and the image a snapshot is built from.
+//!
+//! Invariant: an image is read inside one transaction and shows one revision; a row that cannot be read fails the
+//! whole image, so that nothing is ever decided on part of the truth.
+
+use policy::time::UnixMillis;
+use sqlx::{Connection, SqliteConnection};
+use uuid::Uuid;
+
+use super::super::{EXPIRED_CERTIFICATE_KEPT_MILLIS, StoreError, StoreImage};
+use super::column::{Columns, driver};
+use super::{certificates, grants, peers, policy_bundle};
+
+pub(super) async fn revision(conn: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT revision FROM meta WHERE one = 1")
+        .fetch_one(conn)
+        .await
+        .map_err(driver)?;
+    Columns {
+        table: "meta",
+        row: &row,
+    }
+    .count("revision")
+}
+
+pub(super) async fn store_id(conn: &mut SqliteConnection) -> Result<Uuid, StoreError> {
+    let row = sqlx::query("SELECT store_id FROM meta WHERE one = 1")
+        .fetch_one(conn)
+        .await
+        .map_err(driver)?;
+    Columns {
+        table: "meta",
+        row: &row,
+    }
+    .uuid("store_id")
+}
+
+pub(super) async fn raise_revision(conn: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let row =
+        sqlx::query("UPDATE meta SET revision = revision + 1 WHERE one = 1 RETURNING revision")
+            .fetch_one(conn)
+            .await
+            .map_err(driver)?;
+    Columns {
+        table: "meta",
+        row: &row,
+    }
+    .count("revision")
+}
+
+pub(super) async fn load(
+    reader: &mut SqliteConnection,
+    now: UnixMillis,
+) -> Result<StoreImage, StoreError> {
+    let mut tx = reader.begin().await.map_err(driver)?;
+    let kept_from = UnixMillis(now.0.saturating_sub(EXPIRED_CERTIFICATE_KEPT_MILLIS));
+    let image = StoreImage {
+        revision: revision(&mut tx).await?,
+        peers: peers::list(&mut tx).await?,
+        grants: grants::list_kept(&mut tx, kept_from).await?,
+        certificates: certificates::list_kept(&mut tx, kept_from).await?,
+        policy: policy_bundle::current(&mut tx).await?,
+    };
+    tx.rollback().await.map_err(driver)?;
+    Ok(image)
+}

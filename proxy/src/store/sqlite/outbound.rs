@@ -1,0 +1,237 @@
+//! Peers we ask, and the credentials they gave us.
+//!
+//! Invariant: a peer's name belongs to one local user and one grant for good; a credential's key stays sealed.
+//! Revoked and superseded credentials never come back.
+
+use policy::id::{GrantId, PeerId, UserId};
+use policy::time::UnixMillis;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+
+use super::super::{
+    Act, Committed, CredentialChange, CredentialState, NewOutboundPeer, OutboundAdded,
+    OutboundCredential, PeerDirection, PeerRecord, StoreError,
+};
+use super::change::{AdminAct, Change};
+use super::column::{Columns, driver};
+use super::peers;
+
+fn decode(row: &SqliteRow) -> Result<OutboundCredential, StoreError> {
+    let columns = Columns {
+        table: "outbound_credentials",
+        row,
+    };
+    Ok(OutboundCredential {
+        id: columns.uuid("id")?,
+        peer: columns.parsed("peer_id")?,
+        local_user: columns.parsed("local_user")?,
+        grant: columns.parsed("grant_id")?,
+        subject: columns.parsed("subject_id")?,
+        chain_pem: columns.text("chain_pem")?,
+        sealed_key: columns.bytes("sealed_key")?,
+        not_after: columns.millis("not_after")?,
+        state: columns.member("state", CredentialState::parse)?,
+        created_at: columns.millis("created_at")?,
+    })
+}
+
+pub(super) async fn list(
+    conn: &mut SqliteConnection,
+) -> Result<Vec<OutboundCredential>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, not_after, state, created_at \
+         FROM outbound_credentials ORDER BY peer_id, created_at DESC, id DESC",
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter().map(decode).collect()
+}
+
+pub(super) async fn add(
+    writer: &mut SqliteConnection,
+    act: &Act,
+    new: NewOutboundPeer,
+) -> Result<Committed<OutboundAdded>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let added = match peers::find(conn, PeerDirection::Outbound, &new.name).await? {
+        None => {
+            insert_peer(conn, &new, act.now).await?;
+            OutboundAdded::Created(new.id)
+        }
+        Some(peer) => {
+            reenroll(conn, &peer, &new).await?;
+            OutboundAdded::Reenrolled(peer.id)
+        }
+    };
+    let (OutboundAdded::Created(peer) | OutboundAdded::Reenrolled(peer)) = added;
+    insert_credential(conn, peer, &new, act.now).await?;
+    let mut admin = AdminAct::on_peer("peer.add", peer)
+        .text("peer", new.name.as_str())
+        .text("user", new.local_user.as_str())
+        .text("endpoint", &new.endpoint_url);
+    admin.grant = Some(new.grant);
+    admin.subject = Some(new.subject);
+    change.commit(admin, added).await
+}
+
+async fn insert_peer(
+    conn: &mut SqliteConnection,
+    new: &NewOutboundPeer,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO peers (id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, created_at) \
+         VALUES (?, ?, 'outbound', 'active', ?, ?, ?, ?)",
+    )
+    .bind(new.id.to_string())
+    .bind(new.name.as_str())
+    .bind(&new.endpoint_url)
+    .bind(&new.common_name)
+    .bind(&new.trust_bundle_pem)
+    .bind(now.0)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+/// The remedy for a lost key or answer: same peer, same user, same grant, new credential. A suspension by our own
+/// operator stays.
+async fn reenroll(
+    conn: &mut SqliteConnection,
+    peer: &PeerRecord,
+    new: &NewOutboundPeer,
+) -> Result<(), StoreError> {
+    if !belongs_to(conn, peer.id, &new.local_user, new.grant).await? {
+        return Err(StoreError::conflict(format!(
+            "the name {} is taken by another peer; choose another name",
+            new.name
+        )));
+    }
+    sqlx::query(
+        "UPDATE peers SET endpoint_url = ?, common_name = ?, trust_bundle_pem = ? WHERE id = ?",
+    )
+    .bind(&new.endpoint_url)
+    .bind(&new.common_name)
+    .bind(&new.trust_bundle_pem)
+    .bind(peer.id.to_string())
+    .execute(&mut *conn)
+    .await
+    .map_err(driver)?;
+    sqlx::query(
+        "UPDATE outbound_credentials SET state = 'superseded' WHERE peer_id = ? AND state IN ('active', 'suspended')",
+    )
+    .bind(peer.id.to_string())
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+async fn belongs_to(
+    conn: &mut SqliteConnection,
+    peer: PeerId,
+    user: &UserId,
+    grant: GrantId,
+) -> Result<bool, StoreError> {
+    let strangers: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM outbound_credentials WHERE peer_id = ? AND (local_user <> ? OR grant_id <> ?)",
+    )
+    .bind(peer.to_string())
+    .bind(user.as_str())
+    .bind(grant.to_string())
+    .fetch_one(conn)
+    .await
+    .map_err(driver)?;
+    Ok(strangers == 0)
+}
+
+async fn insert_credential(
+    conn: &mut SqliteConnection,
+    peer: PeerId,
+    new: &NewOutboundPeer,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO outbound_credentials (id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, \
+         not_after, state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'active', ?)",
+    )
+    .bind(new.credential_id.to_string())
+    .bind(peer.to_string())
+    .bind(new.local_user.as_str())
+    .bind(new.grant.to_string())
+    .bind(new.subject.to_string())
+    .bind(&new.chain_pem)
+    .bind(&new.sealed_key)
+    .bind(new.not_after.0)
+    .bind(now.0)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+/// Ends every credential of a peer that is removed and forgets its key; how many.
+pub(super) async fn discard_of_peer(
+    conn: &mut SqliteConnection,
+    peer: PeerId,
+) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "UPDATE outbound_credentials SET state = 'revoked', sealed_key = x'' WHERE peer_id = ?",
+    )
+    .bind(peer.to_string())
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(done.rows_affected())
+}
+
+pub(super) async fn change_credential(
+    writer: &mut SqliteConnection,
+    act: &Act,
+    change: CredentialChange,
+) -> Result<Committed<()>, StoreError> {
+    let CredentialChange {
+        credential,
+        state,
+        reason,
+    } = change;
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let row = sqlx::query("SELECT peer_id, grant_id, state FROM outbound_credentials WHERE id = ?")
+        .bind(credential.to_string())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(driver)?
+        .ok_or_else(|| StoreError::not_found("credential", credential))?;
+    let columns = Columns {
+        table: "outbound_credentials",
+        row: &row,
+    };
+    let before = columns.member("state", CredentialState::parse)?;
+    if before == state {
+        return change.unchanged(()).await;
+    }
+    if matches!(
+        before,
+        CredentialState::Revoked | CredentialState::Superseded
+    ) {
+        return Err(StoreError::conflict(format!(
+            "the credential {credential} is {before} for good"
+        )));
+    }
+    sqlx::query("UPDATE outbound_credentials SET state = ? WHERE id = ?")
+        .bind(state.as_str())
+        .bind(credential.to_string())
+        .execute(conn)
+        .await
+        .map_err(driver)?;
+    let mut admin = AdminAct::on_peer("credential.change", columns.parsed("peer_id")?)
+        .text("credential", &credential.to_string())
+        .text("state", state.as_str())
+        .text("reason", &reason);
+    admin.grant = Some(columns.parsed("grant_id")?);
+    change.commit(admin, ()).await
+}

@@ -1,0 +1,125 @@
+//! Sessions of local users.
+//!
+//! Invariant: a session is found by the SHA-256 of its token and only while it is live; the token is not here.
+
+use policy::time::UnixMillis;
+use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
+
+use super::super::{Act, Committed, NewSession, SessionRecord, Sha256, StoreError};
+use super::change::{AdminAct, Change};
+use super::column::{Columns, driver};
+
+macro_rules! select_sessions {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, local_user, created_at, expires_at, ended_at FROM sessions ",
+            $tail
+        )
+    };
+}
+
+fn decode(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
+    let columns = Columns {
+        table: "sessions",
+        row,
+    };
+    Ok(SessionRecord {
+        id: columns.uuid("id")?,
+        local_user: columns.parsed("local_user")?,
+        created_at: columns.millis("created_at")?,
+        expires_at: columns.millis("expires_at")?,
+        ended_at: columns.opt_millis("ended_at")?,
+    })
+}
+
+pub(super) async fn create(
+    writer: &mut SqliteConnection,
+    act: &Act,
+    new: NewSession,
+) -> Result<Committed<SessionRecord>, StoreError> {
+    if new.expires_at <= act.now {
+        return Err(StoreError::invalid(
+            "the session would end before it begins",
+        ));
+    }
+    let mut change = Change::begin(writer, act).await?;
+    sqlx::query(
+        "INSERT INTO sessions (token_sha256, id, local_user, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(new.token_sha256.as_slice())
+    .bind(new.id.to_string())
+    .bind(new.local_user.as_str())
+    .bind(act.now.0)
+    .bind(new.expires_at.0)
+    .execute(change.conn())
+    .await
+    .map_err(driver)?;
+    let admin = AdminAct::new("session.create")
+        .text("session", &new.id.to_string())
+        .text("user", new.local_user.as_str());
+    let record = SessionRecord {
+        id: new.id,
+        local_user: new.local_user,
+        created_at: act.now,
+        expires_at: new.expires_at,
+        ended_at: None,
+    };
+    change.commit(admin, record).await
+}
+
+pub(super) async fn find(
+    conn: &mut SqliteConnection,
+    token: &Sha256,
+    now: UnixMillis,
+) -> Result<Option<SessionRecord>, StoreError> {
+    let row = sqlx::query(select_sessions!("WHERE token_sha256 = ?"))
+        .bind(token.as_slice())
+        .fetch_optional(conn)
+        .await
+        .map_err(driver)?;
+    let record = row.as_ref().map(decode).transpose()?;
+    Ok(record.filter(|session| session.is_live(now)))
+}
+
+pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<SessionRecord>, StoreError> {
+    let rows = sqlx::query(select_sessions!("ORDER BY created_at DESC, id DESC"))
+        .fetch_all(conn)
+        .await
+        .map_err(driver)?;
+    rows.iter().map(decode).collect()
+}
+
+pub(super) async fn end(
+    writer: &mut SqliteConnection,
+    act: &Act,
+    id: Uuid,
+) -> Result<Committed<SessionRecord>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let row = sqlx::query(select_sessions!("WHERE id = ?"))
+        .bind(id.to_string())
+        .fetch_optional(&mut *conn)
+        .await
+        .map_err(driver)?
+        .ok_or_else(|| StoreError::not_found("session", id))?;
+    let before = decode(&row)?;
+    if before.ended_at.is_some() {
+        return change.unchanged(before).await;
+    }
+    sqlx::query("UPDATE sessions SET ended_at = ? WHERE id = ?")
+        .bind(act.now.0)
+        .bind(id.to_string())
+        .execute(conn)
+        .await
+        .map_err(driver)?;
+    let admin = AdminAct::new("session.end")
+        .text("session", &id.to_string())
+        .text("user", before.local_user.as_str());
+    let after = SessionRecord {
+        ended_at: Some(act.now),
+        ..before
+    };
+    change.commit(admin, after).await
+}

@@ -1,0 +1,10 @@
+//! What the process says about itself: metrics, logs, and the ops listener that serves them.
+//!
+//! Invariant: labels come from closed sets and configured peers only; nothing of a request's or an
+//! answer's content is ever a label or a log field.
+
+pub mod logs;
+pub mod metrics;
+pub mod ops;
+
+pub use metrics::Metrics;

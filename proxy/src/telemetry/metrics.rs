@@ -1,0 +1,185 @@
+//! The process's metrics, in Prometheus conventions: base units, `_total` for counters, expiry as an
+//! absolute time.
+
+use std::time::Duration;
+
+use policy::deny::{DenyCode, DenyStage};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::transport::{CutCount, HandshakeResult};
+
+const PREFIX: &str = "mosaic_federation";
+
+/// Every metric of one sidecar.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    decisions: IntCounterVec,
+    rows: IntCounterVec,
+    latency: HistogramVec,
+    handshakes: IntCounterVec,
+    connections: IntGauge,
+    cut: IntCounterVec,
+    expiry: IntGaugeVec,
+    policy_failures: IntCounter,
+    policy_loaded: IntGauge,
+    store_revision: IntGauge,
+    audit_queue: IntGauge,
+    audit_written: IntGauge,
+    audit_failures: IntGauge,
+    facts: Histogram,
+}
+
+/// What became of rows, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowsKind {
+    /// Sent to the peer.
+    Returned,
+    /// Shown by the gateway, withheld by the filter.
+    Withheld,
+    /// Members removed from rows that were sent.
+    RedactedMembers,
+}
+
+impl Metrics {
+    /// All metrics, registered and at zero.
+    ///
+    /// # Errors
+    /// When two of them collide; a defect of this file.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(format!("{PREFIX}_{name}"), help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(format!("{PREFIX}_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let requests = counter("requests_total", "Federated requests by direction, verb and outcome.", &["direction", "verb", "outcome"])?;
+        let decisions = counter("denials_total", "Requests denied or failed, by stage and code.", &["stage", "code"])?;
+        let rows = counter("rows_total", "Rows of answers: returned, withheld; and members redacted.", &["disposition"])?;
+        let handshakes = counter("handshakes_total", "Handshakes on the federation listener, by result.", &["result"])?;
+        let cut = counter("connections_cut_total", "Connections ended by a change of their grant.", &["how"])?;
+        let latency = HistogramVec::new(
+            HistogramOpts::new(format!("{PREFIX}_request_duration_seconds"), "From the request's head to the last byte of its answer.")
+                .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            &["direction", "verb"],
+        )?;
+        registry.register(Box::new(latency.clone()))?;
+        let facts = Histogram::with_opts(HistogramOpts::new(
+            format!("{PREFIX}_facts_fetch_duration_seconds"),
+            "Time to fetch a subject's native facts from the gateway.",
+        ))?;
+        registry.register(Box::new(facts.clone()))?;
+        let expiry = IntGaugeVec::new(
+            Opts::new(format!("{PREFIX}_certificate_expiry_timestamp_seconds"), "When a certificate of ours expires, Unix time. `peer` is empty for our own server certificate and CA."),
+            &["role", "peer"],
+        )?;
+        registry.register(Box::new(expiry.clone()))?;
+        let policy_failures = IntCounter::new(format!("{PREFIX}_policy_reload_failures_total"), "Policy reloads that kept the last good set.")?;
+        registry.register(Box::new(policy_failures.clone()))?;
+        for result in HandshakeResult::ALL {
+            handshakes.with_label_values(&[result.as_str()]).inc_by(0);
+        }
+        Ok(Self {
+            connections: gauge("connections", "Open federation connections.")?,
+            policy_loaded: gauge("policy_loaded_timestamp_seconds", "When the policy in force was loaded, Unix time.")?,
+            store_revision: gauge("store_revision", "Revision of the snapshot in force.")?,
+            audit_queue: gauge("audit_queue_records", "Audit records waiting to be written.")?,
+            audit_written: gauge("audit_written_records", "Audit records written since the start.")?,
+            audit_failures: gauge("audit_write_failures", "Failed tries to write audit records since the start.")?,
+            registry, requests, decisions, rows, latency, handshakes, cut, expiry, policy_failures, facts,
+        })
+    }
+
+    /// Counts one finished exchange; `denied` is its reason when it got no rows.
+    pub fn exchange(
+        &self,
+        direction: &'static str,
+        verb: &'static str,
+        outcome: &'static str,
+        denied: Option<(DenyStage, DenyCode)>,
+        elapsed: Duration,
+    ) {
+        self.requests.with_label_values(&[direction, verb, outcome]).inc();
+        if let Some((stage, code)) = denied {
+            self.decisions.with_label_values(&[stage.as_str(), code.as_str()]).inc();
+        }
+        self.latency.with_label_values(&[direction, verb]).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts rows or members.
+    pub fn rows(&self, kind: RowsKind, count: u64) {
+        let label = match kind {
+            RowsKind::Returned => "returned",
+            RowsKind::Withheld => "withheld",
+            RowsKind::RedactedMembers => "redacted_members",
+        };
+        self.rows.with_label_values(&[label]).inc_by(count);
+    }
+
+    /// Counts a handshake.
+    pub fn handshake(&self, result: HandshakeResult) {
+        self.handshakes.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// Counts connections that a change ended.
+    pub fn cut(&self, count: CutCount) {
+        self.cut.with_label_values(&["closed"]).inc_by(count.closed);
+        self.cut.with_label_values(&["reset"]).inc_by(count.reset);
+    }
+
+    /// One more (+1) or fewer (-1) open connection.
+    pub fn connection(&self, change: i64) {
+        self.connections.add(change);
+    }
+
+    /// When a certificate expires. `role` is `server`, `ca` or `client`; `peer` a configured name.
+    pub fn certificate_expiry(&self, role: &'static str, peer: &str, unix_seconds: i64) {
+        self.expiry.with_label_values(&[role, peer]).set(unix_seconds);
+    }
+
+    /// A policy set came into force.
+    pub fn policy_loaded(&self, unix_seconds: i64) {
+        self.policy_loaded.set(unix_seconds);
+    }
+
+    /// A reload was refused.
+    pub fn policy_failed(&self) {
+        self.policy_failures.inc();
+    }
+
+    /// The revision of the snapshot in force.
+    pub fn store_revision(&self, revision: u64) {
+        self.store_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+    }
+
+    /// Time of one fetch of native facts.
+    pub fn facts_fetched(&self, elapsed: Duration) {
+        self.facts.observe(elapsed.as_secs_f64());
+    }
+
+    /// The audit writer's own figures, read when scraped.
+    pub fn audit(&self, queued: u64, written: u64, failures: u64) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.audit_queue.set(gauge(queued));
+        self.audit_written.set(gauge(written));
+        self.audit_failures.set(gauge(failures));
+    }
+
+    /// The text exposition format, version 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric cannot be written; a defect of this file.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

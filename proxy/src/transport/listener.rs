@@ -1,0 +1,249 @@
+//! The federation listener: accepts sockets, runs the mTLS handshake, hands the connection on.
+//!
+//! Invariant: nobody but the holder of a certificate that the live verifier accepted gets past
+//! this file, and a connection is never kept without a bound: there is one on the number of open
+//! connections and one on the time a handshake may take.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::TrustReceiver;
+use rustls::ServerConfig;
+use rustls_pki_types::CertificateDer;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use super::gate::ConnectionGate;
+use super::stream::{GatedStream, MtlsStream};
+
+/// Bounds of the listener.
+#[derive(Debug, Clone, Copy)]
+pub struct ListenerLimits {
+    /// Longest time from accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// Most connections open at once; further ones wait in the kernel's backlog.
+    pub max_connections: u32,
+}
+
+/// How a handshake ended; a closed set, for metrics and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HandshakeResult {
+    /// The peer is authenticated.
+    Ok,
+    /// The peer showed no certificate.
+    NoCertificate,
+    /// No configured trust anchor issued it.
+    UnknownIssuer,
+    /// Its validity is over.
+    Expired,
+    /// Its validity has not begun.
+    NotYetValid,
+    /// It is revoked.
+    Revoked,
+    /// Any other defect of the certificate.
+    BadCertificate,
+    /// Not TLS 1.3 as we speak it.
+    Protocol,
+    /// It took too long.
+    Timeout,
+    /// The connection broke.
+    Io,
+}
+
+impl HandshakeResult {
+    /// Every value, for metrics that start at zero.
+    pub const ALL: [Self; 10] = [
+        Self::Ok,
+        Self::NoCertificate,
+        Self::UnknownIssuer,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::Revoked,
+        Self::BadCertificate,
+        Self::Protocol,
+        Self::Timeout,
+        Self::Io,
+    ];
+
+    /// The label used in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::NoCertificate => "no_certificate",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::Revoked => "revoked",
+            Self::BadCertificate => "bad_certificate",
+            Self::Protocol => "protocol",
+            Self::Timeout => "timeout",
+            Self::Io => "io",
+        }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        use rustls::{CertificateError, Error};
+        let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+            return Self::Io;
+        };
+        match tls {
+            Error::NoCertificatesPresented => Self::NoCertificate,
+            Error::InvalidCertificate(defect) => match defect {
+                CertificateError::UnknownIssuer => Self::UnknownIssuer,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    Self::Expired
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    Self::NotYetValid
+                }
+                CertificateError::Revoked => Self::Revoked,
+                _ => Self::BadCertificate,
+            },
+            _ => Self::Protocol,
+        }
+    }
+}
+
+/// A connection whose peer is authenticated.
+pub struct AcceptedConnection {
+    /// The stream to speak HTTP on.
+    pub stream: MtlsStream,
+    /// The gate under its TLS.
+    pub gate: Arc<ConnectionGate>,
+    /// The source address of the socket.
+    pub source: SocketAddr,
+    /// The peer's certificates, leaf first; never empty.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Generation of the trust anchors that were in force when the handshake began, so that the
+    /// chain was verified against these or newer ones.
+    pub trust_generation: u64,
+}
+
+/// Accepts federation connections until told to stop.
+pub struct Acceptor {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    limits: ListenerLimits,
+    slots: Arc<Semaphore>,
+    trust: TrustReceiver,
+}
+
+impl Acceptor {
+    /// Takes over a bound listener. `trust` is what `config` verifies clients against.
+    #[must_use]
+    pub fn new(
+        listener: TcpListener,
+        config: Arc<ServerConfig>,
+        trust: TrustReceiver,
+        limits: ListenerLimits,
+    ) -> Self {
+        let slots = usize::try_from(limits.max_connections).unwrap_or(usize::MAX >> 4);
+        Self {
+            listener,
+            tls: TlsAcceptor::from(config),
+            limits,
+            trust,
+            slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Runs until `stop` turns true, then waits up to `drain` for open connections.
+    ///
+    /// `serve` drives one connection to its end; `observe` hears how each handshake ended.
+    pub async fn run<S, F, O>(
+        self,
+        serve: S,
+        observe: O,
+        mut stop: watch::Receiver<bool>,
+        drain: Duration,
+    ) where
+        S: Fn(AcceptedConnection) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+        O: Fn(HandshakeResult, SocketAddr) + Clone + Send + Sync + 'static,
+    {
+        while !*stop.borrow() {
+            let slot = tokio::select! {
+                slot = Arc::clone(&self.slots).acquire_owned() => slot,
+                _ = stop.changed() => break,
+            };
+            let Ok(slot) = slot else { break };
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = stop.changed() => break,
+            };
+            let (socket, source) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed on the federation listener");
+                    // Out of descriptors: accepting again at once would spin.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let tls = self.tls.clone();
+            let limit = self.limits.handshake_timeout;
+            let generation = self.trust.load().generation();
+            let (serve, observe) = (serve.clone(), observe.clone());
+            tokio::spawn(async move {
+                let (result, connection) = handshake(tls, socket, source, limit).await;
+                let connection = connection.map(|connection| AcceptedConnection {
+                    trust_generation: generation,
+                    ..connection
+                });
+                observe(result, source);
+                if let Some(connection) = connection {
+                    serve(connection).await;
+                }
+                drop(slot);
+            });
+        }
+        drop(self.listener);
+        let all = self.limits.max_connections;
+        if tokio::time::timeout(drain, self.slots.acquire_many(all)).await.is_err() {
+            tracing::warn!("connections still open at the end of the drain time were dropped");
+        }
+    }
+}
+
+async fn handshake(
+    tls: TlsAcceptor,
+    socket: TcpStream,
+    source: SocketAddr,
+    limit: Duration,
+) -> (HandshakeResult, Option<AcceptedConnection>) {
+    if socket.set_nodelay(true).is_err() {
+        return (HandshakeResult::Io, None);
+    }
+    let gate = ConnectionGate::new();
+    let gated = GatedStream::new(socket, Arc::clone(&gate));
+    let stream = match tokio::time::timeout(limit, tls.accept(gated)).await {
+        Err(_) => return (HandshakeResult::Timeout, None),
+        Ok(Err(error)) => return (HandshakeResult::of(&error), None),
+        Ok(Ok(stream)) => stream,
+    };
+    let Some(chain) = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .filter(|chain| !chain.is_empty())
+        .map(|chain| chain.iter().map(|der| der.clone().into_owned()).collect())
+    else {
+        return (HandshakeResult::NoCertificate, None);
+    };
+    let stream = MtlsStream::new(stream);
+    if stream.is_http2() {
+        gate.mark_multiplexed();
+    }
+    let connection = AcceptedConnection {
+        stream,
+        gate,
+        source,
+        chain,
+        trust_generation: 0,
+    };
+    (HandshakeResult::Ok, Some(connection))
+}

@@ -1,0 +1,233 @@
+//! The two stream types of a federation connection: the gated socket under TLS, and the TLS stream
+//! that Pingora's HTTP server drives.
+//!
+//! Invariant: every byte that leaves does so through [`GatedStream::poll_write`], which asks the
+//! gate first. [`MtlsStream`] collects small writes so that a short answer is one TLS record and
+//! one system call; it holds no memory while the connection is idle.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
+};
+use std::os::fd::AsRawFd;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::gate::ConnectionGate;
+
+/// Largest plaintext of one TLS record (RFC 8446, section 5.1).
+const RECORD: usize = 16 * 1024;
+
+/// A TCP socket whose writes pass the connection's gate.
+pub struct GatedStream {
+    socket: TcpStream,
+    gate: Arc<ConnectionGate>,
+}
+
+impl GatedStream {
+    /// Puts `socket` behind `gate`.
+    #[must_use]
+    pub fn new(socket: TcpStream, gate: Arc<ConnectionGate>) -> Self {
+        Self { socket, gate }
+    }
+}
+
+impl Drop for GatedStream {
+    fn drop(&mut self) {
+        if self.gate.resets() {
+            // Linger 0 makes the close a reset: what is still queued in the kernel is discarded.
+            let _ = socket2::SockRef::from(&self.socket).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for GatedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for GatedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let _pass = this.gate.pass()?;
+        Pin::new(&mut this.socket).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let _pass = this.gate.pass()?;
+        Pin::new(&mut this.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+}
+
+/// A handshaken federation connection as Pingora's HTTP server sees it.
+pub struct MtlsStream {
+    tls: TlsStream<GatedStream>,
+    /// Plaintext not yet given to TLS: `pending[sent..]`.
+    pending: Vec<u8>,
+    sent: usize,
+    fd: UniqueIDType,
+    digest: Option<Arc<SocketDigest>>,
+}
+
+impl MtlsStream {
+    /// Wraps a finished handshake.
+    #[must_use]
+    pub fn new(tls: TlsStream<GatedStream>) -> Self {
+        let fd = tls.get_ref().0.socket.as_raw_fd();
+        Self {
+            tls,
+            pending: Vec::new(),
+            sent: 0,
+            fd,
+            digest: None,
+        }
+    }
+
+    /// True when the handshake settled on HTTP/2.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.tls.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(Pin::new(&mut self.tls).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent = self.sent.saturating_add(written);
+        }
+        self.pending = Vec::new();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for MtlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MtlsStream").field("fd", &self.fd).finish()
+    }
+}
+
+impl AsyncRead for MtlsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for MtlsStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let room = RECORD.saturating_sub(this.pending.len());
+        if room == 0 || this.sent > 0 {
+            ready!(this.poll_pending(cx))?;
+        }
+        if this.pending.is_empty() && buf.len() >= RECORD {
+            return Pin::new(&mut this.tls).poll_write(cx, buf);
+        }
+        // Top the record up, so that a few bytes before a large part do not become a record of
+        // their own.
+        let room = RECORD.saturating_sub(this.pending.len());
+        let part = buf.get(..room.min(buf.len())).unwrap_or(buf);
+        this.pending.extend_from_slice(part);
+        Poll::Ready(Ok(part.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_pending(cx))?;
+        Pin::new(&mut this.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_pending(cx))?;
+        Pin::new(&mut this.tls).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for MtlsStream {
+    async fn shutdown(&mut self) {
+        // The peer may be gone already: a close_notify that cannot be sent is no news.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for MtlsStream {
+    fn id(&self) -> UniqueIDType {
+        self.fd
+    }
+}
+
+impl Ssl for MtlsStream {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(if self.is_http2() { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl GetTimingDigest for MtlsStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for MtlsStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for MtlsStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.digest.clone()
+    }
+
+    fn set_socket_digest(&mut self, digest: SocketDigest) {
+        self.digest = Some(Arc::new(digest));
+    }
+}
+
+impl Peek for MtlsStream {}
