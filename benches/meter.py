@@ -48,12 +48,6 @@ def pss_kib(pids):
     return total
 
 
-def peak_rss_kib(pid):
-    """Highest resident set since `reset_peak`, KiB."""
-    with open("/proc/%d/status" % pid) as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:"))
-
-
 def _machine():
     with open("/proc/stat") as file:
         fields = [int(field) for field in file.readline().split()[1:9]]

@@ -1,7 +1,7 @@
 //! How fast rows are filtered on one core: GB/s of gateway body for several shapes, median of several runs.
 //!
 //! Time is that of the processor where the system tells it (Linux), so that a busy machine does not distort it.
-//! Run it with `cargo run --release -p policy --example rowbench`. The bodies are made here, always the same.
+//! Run it with `cargo run --release -p policy --example rowbench [BODY]`. The bodies are made here, always the same.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::sync::Arc;
@@ -26,17 +26,29 @@ use uuid::Uuid;
 const RUNS: usize = 15;
 const RUN: Duration = Duration::from_millis(60);
 
+/// Makes the row with a number.
+type Shape = fn(u64) -> String;
+
 fn main() {
     let filter = Arc::new(filter());
-    let shapes: [(&str, fn(u64) -> String); 6] = [
+    let shapes: [(&str, Shape); 6] = [
         ("plain", plain),
-        ("spaced", |i| plain(i).replace("\":", "\": ").replace(",\"", ", \"")),
-        ("indented", |i| plain(i).replace("\":", "\": ").replace(",\"", ",\n      \"")),
+        ("spaced", |i| {
+            plain(i).replace("\":", "\": ").replace(",\"", ", \"")
+        }),
+        ("indented", |i| {
+            plain(i)
+                .replace("\":", "\": ")
+                .replace(",\"", ",\n      \"")
+        }),
         ("nested", nested),
         ("secrets", secrets),
         ("beyond ASCII", |i| plain(i).replace("item", "Größe 大きさ")),
     ];
-    println!("{:<14} {:>6} {:>9} {:>8} {:>9} {:>9}", "body", "rows", "bytes", "chunk", "GB/s", "ns/row");
+    println!(
+        "{:<14} {:>6} {:>9} {:>8} {:>9} {:>9}",
+        "body", "rows", "bytes", "chunk", "GB/s", "ns/row"
+    );
     let only = std::env::args().nth(1);
     for (name, shape) in shapes {
         if only.as_deref().is_some_and(|only| only != name) {
@@ -92,7 +104,10 @@ fn processor_time() -> Option<Duration> {
 }
 
 fn read(filter: &Arc<RowFilter>, body: &[u8], chunk: usize, out: &mut Vec<u8>) {
-    let mut reader = RowReader::new(Arc::clone(filter), RowsAt::rows(&MemberPath::parse("rows").unwrap()));
+    let mut reader = RowReader::new(
+        Arc::clone(filter),
+        RowsAt::rows(&MemberPath::parse("rows").unwrap()),
+    );
     let mut chunks = body.chunks(chunk);
     loop {
         match reader.step(out).unwrap() {
@@ -107,7 +122,7 @@ fn read(filter: &Arc<RowFilter>, body: &[u8], chunk: usize, out: &mut Vec<u8>) {
     }
 }
 
-fn body(rows: u64, shape: fn(u64) -> String) -> Vec<u8> {
+fn body(rows: u64, shape: Shape) -> Vec<u8> {
     let rows_text: Vec<_> = (0..rows).map(shape).collect();
     format!("{{\"count\":{rows},\"rows\":[{}]}}", rows_text.join(",")).into_bytes()
 }
@@ -120,7 +135,8 @@ fn filter() -> RowFilter {
         name: PeerName::parse("home").unwrap(),
         state: PeerState::Active,
     };
-    let scope = r#"{"resources":["tasks"],"filters":{"tasks":{"include_teams":["team-platform"]}}}"#;
+    let scope =
+        r#"{"resources":["tasks"],"filters":{"tasks":{"include_teams":["team-platform"]}}}"#;
     let grant = Grant {
         id: GrantId::new(Uuid::from_u128(2)),
         peer: peer.id,
@@ -144,8 +160,7 @@ fn filter() -> RowFilter {
     let rules = Arc::new(RuleSet::parse(&[("bench.toml", rules)]).unwrap());
     let mapping = Arc::new(Mapping::internal_v1());
     let key = RevisionKey::new(&[0; 32]);
-    let snapshot =
-        Snapshot::build(1, [peer], [grant], rules, Arc::clone(&mapping), &key).unwrap();
+    let snapshot = Snapshot::build(1, [peer], [grant], rules, Arc::clone(&mapping), &key).unwrap();
     let mut facts = NativeFacts::builder();
     facts.team(TeamId::parse("team-platform").unwrap()).unwrap();
     let facts = Arc::new(facts.build());
@@ -160,27 +175,45 @@ fn filter() -> RowFilter {
 /// A row of the usual size: about 200 bytes, seven members.
 fn plain(i: u64) -> String {
     let bits = mix(i);
-    let team = if i.is_multiple_of(2) { "\"team-platform\"" } else { "null" };
+    let team = if i.is_multiple_of(2) {
+        "\"team-platform\""
+    } else {
+        "null"
+    };
     let status = ["todo", "doing", "done"][usize::try_from(bits % 3).unwrap()];
-    let tag: String = (0..31).map(|k| char::from(b'a' + u8::try_from(mix(i * 31 + k) % 10).unwrap())).collect();
+    let tag: String = (0..31)
+        .map(|k| char::from(b'a' + u8::try_from(mix(i * 31 + k) % 10).unwrap()))
+        .collect();
     format!(
         "{{\"id\":\"{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}\",\"createdAt\":\"2026-01-{:02}T12:{:02}:{:02}.000Z\",\
          \"ownerId\":\"user-e1\",\"teamId\":{team},\"title\":\"item {i:06}\",\"status\":\"{status}\",\"tag\":\"{tag}\"}}",
-        bits >> 32, bits >> 16 & 0xffff, bits >> 4 & 0xfff, bits & 0xfff, mix(!i) >> 16,
-        28 - i % 28, i / 60 % 60, i % 60
+        bits >> 32,
+        bits >> 16 & 0xffff,
+        bits >> 4 & 0xfff,
+        bits & 0xfff,
+        mix(!i) >> 16,
+        28 - i % 28,
+        i / 60 % 60,
+        i % 60
     )
 }
 
 fn nested(i: u64) -> String {
     let row = plain(i);
     let row = row.trim_end_matches('}');
-    format!("{row},\"labels\":[\"a\",\"b\"],\"size\":{i},\"done\":true,\"meta\":{{\"cost\":{{\"hours\":{}.5,\"unit\":\"h\"}},\"tags\":[{{\"name\":\"x\",\"color\":\"red\"}}]}}}}", i % 40)
+    format!(
+        "{row},\"labels\":[\"a\",\"b\"],\"size\":{i},\"done\":true,\"meta\":{{\"cost\":{{\"hours\":{}.5,\"unit\":\"h\"}},\"tags\":[{{\"name\":\"x\",\"color\":\"red\"}}]}}}}",
+        i % 40
+    )
 }
 
 fn secrets(i: u64) -> String {
     let row = plain(i);
     let row = row.trim_end_matches('}');
-    format!("{row},\"accessToken\":\"{:016x}\",\"auth\":{{\"user\":\"u\",\"password\":\"p\"}}}}", mix(i))
+    format!(
+        "{row},\"accessToken\":\"{:016x}\",\"auth\":{{\"user\":\"u\",\"password\":\"p\"}}}}",
+        mix(i)
+    )
 }
 
 /// A fixed scramble, so that bodies are the same in every run.

@@ -8,8 +8,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `reader.rs`, `envelope.rs`, `input.rs` | chunks in, one row at a time out; what lies around the rows |
-//! | `scan.rs`, `predict.rs`, `lanes.rs`, `text.rs` | one pass over a row that lies whole in memory |
+//! | `reader.rs`, `item.rs`, `envelope.rs`, `input.rs` | chunks in, one row at a time out; what lies around the rows |
+//! | `scan.rs`, `mark.rs`, `predict.rs`, `lanes.rs`, `text.rs` | one pass over a row that lies whole in memory |
 //! | `walk.rs` | strict JSON, resumable at any byte: everything else, and the last word on what is malformed |
 //! | `filter.rs`, `ownership.rs`, `order.rs` | what may pass, and by which key the rows are ordered |
 //! | `fields.rs`, `redact.rs`, `words.rs` | which names matter, which members go, which names say secret |
@@ -20,7 +20,9 @@ mod envelope;
 mod fields;
 pub mod filter;
 mod input;
+pub mod item;
 mod lanes;
+mod mark;
 mod memo;
 pub mod order;
 mod ownership;
@@ -38,6 +40,7 @@ mod tests;
 
 pub use envelope::{RowError, RowsAt};
 pub use filter::{FilterError, RowFilter, RowMatch};
+pub use item::{ItemVerdict, filter_one};
 pub use order::RowKey;
-pub use reader::{ItemVerdict, MAX_ROW, RowReader, Step, Tally, filter_one};
+pub use reader::{MAX_ROW, RowReader, Step, Tally};
 pub use redact::{Redaction, RedactionError};

@@ -119,7 +119,11 @@ impl Control {
     }
 
     fn act(&self, actor: &Actor) -> Act {
-        Act { id: self.draw_id(), actor: actor.clone(), now: self.now() }
+        Act {
+            id: self.draw_id(),
+            actor: actor.clone(),
+            now: self.now(),
+        }
     }
 
     /// Applies a committed change and answers with it.
@@ -133,13 +137,17 @@ impl Control {
 
 fn parse_grant_id(text: &str) -> Result<GrantId, AdminFailure> {
     text.parse().map_err(|error| {
-        AdminFailure::invalid(format!("`{}` is not a grant id: {error}", text.escape_debug()))
-            .hint("`grant list` shows the ids")
+        AdminFailure::invalid(format!(
+            "`{}` is not a grant id: {error}",
+            text.escape_debug()
+        ))
+        .hint("`grant list` shows the ids")
     })
 }
 
 fn parse_user(text: &str) -> Result<UserId, AdminFailure> {
-    UserId::parse(text).map_err(|error| AdminFailure::invalid(format!("the user is not valid: {error}")))
+    UserId::parse(text)
+        .map_err(|error| AdminFailure::invalid(format!("the user is not valid: {error}")))
 }
 
 /// A new peer id; random, since it says nothing.

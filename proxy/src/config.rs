@@ -243,7 +243,11 @@ pub fn load(
     match std::fs::read_to_string(path) {
         Ok(text) => parse(Some((path, &text)), environment, overrides),
         Err(error) => Err(vec![ConfigProblem {
-            source: Source::File { path: path.to_owned(), line: 0, column: 0 },
+            source: Source::File {
+                path: path.to_owned(),
+                line: 0,
+                column: 0,
+            },
             key: String::new(),
             message: format!("cannot be read: {error}"),
             hint: Some("name an existing file with --config".to_owned()),
@@ -269,12 +273,17 @@ pub fn parse(
     for one in overrides {
         tree.read_text(&one.key, &one.value, &Source::Flag(one.flag.clone()));
     }
-    let base = file.and_then(|(path, _)| path.parent()).unwrap_or_else(|| Path::new(""));
+    let base = file
+        .and_then(|(path, _)| path.parent())
+        .unwrap_or_else(|| Path::new(""));
     validate::config(tree, base)
 }
 
 /// The settings file to use when none is named: the first of [`DEFAULT_FILES`] that exists.
 #[must_use]
 pub fn find_default_file() -> Option<PathBuf> {
-    DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists())
+    DEFAULT_FILES
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
 }

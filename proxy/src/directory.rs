@@ -121,8 +121,8 @@ pub struct DirectoryParts {
     pub revision_key: RevisionKey,
     /// The mapping of the preset; `None` when the policy brings its own.
     pub preset: Option<Arc<Mapping>>,
-    /// Where policy files are.
-    pub policy_dir: PathBuf,
+    /// Where policy files are; `None` when this process serves nobody.
+    pub policy_dir: Option<PathBuf>,
     /// The revoked set the handshake reads.
     pub revoked: RevokedPublisher,
     /// Counted events.
@@ -157,7 +157,9 @@ impl Directory {
             fenced: ArcSwap::from_pointee(None),
             parts,
         });
-        directory.reload_policy(act).await?;
+        if directory.parts.policy_dir.is_some() {
+            directory.reload_policy(act).await?;
+        }
         Ok(directory)
     }
 
@@ -244,7 +246,10 @@ impl Directory {
     }
 
     async fn reload_policy_locked(&self, act: &Act) -> Result<Applied, ApplyError> {
-        let files = policy_files::load(&self.parts.policy_dir).map_err(ApplyError::Policy)?;
+        let Some(dir) = &self.parts.policy_dir else {
+            return Err(ApplyError::Snapshot("this process serves nobody (`roles.serve` is off), so it has no policy".to_owned()));
+        };
+        let files = policy_files::load(dir).map_err(ApplyError::Policy)?;
         let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
         let image = self.parts.store.load(now(&self.parts)).await?;
         let sha256 = hash_of(&files);

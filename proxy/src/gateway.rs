@@ -24,9 +24,9 @@ use crate::telemetry::Metrics;
 /// The local gateway as the serving side uses it.
 pub struct Gateway {
     /// Asks it.
-    pub client: GatewayClient,
+    pub client: Arc<GatewayClient>,
     /// As whom.
-    pub credentials: SubjectCredentials,
+    pub credentials: Arc<SubjectCredentials>,
     /// What it said about subjects lately.
     pub facts: FactsCache,
     /// Counted events.

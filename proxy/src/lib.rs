@@ -4,11 +4,18 @@
 //! `transport` and `message`, `gateway`, `directory`, `inbound`, `enrollment`, `outbound`, `admin`,
 //! `app`, `cli`. What may be seen is decided in the crate `policy`, who asks in the crate `certs`.
 
+pub mod admin;
+pub mod app;
 pub mod audit;
+pub mod cli;
+pub mod config;
 pub mod directory;
+pub mod enrollment;
+pub mod exit;
 pub mod gateway;
 pub mod inbound;
 pub mod message;
+pub mod outbound;
 pub mod policy_files;
 pub mod store;
 pub mod telemetry;

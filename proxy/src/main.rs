@@ -1,2 +1,31 @@
-//! x
-fn main(){}
+//! The program `mosaic-federation`; under the name `mosaic` it takes `federation` as its first word.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use certs::SystemClock;
+use proxy::app;
+use proxy::cli::{self, EntryPoints};
+use proxy::config::Config;
+
+fn main() -> ExitCode {
+    // Pingora would install another provider; post-quantum key exchange exists only in this one.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return ExitCode::FAILURE;
+    }
+    let points = EntryPoints {
+        serve: &|config| app::run(config, Arc::new(SystemClock)),
+        init_authority: &|config| app::init_authority(config, Arc::new(SystemClock)),
+    };
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    cli::run(
+        std::env::args_os().collect(),
+        environment,
+        &points,
+        &mut std::io::stdout().lock(),
+        &mut std::io::stderr().lock(),
+    )
+    .into()
+}

@@ -37,7 +37,8 @@ use policy::time::UnixMillis;
 
 use crate::audit::AuditSink;
 use crate::store::{
-    Act, Actor, Contact, CredentialChange, CredentialState, NewSession, SessionRecord, Store, StoreError,
+    Act, Actor, Contact, CredentialChange, CredentialState, NewSession, SessionRecord, Store,
+    StoreError,
 };
 use exchange::time_ordered_id;
 use route::RouteBasis;
@@ -171,6 +172,9 @@ impl Outbound {
             return;
         };
         peer.set_state(learned);
+        if let (CredentialState::Revoked, Ok(ready)) = (learned, &peer.client) {
+            ready.client.close_idle();
+        }
         tracing::info!(peer = %peer.name, grant = %peer.grant, state = %learned, "the peer changed the state of a grant");
         let change = CredentialChange {
             credential: peer.credential,

@@ -149,7 +149,10 @@ impl Arguments {
             target: Arc::new(self.target()?),
             connections: self.connections,
             extent,
-            expectation: Expectation { rows: self.rows, tagged: self.tagged },
+            expectation: Expectation {
+                rows: self.rows,
+                tagged: self.tagged,
+            },
             gate: self.gate,
         })
     }
@@ -214,16 +217,31 @@ mod tests {
     use super::*;
 
     fn plan(words: &[&str]) -> Result<Plan, ArgumentError> {
-        Arguments::try_parse_from([&["load"], words].concat()).unwrap().plan()
+        Arguments::try_parse_from([&["load"], words].concat())
+            .unwrap()
+            .plan()
     }
 
     #[test]
     fn only_loopback_is_asked() {
-        for url in ["http://127.0.0.1:1/x", "http://localhost:1/x", "http://[::1]:1/x", "http://127.9.9.9:1/"] {
+        for url in [
+            "http://127.0.0.1:1/x",
+            "http://localhost:1/x",
+            "http://[::1]:1/x",
+            "http://127.9.9.9:1/",
+        ] {
             assert!(plan(&["keep-alive", url]).is_ok(), "{url}");
         }
-        for url in ["http://10.0.0.1:80/", "http://example.org:80/", "http://0.0.0.0:80/", "http://[::]:80/"] {
-            assert!(matches!(plan(&["idle", url]), Err(ArgumentError::NotLoopback(_))), "{url}");
+        for url in [
+            "http://10.0.0.1:80/",
+            "http://example.org:80/",
+            "http://0.0.0.0:80/",
+            "http://[::]:80/",
+        ] {
+            assert!(
+                matches!(plan(&["idle", url]), Err(ArgumentError::NotLoopback(_))),
+                "{url}"
+            );
         }
     }
 
@@ -235,16 +253,33 @@ mod tests {
 
     #[test]
     fn nothing_to_do_is_refused() {
-        for words in [["--seconds", "0"], ["--seconds", "NaN"], ["--requests", "0"], ["--connections", "0"]] {
+        for words in [
+            ["--seconds", "0"],
+            ["--seconds", "NaN"],
+            ["--requests", "0"],
+            ["--connections", "0"],
+        ] {
             let all = [&["idle", "http://127.0.0.1:1/"], words.as_slice()].concat();
-            assert!(matches!(plan(&all), Err(ArgumentError::Zero(_))), "{words:?}");
+            assert!(
+                matches!(plan(&all), Err(ArgumentError::Zero(_))),
+                "{words:?}"
+            );
         }
     }
 
     #[test]
     fn the_request_is_whole() {
-        let made = plan(&["handshake", "http://127.0.0.1:7/a?b=1", "--method", "POST", "--body", "{}",
-            "--header", "X-A:  1 "]).unwrap();
+        let made = plan(&[
+            "handshake",
+            "http://127.0.0.1:7/a?b=1",
+            "--method",
+            "POST",
+            "--body",
+            "{}",
+            "--header",
+            "X-A:  1 ",
+        ])
+        .unwrap();
         let expected = "POST /a?b=1 HTTP/1.1\r\nHost: 127.0.0.1:7\r\nX-A: 1\r\nConnection: close\r\n\
             Content-Length: 2\r\n\r\n{}";
         assert_eq!(made.target.request, expected.as_bytes());

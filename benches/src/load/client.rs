@@ -81,30 +81,43 @@ impl Connection {
     /// # Errors
     /// [`ClientError`].
     pub async fn open(target: &Target) -> Result<Self, ClientError> {
-        let socket = TcpStream::connect(target.address).await.map_err(io("connecting"))?;
+        let socket = TcpStream::connect(target.address)
+            .await
+            .map_err(io("connecting"))?;
         socket.set_nodelay(true).map_err(io("connecting"))?;
         let stream: Box<dyn Stream> = match &target.tls {
             None => Box::new(socket),
             Some((config, name)) => {
                 let connector = TlsConnector::from(Arc::clone(config));
-                let stream = connector.connect(name.clone(), socket).await.map_err(io("shaking hands"))?;
+                let stream = connector
+                    .connect(name.clone(), socket)
+                    .await
+                    .map_err(io("shaking hands"))?;
                 let (_, tls) = stream.get_ref();
                 let (kind, version) = (tls.handshake_kind(), tls.protocol_version());
-                let whole = kind == Some(HandshakeKind::Full) && version == Some(ProtocolVersion::TLSv1_3);
+                let whole =
+                    kind == Some(HandshakeKind::Full) && version == Some(ProtocolVersion::TLSv1_3);
                 if !whole {
                     return Err(ClientError::Handshake(format!("{kind:?}, {version:?}")));
                 }
                 Box::new(stream)
             }
         };
-        Ok(Self { stream, input: Vec::new() })
+        Ok(Self {
+            stream,
+            input: Vec::new(),
+        })
     }
 
     /// Sends the request and takes in the whole answer.
     ///
     /// # Errors
     /// [`ClientError`]; the connection is of no use afterwards.
-    pub async fn exchange(&mut self, request: &[u8], check: &mut RowCheck) -> Result<Exchanged, ClientError> {
+    pub async fn exchange(
+        &mut self,
+        request: &[u8],
+        check: &mut RowCheck,
+    ) -> Result<Exchanged, ClientError> {
         self.stream.write_all(request).await.map_err(io("asking"))?;
         self.stream.flush().await.map_err(io("asking"))?;
         self.input.clear();
@@ -116,7 +129,11 @@ impl Connection {
                     200..300 => check.accept(&body),
                     _ => Ok(()),
                 };
-                return Ok(Exchanged { status: head.status, closes: head.closes, rows });
+                return Ok(Exchanged {
+                    status: head.status,
+                    closes: head.closes,
+                    rows,
+                });
             }
             self.read().await?;
         }
@@ -152,7 +169,12 @@ impl Connection {
             return Err(ClientError::TooLong);
         }
         self.input.reserve(READ);
-        match self.stream.read_buf(&mut self.input).await.map_err(io("reading"))? {
+        match self
+            .stream
+            .read_buf(&mut self.input)
+            .await
+            .map_err(io("reading"))?
+        {
             0 => Err(ClientError::Cut),
             _ => Ok(()),
         }

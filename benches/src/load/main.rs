@@ -34,7 +34,9 @@ fn main() -> ExitCode {
 /// Runs one load and prints its report. True when every request counted.
 fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
     let plan = arguments.plan()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let tally = runtime.block_on(modes::run(plan))?;
     let report = tally.report();
     let mut out = std::io::stdout().lock();

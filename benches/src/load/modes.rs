@@ -35,17 +35,25 @@ struct Stop {
 impl Stop {
     fn new(extent: Extent, now: u64) -> Self {
         match extent {
-            Extent::Time(time) => {
-                Self { left: AtomicU64::new(u64::MAX), end: now.saturating_add(nanos(time)) }
-            }
-            Extent::Requests(requests) => Self { left: AtomicU64::new(requests), end: u64::MAX },
+            Extent::Time(time) => Self {
+                left: AtomicU64::new(u64::MAX),
+                end: now.saturating_add(nanos(time)),
+            },
+            Extent::Requests(requests) => Self {
+                left: AtomicU64::new(requests),
+                end: u64::MAX,
+            },
         }
     }
 
     /// Takes the right to begin one more request.
     fn begin(&self, now: u64) -> bool {
         let take = |left: u64| left.checked_sub(1);
-        now < self.end && self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        now < self.end
+            && self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+                .is_ok()
     }
 }
 
@@ -79,7 +87,11 @@ async fn keep_alive(plan: Plan) -> std::io::Result<Tally> {
             tally.requests.clear();
             // Dropped, not sent: the gate waits until the last connection has let go.
             drop(ready);
-            let Ok(stop) = started.wait_for(Option::is_some).await.map(|stop| stop.clone()) else {
+            let Ok(stop) = started
+                .wait_for(Option::is_some)
+                .await
+                .map(|stop| stop.clone())
+            else {
                 return tally;
             };
             let stop = stop.unwrap_or_else(|| Arc::new(Stop::new(Extent::Requests(0), 0)));
@@ -104,7 +116,11 @@ async fn handshakes(plan: Plan) -> std::io::Result<Tally> {
     let stop = Arc::new(Stop::new(plan.extent, began));
     let mut connections = JoinSet::new();
     for _ in 0..plan.connections {
-        let (target, expectation, stop) = (Arc::clone(&plan.target), plan.expectation, Arc::clone(&stop));
+        let (target, expectation, stop) = (
+            Arc::clone(&plan.target),
+            plan.expectation,
+            Arc::clone(&stop),
+        );
         connections.spawn(async move {
             let mut tally = Tally::default();
             let mut check = RowCheck::new(expectation);
@@ -180,7 +196,11 @@ struct Asker {
 
 impl Asker {
     fn new(target: Arc<Target>, expectation: Expectation) -> Self {
-        Self { target, check: RowCheck::new(expectation), connection: None }
+        Self {
+            target,
+            check: RowCheck::new(expectation),
+            connection: None,
+        }
     }
 
     async fn ask(&mut self, tally: &mut Tally) {
@@ -199,15 +219,25 @@ impl Asker {
             Some(connection) => connection,
             absent => absent.insert(Connection::open(&self.target).await?),
         };
-        connection.exchange(&self.target.request, &mut self.check).await
+        connection
+            .exchange(&self.target.request, &mut self.check)
+            .await
     }
 }
 
 /// Counts one exchange that began at `began` (nanoseconds since boot).
 fn count(tally: &mut Tally, exchanged: Result<Exchanged, ClientError>, began: u64) {
     match exchanged {
-        Ok(Exchanged { status: 200..300, rows: Ok(()), .. }) => tally.requests.push(since(began)),
-        Ok(Exchanged { status: 200..300, rows: Err(error), .. }) => {
+        Ok(Exchanged {
+            status: 200..300,
+            rows: Ok(()),
+            ..
+        }) => tally.requests.push(since(began)),
+        Ok(Exchanged {
+            status: 200..300,
+            rows: Err(error),
+            ..
+        }) => {
             tally.wrong_rows += 1;
             tally.note(|| error.to_string());
         }
@@ -252,7 +282,11 @@ async fn gate(wanted: bool) -> std::io::Result<()> {
     }
     println!("ready");
     let line = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
-    line.await.map_err(std::io::Error::other)?.map(drop)
+    match line.await.map_err(std::io::Error::other)?? {
+        // Whoever meters is gone: a load that nobody measures is of no use.
+        0 => Err(std::io::Error::other("standard input was closed at the gate")),
+        _ => Ok(()),
+    }
 }
 
 fn patience(extent: Extent) -> Duration {

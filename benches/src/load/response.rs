@@ -55,7 +55,9 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head>, ResponseError> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else {
         return Ok(None);
     };
-    let text = input.get(..end).and_then(|head| std::str::from_utf8(head).ok());
+    let text = input
+        .get(..end)
+        .and_then(|head| std::str::from_utf8(head).ok());
     let mut lines = text.ok_or(ResponseError::Head)?.split("\r\n");
     let status = lines
         .next()
@@ -70,7 +72,9 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head>, ResponseError> {
         if name.eq_ignore_ascii_case("content-length") {
             let length = value.parse().map_err(|_| ResponseError::Head)?;
             framing = framing.or(Some(Framing::Length(length)));
-        } else if name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked") {
+        } else if name.eq_ignore_ascii_case("transfer-encoding")
+            && value.eq_ignore_ascii_case("chunked")
+        {
             framing = Some(Framing::Chunked);
         } else if name.eq_ignore_ascii_case("connection") {
             closes = value.eq_ignore_ascii_case("close");
@@ -88,7 +92,10 @@ pub fn parse_head(input: &[u8]) -> Result<Option<Head>, ResponseError> {
 ///
 /// # Errors
 /// [`ResponseError`].
-pub fn complete_body(framing: Framing, input: &[u8]) -> Result<Option<Cow<'_, [u8]>>, ResponseError> {
+pub fn complete_body(
+    framing: Framing,
+    input: &[u8],
+) -> Result<Option<Cow<'_, [u8]>>, ResponseError> {
     match framing {
         Framing::Length(length) if input.len() > length => Err(ResponseError::Surplus),
         Framing::Length(length) => Ok((input.len() == length).then_some(Cow::Borrowed(input))),
@@ -144,16 +151,31 @@ mod tests {
         }
         let head = parse_head(text).unwrap().unwrap();
         assert_eq!(head.framing, Framing::Length(5));
-        assert_eq!((head.status, head.closes, head.length), (200, true, text.len() - 5));
+        assert_eq!(
+            (head.status, head.closes, head.length),
+            (200, true, text.len() - 5)
+        );
     }
 
     #[test]
     fn what_is_no_head_is_refused() {
         for (text, error) in [
-            ("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n", ResponseError::Head),
-            ("HTTP/1.1 2x0 OK\r\nContent-Length: 1\r\n\r\n", ResponseError::Head),
-            ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", ResponseError::Head),
-            ("HTTP/1.1 200 OK\r\nServer: x\r\n\r\n", ResponseError::Unframed),
+            (
+                "HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\n",
+                ResponseError::Head,
+            ),
+            (
+                "HTTP/1.1 2x0 OK\r\nContent-Length: 1\r\n\r\n",
+                ResponseError::Head,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+                ResponseError::Head,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nServer: x\r\n\r\n",
+                ResponseError::Unframed,
+            ),
         ] {
             assert_eq!(parse_head(text.as_bytes()), Err(error), "{text}");
         }
@@ -162,16 +184,29 @@ mod tests {
     #[test]
     fn a_body_is_whole_at_its_length() {
         assert_eq!(complete_body(Framing::Length(3), b"ab"), Ok(None));
-        assert_eq!(complete_body(Framing::Length(3), b"abc").unwrap().unwrap().as_ref(), b"abc");
-        assert_eq!(complete_body(Framing::Length(3), b"abcd"), Err(ResponseError::Surplus));
+        assert_eq!(
+            complete_body(Framing::Length(3), b"abc")
+                .unwrap()
+                .unwrap()
+                .as_ref(),
+            b"abc"
+        );
+        assert_eq!(
+            complete_body(Framing::Length(3), b"abcd"),
+            Err(ResponseError::Surplus)
+        );
     }
 
     #[test]
     fn a_chunked_body_is_whole_at_its_last_chunk_and_at_no_cut() {
         // The content ends like a last chunk does: only the sizes tell where the body ends.
-        let text = b"4\r\nwiki\r\n7;x=y\r\nx0\r\n\r\nz\r\nA\r\nabcd0\r\n\r\n0\r\n\r\n0\r\n\r\n";
+        let text = b"4\r\nwiki\r\n7;x=y\r\nx0\r\n\r\nz\r\nA\r\nabcd0\r\n\r\n0\r\n0\r\n\r\n";
         for cut in 0..text.len() {
-            assert_eq!(complete_body(Framing::Chunked, &text[..cut]), Ok(None), "{cut}");
+            assert_eq!(
+                complete_body(Framing::Chunked, &text[..cut]),
+                Ok(None),
+                "{cut}"
+            );
         }
         let body = complete_body(Framing::Chunked, text).unwrap().unwrap();
         assert_eq!(body.as_ref(), b"wikix0\r\n\r\nzabcd0\r\n\r\n0");
@@ -184,6 +219,9 @@ mod tests {
             assert_eq!(refused, Err(ResponseError::Chunk), "{text}");
         }
         let two = b"0\r\n\r\nHTTP/1.1 200 OK\r\n0\r\n\r\n";
-        assert_eq!(complete_body(Framing::Chunked, two), Err(ResponseError::Surplus));
+        assert_eq!(
+            complete_body(Framing::Chunked, two),
+            Err(ResponseError::Surplus)
+        );
     }
 }

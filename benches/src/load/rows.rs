@@ -51,7 +51,10 @@ impl RowCheck {
     /// A check that has seen nothing yet.
     #[must_use]
     pub const fn new(expectation: Expectation) -> Self {
-        Self { expectation, accepted: None }
+        Self {
+            expectation,
+            accepted: None,
+        }
     }
 
     /// Accepts one answer.
@@ -77,9 +80,15 @@ fn verify(body: &[u8], expectation: Expectation) -> Result<(), RowsError> {
         .or_else(|| answer.get("rows")?.as_array())
         .ok_or(RowsError::NoRows)?;
     if let Some(expected) = expectation.rows.filter(|expected| *expected != rows.len()) {
-        return Err(RowsError::Count { found: rows.len(), expected });
+        return Err(RowsError::Count {
+            found: rows.len(),
+            expected,
+        });
     }
-    let ids: HashSet<&str> = rows.iter().filter_map(|row| row.get("id")?.as_str()).collect();
+    let ids: HashSet<&str> = rows
+        .iter()
+        .filter_map(|row| row.get("id")?.as_str())
+        .collect();
     if ids.len() != rows.len() {
         return Err(RowsError::Identity);
     }
@@ -95,7 +104,11 @@ mod tests {
     use super::*;
 
     fn check(rows: usize, tagged: bool, body: &str) -> Result<(), RowsError> {
-        RowCheck::new(Expectation { rows: Some(rows), tagged }).accept(body.as_bytes())
+        RowCheck::new(Expectation {
+            rows: Some(rows),
+            tagged,
+        })
+        .accept(body.as_bytes())
     }
 
     #[test]
@@ -115,8 +128,14 @@ mod tests {
         for (body, refused) in [
             (r#"{"items":[{"id":"a"}]}"#, count(1)),
             (r#"{"items":[{"id":"a"},{"id":"b"},{"id":"c"}]}"#, count(3)),
-            (r#"{"items":[{"id":"a"},{"id":"a"}]}"#, Err(RowsError::Identity)),
-            (r#"{"items":[{"id":"a"},{"id":2}]}"#, Err(RowsError::Identity)),
+            (
+                r#"{"items":[{"id":"a"},{"id":"a"}]}"#,
+                Err(RowsError::Identity),
+            ),
+            (
+                r#"{"items":[{"id":"a"},{"id":2}]}"#,
+                Err(RowsError::Identity),
+            ),
             (r#"{"items":[{"id":"a"},{"id":"b"}"#, Err(RowsError::Json)),
             (r#"{"item":{"id":"a"}}"#, Err(RowsError::NoRows)),
         ] {
@@ -128,7 +147,10 @@ mod tests {
 
     #[test]
     fn a_changed_answer_is_parsed_again() {
-        let mut check = RowCheck::new(Expectation { rows: Some(1), tagged: false });
+        let mut check = RowCheck::new(Expectation {
+            rows: Some(1),
+            tagged: false,
+        });
         assert_eq!(check.accept(br#"[{"id":"a"}]"#), Ok(()));
         assert_eq!(check.accept(br#"[{"id":"b"}]"#), Ok(()));
         assert!(check.accept(br#"[{"id":"a"},{"id":"b"}]"#).is_err());

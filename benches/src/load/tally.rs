@@ -60,7 +60,11 @@ impl Tally {
     pub fn report(&self) -> Value {
         let seconds = self.elapsed.as_secs_f64();
         let count = u32::try_from(self.requests.len()).unwrap_or(u32::MAX);
-        let rps = if seconds > 0.0 { f64::from(count) / seconds } else { 0.0 };
+        let rps = if seconds > 0.0 {
+            f64::from(count) / seconds
+        } else {
+            0.0
+        };
         let times = sorted(&self.requests);
         let handshakes = sorted(&self.handshakes);
         json!({
@@ -118,8 +122,15 @@ mod tests {
         assert!(!tally.is_clean());
         tally.requests.push(1);
         assert!(tally.is_clean());
-        for spoil in [|t: &mut Tally| t.errors += 1, |t: &mut Tally| t.non_2xx += 1, |t: &mut Tally| t.wrong_rows += 1] {
-            let mut spoilt = Tally { requests: vec![1], ..Tally::default() };
+        for spoil in [
+            |t: &mut Tally| t.errors += 1,
+            |t: &mut Tally| t.non_2xx += 1,
+            |t: &mut Tally| t.wrong_rows += 1,
+        ] {
+            let mut spoilt = Tally {
+                requests: vec![1],
+                ..Tally::default()
+            };
             spoil(&mut spoilt);
             assert!(!spoilt.is_clean());
         }
@@ -127,9 +138,17 @@ mod tests {
 
     #[test]
     fn adding_keeps_everything_and_the_first_failure() {
-        let mut sum = Tally { requests: vec![1], errors: 1, ..Tally::default() };
+        let mut sum = Tally {
+            requests: vec![1],
+            errors: 1,
+            ..Tally::default()
+        };
         sum.note(|| "first".to_owned());
-        let mut other = Tally { requests: vec![2, 3], wrong_rows: 2, ..Tally::default() };
+        let mut other = Tally {
+            requests: vec![2, 3],
+            wrong_rows: 2,
+            ..Tally::default()
+        };
         other.note(|| "second".to_owned());
         sum.add(other);
         assert_eq!((sum.requests.len(), sum.errors, sum.wrong_rows), (3, 1, 2));

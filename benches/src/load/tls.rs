@@ -64,8 +64,10 @@ pub fn client_config(
     let mut config = match client {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
-            let secret = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| TlsError::Pem { path: key.to_owned(), error })?;
+            let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::Pem {
+                path: key.to_owned(),
+                error,
+            })?;
             builder.with_client_auth_cert(certificates(chain)?, secret)?
         }
     };
@@ -75,7 +77,10 @@ pub fn client_config(
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let refused = |error| TlsError::Pem { path: path.to_owned(), error };
+    let refused = |error| TlsError::Pem {
+        path: path.to_owned(),
+        error,
+    };
     let found = CertificateDer::pem_file_iter(path)
         .map_err(refused)?
         .collect::<Result<Vec<_>, _>>()

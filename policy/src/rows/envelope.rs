@@ -60,16 +60,22 @@ pub enum RowError {
         offset: u64,
     },
     /// Arrays and objects are nested more than 64 deep.
-    #[error("the gateway's answer is nested more than 64 deep at byte {offset}: such rows cannot be shared")]
+    #[error(
+        "the gateway's answer is nested more than 64 deep at byte {offset}: such rows cannot be shared"
+    )]
     TooDeep {
         /// Bytes of the body before the fault.
         offset: u64,
     },
     /// Nothing is at the path of the mapping.
-    #[error("the gateway's answer has no rows where the mapping expects them: check the mapping of this resource")]
+    #[error(
+        "the gateway's answer has no rows where the mapping expects them: check the mapping of this resource"
+    )]
     NoRows,
     /// What is at the path of the mapping is not an array, or not an object on the way there.
-    #[error("the gateway's answer has something else where the mapping expects rows: check the mapping of this resource")]
+    #[error(
+        "the gateway's answer has something else where the mapping expects rows: check the mapping of this resource"
+    )]
     NotRows,
     /// A member on the path to the rows occurs twice.
     #[error("the gateway's answer names its rows twice: which are meant cannot be told")]

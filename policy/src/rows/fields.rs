@@ -125,8 +125,8 @@ impl Fields {
         let exempt = position
             .and_then(|at| self.marked.get(at))
             .is_some_and(|marked| marked.exempt);
-        let shadowed =
-            (name == "id" && *self.id != *name) || (name == "createdAt" && *self.created_at != *name);
+        let shadowed = (name == "id" && *self.id != *name)
+            || (name == "createdAt" && *self.created_at != *name);
         let fate = match fate {
             _ if shadowed || name.starts_with('_') => Fate::Drop,
             _ if exempt => Fate::Keep,

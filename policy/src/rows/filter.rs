@@ -12,10 +12,11 @@ use crate::mapping::FieldMap;
 use crate::native::NativeFacts;
 
 use super::fields::{Fields, NO_SLOT, Slot};
+use super::mark::{Kind, Mark};
 use super::order::{self, KeyMarks};
 use super::ownership::{Ownership, Places, References, RowAccess};
 use super::redact::Redaction;
-use super::scan::{Kind, Mark, Scanner};
+use super::scan::Scanner;
 use super::text;
 
 /// Narrowing on top of ownership: which rows were asked for. Rows that do not match are skipped, not withheld.
@@ -32,10 +33,14 @@ pub struct RowMatch {
 #[non_exhaustive]
 pub enum FilterError {
     /// Policy removes a member that ownership is decided on.
-    #[error("policy removes {0:?}, which the mapping needs for identity or ownership: take it off [redaction.fields]")]
+    #[error(
+        "policy removes {0:?}, which the mapping needs for identity or ownership: take it off [redaction.fields]"
+    )]
     RemovesOwnership(String),
     /// The rows are matched by a member that is removed: the match would reveal its value.
-    #[error("rows cannot be matched by {0:?}, a member that redaction removes: ask without this filter")]
+    #[error(
+        "rows cannot be matched by {0:?}, a member that redaction removes: ask without this filter"
+    )]
     MatchesRemoved(String),
     /// One member name serves as id or instant and as a reference, which cannot both be right.
     #[error("the mapping uses {0:?} both for identity and as a reference: give each its own field")]
@@ -87,7 +92,13 @@ impl RowFilter {
             teams: Arc::clone(permit.teams()),
             include_personal: permit.include_personal(),
         };
-        Self::compile(access, Arc::clone(permit.redaction()), facts, fields, matching)
+        Self::compile(
+            access,
+            Arc::clone(permit.redaction()),
+            facts,
+            fields,
+            matching,
+        )
     }
 
     pub(super) fn compile(
@@ -176,6 +187,29 @@ impl RowFilter {
 
     #[inline]
     fn is_allowed(&self, row: &[u8], found: &Scanner, places: &mut Places) -> bool {
+        let read = |slot| plain_reference(row, found, slot);
+        match (
+            read(self.owner),
+            read(self.team),
+            read(self.project),
+            read(self.mission),
+        ) {
+            (Ok(owner), Ok(team), Ok(project), Ok(mission)) => {
+                let references = References {
+                    owner,
+                    team,
+                    project,
+                    mission,
+                };
+                self.ownership.passes(references, places)
+            }
+            _ => self.is_allowed_unescaped(row, found, places),
+        }
+    }
+
+    /// As [`Self::is_allowed`], for references that are escaped or no references at all.
+    #[cold]
+    fn is_allowed_unescaped(&self, row: &[u8], found: &Scanner, places: &mut Places) -> bool {
         let read = |slot| Reference::read(row, found, slot);
         let (owner, team) = (read(self.owner), read(self.team));
         let (project, mission) = (read(self.project), read(self.mission));
@@ -208,6 +242,26 @@ impl RowFilter {
     #[must_use]
     pub const fn resource(&self) -> crate::resource::Resource {
         self.ownership.resource()
+    }
+}
+
+/// A value that cannot be taken as its bytes.
+struct NotPlain;
+
+/// A reference, when it is absent, null or a string without escapes, as nearly all are.
+#[inline]
+fn plain_reference<'a>(
+    row: &'a [u8],
+    found: &Scanner,
+    slot: Slot,
+) -> Result<Option<&'a [u8]>, NotPlain> {
+    match found.only(slot) {
+        None => Ok(None),
+        Some(mark) => match mark.kind {
+            Kind::Null => Ok(None),
+            Kind::Plain => Ok(Some(mark.bytes(row))),
+            Kind::Escaped | Kind::Integer | Kind::Other => Err(NotPlain),
+        },
     }
 }
 

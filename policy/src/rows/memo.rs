@@ -67,7 +67,9 @@ fn place(context: u16, bytes: &[u8]) -> usize {
     let (front, back) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
         (Some(front), Some(back)) => (u64::from_le_bytes(*front), u64::from_le_bytes(*back)),
         _ => (
-            bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            bytes
+                .iter()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte)),
             0,
         ),
     };

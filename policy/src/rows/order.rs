@@ -6,7 +6,7 @@
 use crate::id::MAX_TEXT_ID;
 use crate::time::parse_rfc3339_nanos;
 
-use super::scan::{Kind, Mark};
+use super::mark::{Kind, Mark};
 use super::text;
 
 /// Longest instant accepted, in bytes; a gateway is asked with it again.

@@ -154,14 +154,24 @@ impl Ownership {
             .access
             .teams
             .binary_search_by(|team| team.as_str().as_bytes().cmp(id));
-        if granted.is_ok() { Team::Granted } else { Team::Other }
+        if granted.is_ok() {
+            Team::Granted
+        } else {
+            Team::Other
+        }
     }
 
     fn project(&self, id: &str) -> Option<Place> {
         let facts = self.facts.projects().get(id)?;
         Some(Place {
-            team: facts.team.as_ref().map(|team| self.look_up_team(team.as_str().as_bytes())),
-            owner: facts.owner.as_ref().map(|owner| self.owner(owner.as_str().as_bytes())),
+            team: facts
+                .team
+                .as_ref()
+                .map(|team| self.look_up_team(team.as_str().as_bytes())),
+            owner: facts
+                .owner
+                .as_ref()
+                .map(|owner| self.owner(owner.as_str().as_bytes())),
             passes: false,
         })
     }
@@ -177,7 +187,10 @@ impl Ownership {
             Some(team) => Some(self.look_up_team(team.as_str().as_bytes())),
             None => project.team,
         };
-        let owner = facts.owner.as_ref().map(|owner| self.owner(owner.as_str().as_bytes()));
+        let owner = facts
+            .owner
+            .as_ref()
+            .map(|owner| self.owner(owner.as_str().as_bytes()));
         Some(Place {
             team,
             owner,

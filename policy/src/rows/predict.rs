@@ -97,7 +97,8 @@ impl Spelling {
         self.mask = u128::from_le_bytes(mask);
         self.length = spelling.len();
         self.tail.clear();
-        self.tail.extend_from_slice(spelling.get(HEAD..).unwrap_or_default());
+        self.tail
+            .extend_from_slice(spelling.get(HEAD..).unwrap_or_default());
         self.member = member;
     }
 }

@@ -59,9 +59,15 @@ enum Phase {
     /// Before a row.
     Row,
     /// In a row that is not whole yet; `walked` bytes of it are read, and none are done with.
-    InRow { walker: Walker, walked: usize },
+    InRow {
+        walker: Walker,
+        walked: usize,
+    },
     /// In a row too large to pass, which is dropped as it comes; its key counts once it has ended.
-    InOversized { walker: Walker, key: LastKey },
+    InOversized {
+        walker: Walker,
+        key: LastKey,
+    },
     /// After a row in the array.
     AfterRow,
     Failed(RowError),
@@ -366,49 +372,6 @@ impl Tally {
         self.examined += 1;
         self.withheld += 1;
         Step::Withheld
-    }
-}
-
-/// What became of the one row of a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ItemVerdict {
-    /// It passed and was appended to the output.
-    Passed,
-    /// It was withheld.
-    Withheld,
-    /// It may pass but is not what was asked for.
-    Unmatched,
-    /// The body says null where the row should be.
-    Absent,
-}
-
-/// Filters a body that holds one row, given whole, and appends the row to `out` if it passes.
-///
-/// # Errors
-/// [`RowError`] when the body is unsound; `out` is then as it was.
-pub fn filter_one(
-    filter: &Arc<RowFilter>,
-    rows: RowsAt,
-    body: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(ItemVerdict, Tally), RowError> {
-    let mut reader = RowReader::new(Arc::clone(filter), rows);
-    reader.push(body);
-    reader.close();
-    let begin = out.len();
-    let mut verdict = ItemVerdict::Absent;
-    loop {
-        match reader.step(out) {
-            Ok(Step::Row) => verdict = ItemVerdict::Passed,
-            Ok(Step::Withheld) => verdict = ItemVerdict::Withheld,
-            Ok(Step::Unmatched) => verdict = ItemVerdict::Unmatched,
-            Ok(Step::End) => return Ok((verdict, reader.tally())),
-            Ok(Step::NeedInput) => {}
-            Err(error) => {
-                out.truncate(begin);
-                return Err(error);
-            }
-        }
     }
 }
 

@@ -95,7 +95,10 @@ impl Redaction {
         }
         for (&resource, paths) in &exempt {
             for path in paths {
-                if let Some(above) = trees.get(&resource).and_then(|tree| tree.removed_above(path)) {
+                if let Some(above) = trees
+                    .get(&resource)
+                    .and_then(|tree| tree.removed_above(path))
+                {
                     return Err(RedactionError::Unreachable {
                         resource,
                         path: path.clone(),

@@ -7,70 +7,12 @@
 //! (`write.rs`).
 
 use super::fields::{Fate, Fields, MAX_SLOTS, Member, NO_SLOT, Slot};
+use super::mark::{Cut, Kind, Mark};
 use super::memo::Memo;
 use super::predict::Shape;
 use super::redact::PathTree;
 use super::walk::MAX_DEPTH;
 use super::{lanes, text};
-
-/// What kind of value was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A string without escapes.
-    Plain,
-    /// A string with escapes.
-    Escaped,
-    Null,
-    /// A number without fraction and exponent.
-    Integer,
-    Other,
-}
-
-impl Kind {
-    const fn is_text(self) -> bool {
-        matches!(self, Self::Plain | Self::Escaped)
-    }
-}
-
-/// Where a value lies in its row; for a string, the bytes between the quotes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
-    pub(super) start: usize,
-    pub(super) end: usize,
-    pub(super) kind: Kind,
-}
-
-impl Mark {
-    const NONE: Self = Self {
-        start: 0,
-        end: 0,
-        kind: Kind::Other,
-    };
-
-    /// The bytes of the value, without quotes.
-    #[inline]
-    pub(super) fn bytes(self, row: &[u8]) -> &[u8] {
-        row.get(self.start..self.end).unwrap_or_default()
-    }
-
-    /// The position after the value, the closing quote included.
-    #[inline]
-    pub(super) fn after(self) -> usize {
-        self.end + usize::from(self.kind.is_text())
-    }
-
-    /// The position of the value, the opening quote included.
-    pub(super) fn before(self) -> usize {
-        self.start - usize::from(self.kind.is_text())
-    }
-}
-
-/// A stretch of the row that does not leave.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
 
 /// The scanner, and what it found in the row scanned last.
 #[derive(Debug)]
@@ -191,7 +133,11 @@ impl Scan<'_> {
             at = self.space(mark.after());
             let leading = !self.found.keeps_any;
             if cut {
-                self.cut(member.fate, if leading { begin } else { comma }, mark.after());
+                self.cut(
+                    member.fate,
+                    if leading { begin } else { comma },
+                    mark.after(),
+                );
             } else {
                 self.found.keeps_any = true;
             }
@@ -259,8 +205,16 @@ impl Scan<'_> {
                     let kind = if whole { Kind::Integer } else { Kind::Other };
                     (kind, at, end)
                 }
-                b'{' => (Kind::Other, at, self.object(at + 1, below, depth, passed_over)?),
-                b'[' => (Kind::Other, at, self.array(at + 1, below, depth, passed_over)?),
+                b'{' => (
+                    Kind::Other,
+                    at,
+                    self.object(at + 1, below, depth, passed_over)?,
+                ),
+                b'[' => (
+                    Kind::Other,
+                    at,
+                    self.array(at + 1, below, depth, passed_over)?,
+                ),
                 b' ' | b'\t' | b'\n' | b'\r' => {
                     at = self.space(at);
                     continue;
@@ -284,12 +238,20 @@ impl Scan<'_> {
         loop {
             let begin = at;
             let (member, value) = self.name(at, below)?;
-            let member = if passed_over { Member::PASSED_OVER } else { member };
+            let member = if passed_over {
+                Member::PASSED_OVER
+            } else {
+                member
+            };
             let cut = member.fate != Fate::Keep;
             let mark = self.value(value, member.below, depth + 1, passed_over || cut)?;
             let leading = !keeps_any;
             if cut {
-                self.cut(member.fate, if leading { begin } else { comma }, mark.after());
+                self.cut(
+                    member.fate,
+                    if leading { begin } else { comma },
+                    mark.after(),
+                );
             } else {
                 keeps_any = true;
             }
@@ -399,12 +361,20 @@ impl Scan<'_> {
 /// The end of the number at `at`, and whether it is whole. A number always has something after it in an object.
 fn number(input: &[u8], at: usize) -> Option<(usize, bool)> {
     let digits = |from: usize| {
-        let count = input.get(from..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let count = input
+            .get(from..)?
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         (count > 0).then_some(from + count)
     };
     let mut whole = true;
     let mut at = at + usize::from(*input.get(at)? == b'-');
-    at = if *input.get(at)? == b'0' { at + 1 } else { digits(at)? };
+    at = if *input.get(at)? == b'0' {
+        at + 1
+    } else {
+        digits(at)?
+    };
     if *input.get(at)? == b'.' {
         whole = false;
         at = digits(at + 1)?;

@@ -7,8 +7,9 @@
 )]
 
 mod cases;
-mod laws;
 mod hostile;
+mod laws;
+mod members;
 mod reference;
 mod texts;
 
@@ -118,7 +119,11 @@ impl Rules {
     }
 
     fn try_filter(&self) -> Result<RowFilter, super::FilterError> {
-        let mut teams: Vec<_> = self.teams.iter().map(|id| TeamId::parse(id).unwrap()).collect();
+        let mut teams: Vec<_> = self
+            .teams
+            .iter()
+            .map(|id| TeamId::parse(id).unwrap())
+            .collect();
         teams.sort_unstable();
         let access = RowAccess {
             resource: self.resource,
@@ -127,7 +132,10 @@ impl Rules {
             include_personal: self.include_personal,
         };
         let of = |paths: &[&str]| {
-            BTreeMap::from([(self.resource, paths.iter().map(|path| (*path).to_owned()).collect())])
+            BTreeMap::from([(
+                self.resource,
+                paths.iter().map(|path| (*path).to_owned()).collect(),
+            )])
         };
         let redaction = Redaction::new(of(&self.fields), of(&self.exempt)).unwrap();
         let matching = RowMatch {
@@ -138,7 +146,13 @@ impl Rules {
                 .collect(),
             non_empty: self.non_empty.map(str::to_owned),
         };
-        RowFilter::compile(access, Arc::new(redaction), Arc::new(self.facts()), &self.map, &matching)
+        RowFilter::compile(
+            access,
+            Arc::new(redaction),
+            Arc::new(self.facts()),
+            &self.map,
+            &matching,
+        )
     }
 }
 
@@ -198,13 +212,24 @@ fn read(filter: &Arc<RowFilter>, rows: RowsAt, body: &[u8], cuts: &[usize]) -> R
             }
         }
         keys.push(reader.key().map(|key| {
-            (key.created_at_raw.to_owned(), key.created_at_nanos, key.id.to_owned())
+            (
+                key.created_at_raw.to_owned(),
+                key.created_at_nanos,
+                key.id.to_owned(),
+            )
         }));
     };
-    let last = reader
-        .key()
-        .map(|key| (key.created_at_raw.to_owned(), key.created_at_nanos, key.id.to_owned()));
-    assert!(keys.last().is_none_or(|key| *key == last), "a key outlives its row");
+    let last = reader.key().map(|key| {
+        (
+            key.created_at_raw.to_owned(),
+            key.created_at_nanos,
+            key.id.to_owned(),
+        )
+    });
+    assert!(
+        keys.last().is_none_or(|key| *key == last),
+        "a key outlives its row"
+    );
     Reading {
         seen,
         keys,

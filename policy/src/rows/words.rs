@@ -42,9 +42,12 @@ pub fn says_secret(name: &str) -> bool {
     }
     let words = split_words(name);
     SEQUENCES.iter().any(|listed| {
-        words
-            .windows(listed.len())
-            .any(|found| found.iter().zip(*listed).all(|(word, one)| is_one_or_many(word, one)))
+        words.windows(listed.len()).any(|found| {
+            found
+                .iter()
+                .zip(*listed)
+                .all(|(word, one)| is_one_or_many(word, one))
+        })
     })
 }
 
@@ -71,7 +74,8 @@ fn has_stem(squashed: &str) -> bool {
 
 /// `word` is `one`, or `one` with a plural s.
 fn is_one_or_many(word: &str, one: &str) -> bool {
-    word.strip_prefix(one).is_some_and(|rest| matches!(rest, "" | "s"))
+    word.strip_prefix(one)
+        .is_some_and(|rest| matches!(rest, "" | "s"))
 }
 
 /// The words of a name in lower case: `HTTPSToken-id` is `https`, `token`, `id`.

@@ -7,8 +7,9 @@
 use crate::time::UnixMillis;
 
 use super::fields::Fields;
+use super::mark::{Kind, Mark};
 use super::order::{KeyMarks, is_canonical};
-use super::scan::{Kind, Mark, Scanner};
+use super::scan::Scanner;
 
 const SOURCE: &[u8] = br#"{"_source":"local""#;
 const SOURCE_AND_MORE: &[u8] = br#"{"_source":"local","#;

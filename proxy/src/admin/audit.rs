@@ -48,18 +48,32 @@ impl Control {
     /// # Errors
     /// A value that no row can have; an unknown peer; a log that cannot be read.
     pub async fn query_audit(&self, query: AuditQuery) -> Result<Vec<Value>, AdminFailure> {
-        let since_s = query.since_s.map(|seconds| self.now().saturating_add(-i64::from(seconds) * 1000));
+        let since_s = query
+            .since_s
+            .map(|seconds| self.now().saturating_add(-i64::from(seconds) * 1000));
         let peer = match &query.peer {
             None => None,
-            Some(name) => Some(self.find_peer(name, query.peer_direction.as_deref()).await?.id),
+            Some(name) => Some(
+                self.find_peer(name, query.peer_direction.as_deref())
+                    .await?
+                    .id,
+            ),
         };
         let filter = AuditFilter {
             since: query.since.max(since_s),
             until: query.until,
             grant: query.grant.as_deref().map(parse_grant_id).transpose()?,
             peer,
-            direction: closed(query.direction, Direction::parse, "inbound, outbound or admin")?,
-            outcome: closed(query.outcome, AuditOutcome::parse, "allowed, denied, error or aborted")?,
+            direction: closed(
+                query.direction,
+                Direction::parse,
+                "inbound, outbound or admin",
+            )?,
+            outcome: closed(
+                query.outcome,
+                AuditOutcome::parse,
+                "allowed, denied, error or aborted",
+            )?,
             verb: query.verb,
             resource: query.resource,
             request_id: query.request_id,
@@ -87,7 +101,9 @@ fn closed<T>(
 impl From<AuditLogError> for AdminFailure {
     fn from(error: AuditLogError) -> Self {
         let code = match &error {
-            AuditLogError::Unavailable { .. } | AuditLogError::Corrupt { .. } => AdminCode::Unavailable,
+            AuditLogError::Unavailable { .. } | AuditLogError::Corrupt { .. } => {
+                AdminCode::Unavailable
+            }
             AuditLogError::UnknownPosition { .. } => AdminCode::NotFound,
         };
         Self::new(code, error.to_string())

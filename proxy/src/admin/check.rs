@@ -40,19 +40,32 @@ impl CheckView {
     /// A check that is as it should be.
     #[must_use]
     pub fn ok(name: &str, found: impl Into<String>) -> Self {
-        Self { name: name.to_owned(), outcome: CheckOutcome::Ok, found: found.into(), remedy: None }
+        Self {
+            name: name.to_owned(),
+            outcome: CheckOutcome::Ok,
+            found: found.into(),
+            remedy: None,
+        }
     }
 
     /// A check that somebody should look at.
     #[must_use]
     pub fn warn(name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { outcome: CheckOutcome::Warn, remedy: Some(remedy.into()), ..Self::ok(name, found) }
+        Self {
+            outcome: CheckOutcome::Warn,
+            remedy: Some(remedy.into()),
+            ..Self::ok(name, found)
+        }
     }
 
     /// A check that failed.
     #[must_use]
     pub fn fail(name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { outcome: CheckOutcome::Fail, remedy: Some(remedy.into()), ..Self::ok(name, found) }
+        Self {
+            outcome: CheckOutcome::Fail,
+            remedy: Some(remedy.into()),
+            ..Self::ok(name, found)
+        }
     }
 }
 
@@ -74,45 +87,85 @@ impl Control {
         )];
         checks.push(match self.store.health().await {
             Ok(()) => CheckView::ok("store", "answers and takes writes"),
-            Err(error) => CheckView::fail("store", error.to_string(), "check the disk and the database file"),
+            Err(error) => CheckView::fail(
+                "store",
+                error.to_string(),
+                "check the disk and the database file",
+            ),
         });
         checks.push(self.check_policy());
         checks.push(self.check_seal());
         checks.push(match self.ca.anchors().len() {
             0 => CheckView::fail("authority", "has no root certificate", "run `ca init`"),
-            count => CheckView::ok("authority", format!("embedded, {count} root certificate(s)")),
+            count => CheckView::ok(
+                "authority",
+                format!("embedded, {count} root certificate(s)"),
+            ),
         });
         if let Some(end) = self.server_not_after {
             let remedy = "restart: the embedded authority issues a new one at start";
-            checks.push(expiry("server certificate", "", end, now, SERVER_WARN_DAYS, remedy));
+            checks.push(expiry(
+                "server certificate",
+                "",
+                end,
+                now,
+                SERVER_WARN_DAYS,
+                remedy,
+            ));
         }
         checks.extend(self.check_certificates(now).await?);
         checks.push(match self.probe_gateway().await {
             None => CheckView::ok("gateway", format!("{} answers", self.config.gateway.url)),
-            Some(why) => CheckView::fail("gateway", why, "start it, or correct gateway.url; then `gateway check`"),
+            Some(why) => CheckView::fail(
+                "gateway",
+                why,
+                "start it, or correct gateway.url; then `gateway check`",
+            ),
         });
         Ok(checks)
     }
 
     fn check_policy(&self) -> CheckView {
         if let Some(why) = self.directory.fenced() {
-            return CheckView::fail("policy", format!("nothing is served: {why}"), "repair it and run `policy reload`");
+            return CheckView::fail(
+                "policy",
+                format!("nothing is served: {why}"),
+                "repair it and run `policy reload`",
+            );
         }
         if let Some(failure) = self.policy_failure.lock().as_ref() {
-            let found = format!("the last reload ({}) failed; an older set is in force", failure.at);
-            return CheckView::fail("policy", found, "run `policy check`, correct the files, run `policy reload`");
+            let found = format!(
+                "the last reload ({}) failed; an older set is in force",
+                failure.at
+            );
+            return CheckView::fail(
+                "policy",
+                found,
+                "run `policy check`, correct the files, run `policy reload`",
+            );
         }
         let view = self.directory.view();
         if view.policy.files.is_empty() {
-            return CheckView::warn("policy", "no files: everything is denied", "write a [ceiling] and run `policy reload`");
+            return CheckView::warn(
+                "policy",
+                "no files: everything is denied",
+                "write a [ceiling] and run `policy reload`",
+            );
         }
-        CheckView::ok("policy", format!("{} file(s) in force", view.policy.files.len()))
+        CheckView::ok(
+            "policy",
+            format!("{} file(s) in force", view.policy.files.len()),
+        )
     }
 
     fn check_seal(&self) -> CheckView {
         match &self.config.seal {
-            SealSource::File(path) => CheckView::ok("sealing secret", format!("from {}", path.display())),
-            SealSource::Environment(name) => CheckView::ok("sealing secret", format!("from variable {name}")),
+            SealSource::File(path) => {
+                CheckView::ok("sealing secret", format!("from {}", path.display()))
+            }
+            SealSource::Environment(name) => {
+                CheckView::ok("sealing secret", format!("from variable {name}"))
+            }
             SealSource::Generated(path) => CheckView::warn(
                 "sealing secret",
                 format!("generated, in {} beside what it seals", path.display()),
@@ -124,25 +177,57 @@ impl Control {
     async fn check_certificates(&self, now: UnixMillis) -> Result<Vec<CheckView>, AdminFailure> {
         let mut checks = Vec::new();
         let image = self.store.load(now).await?;
-        for leaf in image.certificates.iter().filter(|leaf| leaf.state == CertificateState::Active) {
-            let grant = image.grants.iter().find(|record| record.grant.id == leaf.grant);
+        for leaf in image
+            .certificates
+            .iter()
+            .filter(|leaf| leaf.state == CertificateState::Active)
+        {
+            let grant = image
+                .grants
+                .iter()
+                .find(|record| record.grant.id == leaf.grant);
             if grant.is_some_and(|record| record.grant.status_at(now).is_final()) {
                 continue;
             }
-            let remedy = format!("run `grant token {} --replace` and hand the URL to the peer", leaf.grant);
+            let remedy = format!(
+                "run `grant token {} --replace` and hand the URL to the peer",
+                leaf.grant
+            );
             let of = format!(" of grant {}", leaf.grant);
-            let check = expiry("client certificate", &of, leaf.not_after, now, CLIENT_WARN_DAYS, &remedy);
+            let check = expiry(
+                "client certificate",
+                &of,
+                leaf.not_after,
+                now,
+                CLIENT_WARN_DAYS,
+                &remedy,
+            );
             // A peer's lapsed certificate is the peer's failure, not this process's.
-            checks.extend((check.outcome != CheckOutcome::Ok).then(|| CheckView { outcome: CheckOutcome::Warn, ..check }));
+            checks.extend((check.outcome != CheckOutcome::Ok).then(|| CheckView {
+                outcome: CheckOutcome::Warn,
+                ..check
+            }));
         }
         for credential in self.store.list_outbound_credentials().await? {
             if credential.state != CredentialState::Active {
                 continue;
             }
-            let name = image.peers.iter().find(|peer| peer.id == credential.peer).map(|peer| peer.name.to_string());
+            let name = image
+                .peers
+                .iter()
+                .find(|peer| peer.id == credential.peer)
+                .map(|peer| peer.name.to_string());
             let of = format!(" for peer {}", name.unwrap_or_default());
-            let remedy = "ask the peer's operator for `grant token --replace` and run `peer add` again";
-            let check = expiry("credential", &of, credential.not_after, now, CLIENT_WARN_DAYS, remedy);
+            let remedy =
+                "ask the peer's operator for `grant token --replace` and run `peer add` again";
+            let check = expiry(
+                "credential",
+                &of,
+                credential.not_after,
+                now,
+                CLIENT_WARN_DAYS,
+                remedy,
+            );
             checks.extend((check.outcome != CheckOutcome::Ok).then_some(check));
         }
         if checks.is_empty() {
@@ -152,12 +237,23 @@ impl Control {
     }
 }
 
-fn expiry(name: &str, of: &str, end: UnixMillis, now: UnixMillis, warn_days: i64, remedy: &str) -> CheckView {
+fn expiry(
+    name: &str,
+    of: &str,
+    end: UnixMillis,
+    now: UnixMillis,
+    warn_days: i64,
+    remedy: &str,
+) -> CheckView {
     let days = days_left(end, now);
     if end <= now {
         CheckView::fail(name, format!("the one{of} expired at {end}"), remedy)
     } else if days < warn_days {
-        CheckView::warn(name, format!("the one{of} expires at {end}, in {days} day(s)"), remedy)
+        CheckView::warn(
+            name,
+            format!("the one{of} expires at {end}, in {days} day(s)"),
+            remedy,
+        )
     } else {
         CheckView::ok(name, format!("the one{of} is good for {days} days"))
     }
@@ -170,7 +266,17 @@ mod tests {
     #[test]
     fn a_certificate_warns_before_it_fails() {
         const DAY: i64 = 86_400_000;
-        let at = |days: i64| expiry("c", "", UnixMillis(100 * DAY), UnixMillis(days * DAY), 14, "do").outcome;
+        let at = |days: i64| {
+            expiry(
+                "c",
+                "",
+                UnixMillis(100 * DAY),
+                UnixMillis(days * DAY),
+                14,
+                "do",
+            )
+            .outcome
+        };
         assert_eq!(at(0), CheckOutcome::Ok);
         assert_eq!(at(86), CheckOutcome::Ok);
         assert_eq!(at(87), CheckOutcome::Warn);

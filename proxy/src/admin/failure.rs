@@ -73,7 +73,12 @@ impl AdminFailure {
     /// A failure with nothing to add.
     #[must_use]
     pub fn new(code: AdminCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None, details: Map::new() }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+            details: Map::new(),
+        }
     }
 
     /// A wrong request.
@@ -101,7 +106,9 @@ impl AdminFailure {
     pub fn committed(revision: u64, error: &ApplyError) -> Self {
         Self::new(
             AdminCode::NotYetEffective,
-            format!("the change is committed as revision {revision}, but could not be applied: {error}"),
+            format!(
+                "the change is committed as revision {revision}, but could not be applied: {error}"
+            ),
         )
         .hint("nothing is served until it is; see the log, repair the cause and repeat the command")
         .detail("committed", true)
@@ -150,7 +157,9 @@ mod tests {
 
     #[test]
     fn the_envelope_carries_hint_and_details() {
-        let failure = AdminFailure::invalid("no").hint("do").detail("problems", json!(["a"]));
+        let failure = AdminFailure::invalid("no")
+            .hint("do")
+            .detail("problems", json!(["a"]));
         assert_eq!(
             failure.envelope(),
             json!({"error": {"code": "invalid_request", "message": "no",

@@ -86,8 +86,11 @@ impl Control {
         token: Zeroizing<String>,
     ) -> Result<(), AdminFailure> {
         if self.config.gateway.auth != GatewayAuth::SubjectToken {
-            return Err(AdminFailure::new(AdminCode::Conflict, "gateway.auth is \"service_token\": a user's token would have no effect")
-                .hint("set gateway.auth = \"subject_token\" to use the users' own tokens"));
+            return Err(AdminFailure::new(
+                AdminCode::Conflict,
+                "gateway.auth is \"service_token\": a user's token would have no effect",
+            )
+            .hint("set gateway.auth = \"subject_token\" to use the users' own tokens"));
         }
         let user = parse_user(user)?;
         let header = bearer(&token).map_err(AdminFailure::invalid)?;
@@ -95,8 +98,14 @@ impl Control {
             .sealer
             .seal(SealPurpose::SubjectToken, user.as_str(), token.as_bytes())
             .map_err(|error| AdminFailure::new(AdminCode::Unavailable, error.to_string()))?;
-        let stored = SubjectToken { user: user.clone(), sealed };
-        let committed = self.store.put_subject_token(&self.act(actor), stored).await?;
+        let stored = SubjectToken {
+            user: user.clone(),
+            sealed,
+        };
+        let committed = self
+            .store
+            .put_subject_token(&self.act(actor), stored)
+            .await?;
         self.credentials.register(&user, &header);
         self.apply(committed).await?;
         Ok(())
@@ -140,20 +149,33 @@ impl Control {
             Preset::Mosaic | Preset::Mapped => "/",
         };
         let id = self.draw_id().to_string();
-        match self.gateway.ask(&Authority::Operator, target, &auth, &id).await {
-            Err(error @ (GatewayError::Unreachable(_) | GatewayError::Timeout(_))) => Some(error.to_string()),
+        match self
+            .gateway
+            .ask(&Authority::Operator, target, &auth, &id)
+            .await
+        {
+            Err(error @ (GatewayError::Unreachable(_) | GatewayError::Timeout(_))) => {
+                Some(error.to_string())
+            }
             Ok(_) | Err(_) => None,
         }
     }
 
     async fn gateway_users(&self) -> Result<Vec<UserId>, AdminFailure> {
         let mut users: Vec<UserId> = match self.config.gateway.auth {
-            GatewayAuth::SubjectToken => {
-                self.store.list_subject_tokens().await?.into_iter().map(|(user, _)| user).collect()
-            }
+            GatewayAuth::SubjectToken => self
+                .store
+                .list_subject_tokens()
+                .await?
+                .into_iter()
+                .map(|(user, _)| user)
+                .collect(),
             GatewayAuth::ServiceToken { .. } => {
                 let grants = self.store.list_grants().await?.into_iter();
-                grants.filter(|one| !one.grant.status.is_final()).map(|one| one.grant.user).collect()
+                grants
+                    .filter(|one| !one.grant.status.is_final())
+                    .map(|one| one.grant.user)
+                    .collect()
             }
         };
         users.sort();
@@ -163,8 +185,13 @@ impl Control {
     }
 
     async fn check_subject(&self, user: UserId) -> SubjectCheck {
-        let mut check =
-            SubjectCheck { user, accepted: false, answered_as: None, facts: None, failure: None };
+        let mut check = SubjectCheck {
+            user,
+            accepted: false,
+            answered_as: None,
+            facts: None,
+            failure: None,
+        };
         let failure = match self.credentials.for_subject(&check.user, None) {
             Err(error) => Err(error.to_string()),
             Ok(auth) => self.ask_as(&mut check, &auth).await,
@@ -177,20 +204,28 @@ impl Control {
     async fn ask_as(&self, check: &mut SubjectCheck, auth: &SubjectAuth) -> Result<(), String> {
         let id = self.draw_id().to_string();
         if self.config.gateway.preset == Preset::InternalV1 {
-            let answer = self.gateway.ask(&Authority::Operator, "/internal/v1/whoami", auth, &id).await;
+            let answer = self
+                .gateway
+                .ask(&Authority::Operator, "/internal/v1/whoami", auth, &id)
+                .await;
             let body = match answer {
                 Ok(answer) => answer.collect(WHOAMI_BYTES).await,
                 Err(error) => Err(error),
             };
             let body = body.map_err(|error| error.to_string())?;
-            let value: Value =
-                serde_json::from_slice(&body).map_err(|_| "the answer to whoami is not JSON".to_owned())?;
+            let value: Value = serde_json::from_slice(&body)
+                .map_err(|_| "the answer to whoami is not JSON".to_owned())?;
             let named = value.get("userId").and_then(Value::as_str);
-            let named = named.ok_or("the answer to whoami has no userId")?.to_owned();
+            let named = named
+                .ok_or("the answer to whoami has no userId")?
+                .to_owned();
             let is_same = named == check.user.as_str();
             check.answered_as = Some(named);
             if !is_same {
-                return Err("the gateway answered as another user: this credential must not be used".to_owned());
+                return Err(
+                    "the gateway answered as another user: this credential must not be used"
+                        .to_owned(),
+                );
             }
         }
         let view = self.directory.view();
@@ -203,8 +238,14 @@ impl Control {
 
 /// Two users answered as themselves prove that the credential decides, not something else of the request.
 fn kept_apart(subjects: &[SubjectCheck]) -> Option<bool> {
-    let named: Vec<_> = subjects.iter().filter(|one| one.answered_as.is_some()).collect();
-    if named.iter().any(|one| one.answered_as.as_deref() != Some(one.user.as_str())) {
+    let named: Vec<_> = subjects
+        .iter()
+        .filter(|one| one.answered_as.is_some())
+        .collect();
+    if named
+        .iter()
+        .any(|one| one.answered_as.as_deref() != Some(one.user.as_str()))
+    {
         return Some(false);
     }
     (named.len() >= 2).then_some(true)
@@ -230,8 +271,18 @@ mod tests {
         assert_eq!(kept_apart(&[]), None);
         assert_eq!(kept_apart(&[subject("a", Some("a"))]), None);
         assert_eq!(kept_apart(&[subject("a", None), subject("b", None)]), None);
-        assert_eq!(kept_apart(&[subject("a", Some("a")), subject("b", Some("b"))]), Some(true));
-        assert_eq!(kept_apart(&[subject("a", Some("a")), subject("b", Some("a"))]), Some(false));
-        assert_eq!(kept_apart(&[subject("a", Some("b"))]), Some(false), "one wrong answer is enough");
+        assert_eq!(
+            kept_apart(&[subject("a", Some("a")), subject("b", Some("b"))]),
+            Some(true)
+        );
+        assert_eq!(
+            kept_apart(&[subject("a", Some("a")), subject("b", Some("a"))]),
+            Some(false)
+        );
+        assert_eq!(
+            kept_apart(&[subject("a", Some("b"))]),
+            Some(false),
+            "one wrong answer is enough"
+        );
     }
 }

@@ -9,7 +9,9 @@ use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AdminFailure, CertificateView, Control, GrantView, draw_peer_id, parse_grant_id, parse_user};
+use super::{
+    AdminFailure, CertificateView, Control, GrantView, draw_peer_id, parse_grant_id, parse_user,
+};
 use crate::directory::Applied;
 use crate::enrollment::{EnrollmentToken, enrollment_url};
 use crate::store::{Actor, NewGrant, NewToken, TOKEN_TTL_MAX_MILLIS};
@@ -78,17 +80,23 @@ impl Control {
     ///
     /// # Errors
     /// Every problem of the scope; a revoked peer; an end in the past.
-    pub async fn create_grant(&self, actor: &Actor, request: CreateGrant) -> Result<GrantView, AdminFailure> {
+    pub async fn create_grant(
+        &self,
+        actor: &Actor,
+        request: CreateGrant,
+    ) -> Result<GrantView, AdminFailure> {
         let user = parse_user(&request.user)?;
         let peer = parse_peer(&request.peer)?;
         let view = self.directory.view();
         let rules = view.snapshot.rules();
-        let scope = Scope::parse(&request.scope, rules.allow_sensitive(&peer)).map_err(|error| {
-            let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
-            AdminFailure::invalid(error.to_string())
-                .hint("correct the scope; `policy schema` describes it")
-                .detail("problems", problems)
-        })?;
+        let scope =
+            Scope::parse(&request.scope, rules.allow_sensitive(&peer)).map_err(|error| {
+                let problems: Vec<String> =
+                    error.problems.iter().map(ToString::to_string).collect();
+                AdminFailure::invalid(error.to_string())
+                    .hint("correct the scope; `policy schema` describes it")
+                    .detail("problems", problems)
+            })?;
         let act = self.act(actor);
         let expires_at = expiry(&request, act.now)?;
         let grant = NewGrant {
@@ -109,9 +117,17 @@ impl Control {
     /// # Errors
     /// When the store cannot be read.
     pub async fn list_grants(&self) -> Result<Vec<GrantView>, AdminFailure> {
-        let (records, peers, now) = (self.store.list_grants().await?, self.store.list_peers().await?, self.now());
+        let (records, peers, now) = (
+            self.store.list_grants().await?,
+            self.store.list_peers().await?,
+            self.now(),
+        );
         let view = |record| {
-            let name = peers.iter().find(|peer| peer.id == peer_of(record))?.name.clone();
+            let name = peers
+                .iter()
+                .find(|peer| peer.id == peer_of(record))?
+                .name
+                .clone();
             Some(GrantView::of(record, name, now))
         };
         Ok(records.iter().filter_map(view).collect())
@@ -129,7 +145,10 @@ impl Control {
         let now = self.now();
         Ok(GrantDetail {
             grant: GrantView::of(&record, peer.name, now),
-            certificates: certificates.iter().map(|one| CertificateView::of(&one.entry, now)).collect(),
+            certificates: certificates
+                .iter()
+                .map(|one| CertificateView::of(&one.entry, now))
+                .collect(),
         })
     }
 
@@ -144,7 +163,10 @@ impl Control {
         request: RevokeGrant,
     ) -> Result<Applied, AdminFailure> {
         let id = parse_grant_id(id)?;
-        let committed = self.store.revoke_grant(&self.act(actor), id, request.reason.as_deref()).await?;
+        let committed = self
+            .store
+            .revoke_grant(&self.act(actor), id, request.reason.as_deref())
+            .await?;
         Ok(self.apply(committed).await?.1)
     }
 
@@ -160,13 +182,18 @@ impl Control {
     ) -> Result<TokenView, AdminFailure> {
         let grant = parse_grant_id(id)?;
         let public_url = self.enrollment_url.as_ref().ok_or_else(|| {
-            AdminFailure::new(super::AdminCode::Conflict, "this process does not serve: nobody could enroll")
-                .hint("set roles.serve = true and restart")
+            AdminFailure::new(
+                super::AdminCode::Conflict,
+                "this process does not serve: nobody could enroll",
+            )
+            .hint("set roles.serve = true and restart")
         })?;
         let token = EnrollmentToken::draw()
             .map_err(|error| AdminFailure::new(super::AdminCode::Unavailable, error.to_string()))?;
         let act = self.act(actor);
-        let expires_at = act.now.saturating_add(self.token_ttl_millis(request.ttl_s)?);
+        let expires_at = act
+            .now
+            .saturating_add(self.token_ttl_millis(request.ttl_s)?);
         let new = NewToken {
             grant,
             sha256: token.sha256(),
@@ -179,12 +206,18 @@ impl Control {
             (replaced.revoked_certificates, applied)
         } else {
             let committed = self.store.create_token(&act, new).await.map_err(|error| {
-                AdminFailure::from(error).hint("for a grant that was enrolled before, use --replace")
+                AdminFailure::from(error)
+                    .hint("for a grant that was enrolled before, use --replace")
             })?;
             (0, self.apply(committed).await?.1)
         };
         let url = enrollment_url(&public_url.to_string(), &token, &self.enrollment_pin);
-        Ok(TokenView { url, expires_at, revoked_certificates, applied })
+        Ok(TokenView {
+            url,
+            expires_at,
+            revoked_certificates,
+            applied,
+        })
     }
 
     fn token_ttl_millis(&self, asked: Option<u32>) -> Result<i64, AdminFailure> {
@@ -196,7 +229,8 @@ impl Control {
         if (1..=TOKEN_TTL_MAX_MILLIS).contains(&millis) {
             Ok(millis)
         } else {
-            Err(AdminFailure::invalid("a token lives 1 to 900 seconds").hint("choose a ttl within these bounds"))
+            Err(AdminFailure::invalid("a token lives 1 to 900 seconds")
+                .hint("choose a ttl within these bounds"))
         }
     }
 }
@@ -212,15 +246,18 @@ pub(super) fn parse_peer(text: &str) -> Result<PeerName, AdminFailure> {
 fn expiry(request: &CreateGrant, now: UnixMillis) -> Result<Option<UnixMillis>, AdminFailure> {
     let end = match (request.expires_at, request.expires_in_s) {
         (Some(_), Some(_)) => {
-            return Err(AdminFailure::invalid("expires_at and expires_in_s are both given").hint("keep one"));
+            return Err(
+                AdminFailure::invalid("expires_at and expires_in_s are both given")
+                    .hint("keep one"),
+            );
         }
         (at, None) => at,
         (None, Some(seconds)) => Some(now.saturating_add(i64::from(seconds) * 1000)),
     };
     match end {
-        Some(end) if end <= now => {
-            Err(AdminFailure::invalid(format!("the grant would end at {end}, which is past")))
-        }
+        Some(end) if end <= now => Err(AdminFailure::invalid(format!(
+            "the grant would end at {end}, which is past"
+        ))),
         end => Ok(end),
     }
 }

@@ -68,7 +68,11 @@ impl Control {
     ///
     /// # Errors
     /// Whatever keeps the peer from being enrolled and stored.
-    pub async fn add_peer(&self, actor: &Actor, request: AddPeer) -> Result<AddedView, AdminFailure> {
+    pub async fn add_peer(
+        &self,
+        actor: &Actor,
+        request: AddPeer,
+    ) -> Result<AddedView, AdminFailure> {
         let outbound = self.asking()?;
         let order = outbound::AddPeer {
             actor: actor.clone(),
@@ -80,7 +84,10 @@ impl Control {
             trust_root: request.trust_root_pem,
         };
         let added = outbound.add_peer(order).await?;
-        self.directory.refresh().await.map_err(|error| AdminFailure::new(AdminCode::NotYetEffective, error.to_string()))?;
+        self.directory
+            .refresh()
+            .await
+            .map_err(|error| AdminFailure::new(AdminCode::NotYetEffective, error.to_string()))?;
         Ok(AddedView {
             name: added.name,
             grant: added.grant_id,
@@ -101,7 +108,10 @@ impl Control {
     }
 
     /// What a change of a peer means here: for what it may ask, and for asking it.
-    async fn apply_to_peer(&self, committed: Committed<PeerRecord>) -> Result<Applied, AdminFailure> {
+    async fn apply_to_peer(
+        &self,
+        committed: Committed<PeerRecord>,
+    ) -> Result<Applied, AdminFailure> {
         let (peer, applied) = self.apply(committed).await?;
         if let (PeerDirection::Outbound, Some(outbound)) = (peer.direction, &self.outbound) {
             outbound.load().await?;
@@ -117,14 +127,21 @@ impl Control {
         let credentials = self.store.list_outbound_credentials().await?;
         let now = self.now();
         let peers = self.store.list_peers().await?;
-        Ok(peers.iter().map(|peer| PeerView::of(peer, &credentials, now)).collect())
+        Ok(peers
+            .iter()
+            .map(|peer| PeerView::of(peer, &credentials, now))
+            .collect())
     }
 
     /// `peer show`.
     ///
     /// # Errors
     /// When there is no such peer, or two.
-    pub async fn show_peer(&self, name: &str, direction: Option<&str>) -> Result<PeerDetail, AdminFailure> {
+    pub async fn show_peer(
+        &self,
+        name: &str,
+        direction: Option<&str>,
+    ) -> Result<PeerDetail, AdminFailure> {
         let record = self.find_peer(name, direction).await?;
         let credentials = self.store.list_outbound_credentials().await?;
         let grants = match record.direction {
@@ -133,7 +150,10 @@ impl Control {
         };
         Ok(PeerDetail {
             peer: PeerView::of(&record, &credentials, self.now()),
-            grants: grants.into_iter().filter(|grant| grant.peer == record.name).collect(),
+            grants: grants
+                .into_iter()
+                .filter(|grant| grant.peer == record.name)
+                .collect(),
         })
     }
 
@@ -176,7 +196,11 @@ impl Control {
         let directions = match direction.map(PeerDirection::parse) {
             None => vec![PeerDirection::Inbound, PeerDirection::Outbound],
             Some(Some(one)) => vec![one],
-            Some(None) => return Err(AdminFailure::invalid("direction must be inbound or outbound")),
+            Some(None) => {
+                return Err(AdminFailure::invalid(
+                    "direction must be inbound or outbound",
+                ));
+            }
         };
         let mut found = Vec::new();
         for direction in directions {
@@ -185,11 +209,16 @@ impl Control {
         match (found.pop(), found.is_empty()) {
             (Some(peer), true) => Ok(peer),
             (Some(_), false) => {
-                let message = format!("two peers are called {name}: one asks us, one is asked by us");
-                Err(AdminFailure::new(AdminCode::Conflict, message).hint("add --direction inbound or outbound"))
+                let message =
+                    format!("two peers are called {name}: one asks us, one is asked by us");
+                Err(AdminFailure::new(AdminCode::Conflict, message)
+                    .hint("add --direction inbound or outbound"))
             }
-            (None, _) => Err(AdminFailure::new(AdminCode::NotFound, format!("there is no peer called {name}"))
-                .hint("`peer list` shows the names")),
+            (None, _) => Err(AdminFailure::new(
+                AdminCode::NotFound,
+                format!("there is no peer called {name}"),
+            )
+            .hint("`peer list` shows the names")),
         }
     }
 }
@@ -208,7 +237,9 @@ impl From<AddPeerError> for AdminFailure {
             | E::User(_) => AdminCode::InvalidRequest,
             E::NameTaken(_) => AdminCode::Conflict,
             E::UnknownToken => AdminCode::NotFound,
-            E::TokenSpent | E::Refused { .. } | E::Untrusted(_) | E::OtherHost(_) => AdminCode::Forbidden,
+            E::TokenSpent | E::Refused { .. } | E::Untrusted(_) | E::OtherHost(_) => {
+                AdminCode::Forbidden
+            }
             E::Key(_)
             | E::Unreachable { .. }
             | E::BadAnswer(_)

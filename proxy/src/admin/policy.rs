@@ -69,7 +69,10 @@ impl Control {
         let reloaded = self.directory.reload_policy(&act).await;
         *self.policy_failure.lock() = match &reloaded {
             Ok(_) => None,
-            Err(error) => Some(PolicyFailure { at: act.now, message: apply_text(error) }),
+            Err(error) => Some(PolicyFailure {
+                at: act.now,
+                message: apply_text(error),
+            }),
         };
         reloaded.map_err(|error| match error {
             ApplyError::Policy(problems) => {
@@ -82,8 +85,9 @@ impl Control {
                 .detail("problems", lines)
             }
             ApplyError::Store(error) => error.into(),
-            ApplyError::Snapshot(why) => AdminFailure::new(AdminCode::Conflict, why)
-                .hint("the last good set stays in force"),
+            ApplyError::Snapshot(why) => {
+                AdminFailure::new(AdminCode::Conflict, why).hint("the last good set stays in force")
+            }
         })
     }
 
@@ -95,7 +99,9 @@ impl Control {
         let grant = parse_grant_id(&request.grant)?;
         let limit = request
             .limit
-            .map(|rows| RowLimit::new(rows).map_err(|error| AdminFailure::invalid(error.to_string())))
+            .map(|rows| {
+                RowLimit::new(rows).map_err(|error| AdminFailure::invalid(error.to_string()))
+            })
             .transpose()?;
         let view = self.directory.view();
         let subject = match view.snapshot.grant(grant) {
@@ -114,38 +120,57 @@ impl Control {
         let revision = view.snapshot.revision();
         let decision = match admit(&view.snapshot, &access) {
             Err(deny) => return Ok(explanation(&Decision::Deny(deny), "none", revision)),
-            Ok(Admission::Capabilities(capabilities)) => return Ok(capabilities_explained(&capabilities, revision)),
+            Ok(Admission::Capabilities(capabilities)) => {
+                return Ok(capabilities_explained(&capabilities, revision));
+            }
             Ok(admission) if !request.without_facts => {
                 let facts = self.facts_for(&admission, grant).await?;
                 (evaluate(&view.snapshot, &access, &facts), "gateway")
             }
-            Ok(_) => (evaluate(&view.snapshot, &access, &NativeFacts::builder().build()), "none"),
+            Ok(_) => (
+                evaluate(&view.snapshot, &access, &NativeFacts::builder().build()),
+                "none",
+            ),
         };
         Ok(explanation(&decision.0, decision.1, revision))
     }
 
-    async fn facts_for(&self, admission: &Admission, grant: GrantId) -> Result<NativeFacts, AdminFailure> {
+    async fn facts_for(
+        &self,
+        admission: &Admission,
+        grant: GrantId,
+    ) -> Result<NativeFacts, AdminFailure> {
         let Admission::Rows(admitted) = admission else {
             return Ok(NativeFacts::builder().build());
         };
         let user = &admitted.entry().grant.user;
         let unavailable = |error: crate::gateway::GatewayError| {
-            AdminFailure::new(AdminCode::Unavailable, format!("the teams of {user} cannot be had: {error}"))
-                .hint("repair it, or explain with --static, as if the user had no teams")
+            AdminFailure::new(
+                AdminCode::Unavailable,
+                format!("the teams of {user} cannot be had: {error}"),
+            )
+            .hint("repair it, or explain with --static, as if the user had no teams")
         };
-        let auth = self.credentials.for_subject(user, Some(grant)).map_err(unavailable)?;
+        let auth = self
+            .credentials
+            .for_subject(user, Some(grant))
+            .map_err(unavailable)?;
         let mapping = self.directory.view();
         let mapping = mapping.snapshot.mapping();
         let id = self.draw_id().to_string();
-        facts::fetch(&self.gateway, mapping, &Authority::Operator, &auth, &id).await.map_err(unavailable)
+        facts::fetch(&self.gateway, mapping, &Authority::Operator, &auth, &id)
+            .await
+            .map_err(unavailable)
     }
 }
 
 fn apply_text(error: &ApplyError) -> String {
     match error {
-        ApplyError::Policy(problems) => {
-            problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-        }
+        ApplyError::Policy(problems) => problems
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"),
         other => other.to_string(),
     }
 }
@@ -158,18 +183,44 @@ fn explanation(decision: &Decision, facts: &'static str, revision: u64) -> Expla
             Decision::Allow(_) => None,
             Decision::Deny(deny) => Some(deny.code().as_str()),
         },
-        steps: steps.map(|step| StepView { name: step.name, input: step.input, outcome: step.outcome }).collect(),
+        steps: steps
+            .map(|step| StepView {
+                name: step.name,
+                input: step.input,
+                outcome: step.outcome,
+            })
+            .collect(),
         facts,
         revision,
     }
 }
 
-fn capabilities_explained(capabilities: &policy::evaluate::Capabilities, revision: u64) -> Explanation {
-    let names: Vec<&str> = capabilities.resources.iter().map(|resource| resource.as_str()).collect();
+fn capabilities_explained(
+    capabilities: &policy::evaluate::Capabilities,
+    revision: u64,
+) -> Explanation {
+    let names: Vec<&str> = capabilities
+        .resources
+        .iter()
+        .map(|resource| resource.as_str())
+        .collect();
     let step = StepView {
         name: "capabilities",
         input: "an active grant".to_owned(),
-        outcome: format!("allowed: {}", if names.is_empty() { "no resource".to_owned() } else { names.join(" ") }),
+        outcome: format!(
+            "allowed: {}",
+            if names.is_empty() {
+                "no resource".to_owned()
+            } else {
+                names.join(" ")
+            }
+        ),
     };
-    Explanation { allowed: true, deny_code: None, steps: vec![step], facts: "none", revision }
+    Explanation {
+        allowed: true,
+        deny_code: None,
+        steps: vec![step],
+        facts: "none",
+        revision,
+    }
 }

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State};
+use axum::extract::{
+    ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State,
+};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -21,8 +23,8 @@ use zeroize::Zeroizing;
 use super::gateway::SetToken;
 use super::socket::Caller;
 use super::{
-    AddPeer, AdminCode, AdminFailure, AuditQuery, Control, CreateGrant, CreateSession, CreateToken, Explain,
-    RevokeGrant,
+    AddPeer, AdminCode, AdminFailure, AuditQuery, Control, CreateGrant, CreateSession, CreateToken,
+    Explain, RevokeGrant,
 };
 use crate::store::Actor;
 
@@ -55,7 +57,9 @@ pub fn router(control: Arc<Control>) -> Router {
     Router::new()
         .nest("/admin/v1", routes)
         .fallback(|| async { AdminFailure::new(AdminCode::NotFound, "there is no such route") })
-        .method_not_allowed_fallback(|| async { AdminFailure::invalid("this route has another method") })
+        .method_not_allowed_fallback(|| async {
+            AdminFailure::invalid("this route has another method")
+        })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(control)
 }
@@ -66,9 +70,14 @@ struct Body<T>(T);
 impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = AdminFailure;
 
-    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, AdminFailure> {
+    async fn from_request(
+        request: axum::extract::Request,
+        state: &S,
+    ) -> Result<Self, AdminFailure> {
         let parsed: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
-        parsed.map(|Json(body)| Self(body)).map_err(|error| AdminFailure::invalid(error.body_text()))
+        parsed
+            .map(|Json(body)| Self(body))
+            .map_err(|error| AdminFailure::invalid(error.body_text()))
     }
 }
 
@@ -78,12 +87,12 @@ struct Parameters<T>(T);
 impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Parameters<T> {
     type Rejection = AdminFailure;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        state: &S,
-    ) -> Result<Self, AdminFailure> {
-        let parsed: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        parsed.map(|Query(query)| Self(query)).map_err(|error| AdminFailure::invalid(error.body_text()))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, AdminFailure> {
+        let parsed: Result<Query<T>, QueryRejection> =
+            Query::from_request_parts(parts, state).await;
+        parsed
+            .map(|Query(query)| Self(query))
+            .map_err(|error| AdminFailure::invalid(error.body_text()))
     }
 }
 
@@ -93,13 +102,13 @@ struct Acting(Actor);
 impl<S: Send + Sync> FromRequestParts<S> for Acting {
     type Rejection = AdminFailure;
 
-    async fn from_request_parts(
-        parts: &mut Parts,
-        _: &S,
-    ) -> Result<Self, AdminFailure> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminFailure> {
         match parts.extensions.get::<ConnectInfo<Caller>>() {
             Some(ConnectInfo(Caller { uid: Some(uid) })) => Ok(Self(Actor::Operator { uid: *uid })),
-            _ => Err(AdminFailure::new(AdminCode::Forbidden, "the calling process is not known")),
+            _ => Err(AdminFailure::new(
+                AdminCode::Forbidden,
+                "the calling process is not known",
+            )),
         }
     }
 }
@@ -129,7 +138,9 @@ async fn checks(State(control): Shared) -> Answer<impl Serialize> {
 
 async fn authority(State(control): Shared) -> Answer<impl Serialize> {
     let roots: Vec<String> = control.ca.anchors().iter().map(|root| pem(root)).collect();
-    Ok(Json(json!({"root_pem": roots.concat(), "sha256": hex::encode(control.enrollment_pin)})))
+    Ok(Json(
+        json!({"root_pem": roots.concat(), "sha256": hex::encode(control.enrollment_pin)}),
+    ))
 }
 
 /// RFC 7468 text of a certificate.
@@ -204,7 +215,10 @@ async fn show_peer(
     Path(name): Path<String>,
     Parameters(which): Parameters<Which>,
 ) -> Answer<impl Serialize> {
-    control.show_peer(&name, which.direction.as_deref()).await.map(Json)
+    control
+        .show_peer(&name, which.direction.as_deref())
+        .await
+        .map(Json)
 }
 
 async fn suspend_peer(
@@ -213,7 +227,10 @@ async fn suspend_peer(
     Path(name): Path<String>,
     Parameters(which): Parameters<Which>,
 ) -> Answer<impl Serialize> {
-    control.suspend_peer(&actor, &name, which.direction.as_deref()).await.map(Json)
+    control
+        .suspend_peer(&actor, &name, which.direction.as_deref())
+        .await
+        .map(Json)
 }
 
 async fn resume_peer(
@@ -222,7 +239,10 @@ async fn resume_peer(
     Path(name): Path<String>,
     Parameters(which): Parameters<Which>,
 ) -> Answer<impl Serialize> {
-    control.resume_peer(&actor, &name, which.direction.as_deref()).await.map(Json)
+    control
+        .resume_peer(&actor, &name, which.direction.as_deref())
+        .await
+        .map(Json)
 }
 
 async fn create_session(
@@ -234,7 +254,10 @@ async fn create_session(
     Ok((StatusCode::CREATED, Json(session)).into_response())
 }
 
-async fn query_audit(State(control): Shared, Parameters(query): Parameters<AuditQuery>) -> Answer<impl Serialize> {
+async fn query_audit(
+    State(control): Shared,
+    Parameters(query): Parameters<AuditQuery>,
+) -> Answer<impl Serialize> {
     control.query_audit(query).await.map(items)
 }
 
@@ -256,6 +279,8 @@ async fn set_gateway_token(
     Path(user): Path<String>,
     Body(body): Body<SetToken>,
 ) -> Result<StatusCode, AdminFailure> {
-    control.set_gateway_token(&actor, &user, Zeroizing::new(body.token)).await?;
+    control
+        .set_gateway_token(&actor, &user, Zeroizing::new(body.token))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -57,17 +57,24 @@ impl Control {
             return Err(AdminFailure::invalid("a session lives 1 second to 30 days"));
         }
         let expires_at = self.now().saturating_add(i64::from(ttl) * 1000);
-        let created = outbound.create_session(actor.clone(), local_user, expires_at).await;
+        let created = outbound
+            .create_session(actor.clone(), local_user, expires_at)
+            .await;
         let (token, session) = created.map_err(|error| match error {
             CreateSessionError::Store(error) => error.into(),
-            CreateSessionError::Draw(error) => AdminFailure::new(AdminCode::Unavailable, error.to_string()),
+            CreateSessionError::Draw(error) => {
+                AdminFailure::new(AdminCode::Unavailable, error.to_string())
+            }
         })?;
         Ok(SessionView {
             id: session.id,
             token: token.expose().to_owned(),
             expires_at: session.expires_at,
             socket: self.config.session.socket.display().to_string(),
-            url: self.addresses.session.map(|address| format!("http://{address}")),
+            url: self
+                .addresses
+                .session
+                .map(|address| format!("http://{address}")),
         })
     }
 }

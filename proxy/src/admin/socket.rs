@@ -22,7 +22,13 @@ pub(super) struct Caller {
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
+        Self {
+            uid: stream
+                .io()
+                .peer_cred()
+                .ok()
+                .map(|credentials| credentials.uid()),
+        }
     }
 }
 
@@ -50,11 +56,16 @@ pub enum SocketError {
 /// # Errors
 /// [`SocketError`].
 pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
-    let system = |source| SocketError::System { path: path.to_owned(), source };
+    let system = |source| SocketError::System {
+        path: path.to_owned(),
+        source,
+    };
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(system(error)),
-        Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NotASocket(path.to_owned())),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.to_owned()));
+        }
         Ok(_) => match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).map_err(system)?;
@@ -91,14 +102,21 @@ fn bind_in(staging: &Path, path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// When accepting fails for good.
-pub async fn serve(listener: UnixListener, routes: Router, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    routes: Router,
+    mut stop: watch::Receiver<bool>,
+) -> io::Result<()> {
     let stopped = async move {
         // An error means that nobody is left to say stop.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    axum::serve(listener, routes.into_make_service_with_connect_info::<Caller>())
-        .with_graceful_shutdown(stopped)
-        .await
+    axum::serve(
+        listener,
+        routes.into_make_service_with_connect_info::<Caller>(),
+    )
+    .with_graceful_shutdown(stopped)
+    .await
 }
 
 #[cfg(test)]
@@ -119,7 +137,11 @@ mod tests {
         let second = bind(&path).await.unwrap();
         UnixStream::connect(&path).await.unwrap();
         drop(second);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing is left behind"
+        );
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@ use super::{AdminFailure, Control, PeerView, PolicyFailure, days_left};
 use crate::store::{CertificateState, PeerDirection};
 
 /// What the embedded tier is, for those who start out with it.
-pub const TIER_NOTE: &str = "embedded: one process on one SQLite file, for starting out and small sites";
+pub const TIER_NOTE: &str =
+    "embedded: one process on one SQLite file, for starting out and small sites";
 
 /// The state of a process.
 #[derive(Debug, Serialize)]
@@ -155,14 +156,25 @@ impl Control {
             ("ops", at.ops),
         ]
         .into_iter()
-        .filter_map(|(name, address)| Some(ListenerView { name, address: address?.to_string() }))
+        .filter_map(|(name, address)| {
+            Some(ListenerView {
+                name,
+                address: address?.to_string(),
+            })
+        })
         .collect();
         if self.config.roles.ask {
             let socket = self.config.session.socket.display().to_string();
-            listeners.push(ListenerView { name: "session", address: socket });
+            listeners.push(ListenerView {
+                name: "session",
+                address: socket,
+            });
         }
         let socket = self.config.admin.socket.display().to_string();
-        listeners.push(ListenerView { name: "admin", address: socket });
+        listeners.push(ListenerView {
+            name: "admin",
+            address: socket,
+        });
         listeners
     }
 }

@@ -187,7 +187,8 @@ pub fn audit_row(row: &AuditRow) -> Value {
             out.insert(key.to_owned(), value);
         }
     };
-    let text = |text: &Option<crate::audit::AuditText>| text.as_ref().map(|text| text.as_str().to_owned());
+    let text =
+        |text: &Option<crate::audit::AuditText>| text.as_ref().map(|text| text.as_str().to_owned());
     put("id", json!(record.id));
     put("at", json!(record.at));
     put("direction", json!(record.direction.as_str()));
@@ -213,7 +214,10 @@ pub fn audit_row(row: &AuditRow) -> Value {
     put("revision", json!(record.revision));
     put("action", json!(text(&record.action)));
     put("actor", json!(text(&record.actor)));
-    let detail = record.detail.as_ref().and_then(|detail| serde_json::from_str(&detail.to_json()).ok());
+    let detail = record
+        .detail
+        .as_ref()
+        .and_then(|detail| serde_json::from_str(&detail.to_json()).ok());
     put("detail", detail.unwrap_or(Value::Null));
     Value::Object(out)
 }

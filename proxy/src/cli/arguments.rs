@@ -10,10 +10,21 @@ use policy::time::UnixMillis;
 
 /// Federation between gateways: what peers may see of ours, and what we see of theirs.
 #[derive(Debug, Parser)]
-#[command(name = "mosaic-federation", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "mosaic-federation",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
 pub(super) struct Cli {
     /// Settings file [default: ./federation.toml, then /etc/mosaic-federation/federation.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "MOSAIC_FEDERATION_CONFIG", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "MOSAIC_FEDERATION_CONFIG",
+        hide_env_values = true
+    )]
     pub(super) config: Option<PathBuf>,
     /// Override one key of the settings; may be repeated
     #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = key_value)]
@@ -192,7 +203,12 @@ pub(super) struct Asker {
     #[arg(long, value_name = "NAME")]
     pub(super) peer: String,
     /// Session token
-    #[arg(long, env = "MOSAIC_SESSION_TOKEN", hide_env_values = true, conflicts_with = "user")]
+    #[arg(
+        long,
+        env = "MOSAIC_SESSION_TOKEN",
+        hide_env_values = true,
+        conflicts_with = "user"
+    )]
     pub(super) token: Option<String>,
     /// Ask as this local user, with a short session made through the admin socket
     #[arg(long)]
@@ -368,7 +384,9 @@ fn duration(text: &str) -> Result<u32, String> {
         _ => return Err("write it as 900s, 15m, 12h or 30d".to_owned()),
     };
     let digits = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
-    let number: u32 = digits.parse().map_err(|_| "write it as 900s, 15m, 12h or 30d".to_owned())?;
+    let number: u32 = digits
+        .parse()
+        .map_err(|_| "write it as 900s, 15m, 12h or 30d".to_owned())?;
     match number.checked_mul(seconds) {
         Some(total) if total > 0 => Ok(total),
         Some(_) => Err("it must be longer than nothing".to_owned()),
@@ -393,7 +411,17 @@ mod tests {
         assert_eq!(duration("15m"), Ok(900));
         assert_eq!(duration("12h"), Ok(43_200));
         assert_eq!(duration("30d"), Ok(2_592_000));
-        for wrong in ["", "s", "5", "0s", "-1s", "1.5h", "1w", "99999999d", "1\u{e9}"] {
+        for wrong in [
+            "",
+            "s",
+            "5",
+            "0s",
+            "-1s",
+            "1.5h",
+            "1w",
+            "99999999d",
+            "1\u{e9}",
+        ] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -36,12 +36,20 @@ pub(super) struct Door {
 impl Door {
     /// The admin door.
     pub(super) fn admin(socket: PathBuf) -> Self {
-        Self { name: "admin", socket, token: None }
+        Self {
+            name: "admin",
+            socket,
+            token: None,
+        }
     }
 
     /// The session door, with a session token if there is one.
     pub(super) fn session(socket: PathBuf, token: Option<String>) -> Self {
-        Self { name: "session", socket, token }
+        Self {
+            name: "session",
+            socket,
+            token,
+        }
     }
 
     /// Whether anybody answers there.
@@ -57,12 +65,17 @@ impl Door {
         target: &str,
         body: Option<&Value>,
     ) -> Result<Value, CliFailure> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.closed(what, &error))?;
-        let answered = tokio::time::timeout(PATIENCE, self.exchange(stream, method, target, body)).await;
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.closed(what, &error))?;
+        let answered =
+            tokio::time::timeout(PATIENCE, self.exchange(stream, method, target, body)).await;
         let (status, bytes) = match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Err(self.broken(what, why)),
-            Err(_) => return Err(self.broken(what, format!("no answer within {} s", PATIENCE.as_secs()))),
+            Err(_) => {
+                return Err(self.broken(what, format!("no answer within {} s", PATIENCE.as_secs())));
+            }
         };
         let value = match bytes.is_empty() {
             true => Value::Null,
@@ -83,7 +96,10 @@ impl Door {
         target: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Bytes), String> {
-        let mut request = Request::builder().method(method).uri(target).header(header::HOST, "localhost");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, "localhost");
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -94,23 +110,35 @@ impl Door {
                 Bytes::from(body.to_string())
             }
         };
-        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| error.to_string())?;
         send(stream, request).await
     }
 
     fn closed(&self, what: &str, error: &io::Error) -> CliFailure {
-        let why = format!("the {} socket {} does not open: {error}", self.name, self.socket.display());
+        let why = format!(
+            "the {} socket {} does not open: {error}",
+            self.name,
+            self.socket.display()
+        );
         if error.kind() == io::ErrorKind::PermissionDenied {
             return CliFailure::new(Exit::Denied, "forbidden", what, why)
                 .remedy("run the command as the user the sidecar runs as");
         }
-        CliFailure::new(Exit::Unavailable, "unavailable", what, why)
-            .remedy("start the sidecar (`mosaic-federation serve`), or name its settings with --config")
+        CliFailure::new(Exit::Unavailable, "unavailable", what, why).remedy(
+            "start the sidecar (`mosaic-federation serve`), or name its settings with --config",
+        )
     }
 
     fn broken(&self, what: &str, why: String) -> CliFailure {
-        CliFailure::new(Exit::Unavailable, "unavailable", what, format!("the {} door failed: {why}", self.name))
-            .remedy("look at the sidecar's log; repeating the command does no harm")
+        CliFailure::new(
+            Exit::Unavailable,
+            "unavailable",
+            what,
+            format!("the {} door failed: {why}", self.name),
+        )
+        .remedy("look at the sidecar's log; repeating the command does no harm")
     }
 }
 
@@ -122,9 +150,15 @@ where
         .await
         .map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| error.to_string())?;
     let (head, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
+    let body = Limited::new(body, ANSWER_BYTES)
+        .collect()
+        .await
+        .map_err(|error| error.to_string())?;
     driver.abort();
     Ok((head.status, body.to_bytes()))
 }
@@ -132,14 +166,19 @@ where
 /// Whether `GET /livez` at `address` answers 200.
 pub(super) async fn is_live(address: std::net::SocketAddr) -> Result<(), String> {
     let asked = async {
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|error| error.to_string())?;
         let request = Request::builder()
             .uri("/livez")
             .header(header::HOST, address.to_string())
             .body(Full::new(Bytes::new()))
             .map_err(|error| error.to_string())?;
         let (status, _) = send(stream, request).await?;
-        status.is_success().then_some(()).ok_or_else(|| format!("it answered with status {}", status.as_u16()))
+        status
+            .is_success()
+            .then_some(())
+            .ok_or_else(|| format!("it answered with status {}", status.as_u16()))
     };
     let answered = tokio::time::timeout(HEALTH_PATIENCE, asked).await;
     answered.unwrap_or_else(|_| Err(format!("no answer within {} s", HEALTH_PATIENCE.as_secs())))
@@ -147,9 +186,18 @@ pub(super) async fn is_live(address: std::net::SocketAddr) -> Result<(), String>
 
 /// Reads a text file, or standard input for `-`; `what` names it in a failure.
 pub(super) fn read_text(what: &str, path: &Path) -> Result<String, CliFailure> {
-    let read = if path == Path::new("-") { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
+    let read = if path == Path::new("-") {
+        io::read_to_string(io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
     read.map_err(|error| {
-        CliFailure::new(Exit::Usage, "unreadable", format!("{what} cannot be read"), format!("{}: {error}", path.display()))
-            .remedy("name a readable file, or - for standard input")
+        CliFailure::new(
+            Exit::Usage,
+            "unreadable",
+            format!("{what} cannot be read"),
+            format!("{}: {error}", path.display()),
+        )
+        .remedy("name a readable file, or - for standard input")
     })
 }

@@ -28,7 +28,12 @@ pub(super) struct CliFailure {
 }
 
 impl CliFailure {
-    pub(super) fn new(exit: Exit, code: &str, what: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(super) fn new(
+        exit: Exit,
+        code: &str,
+        what: impl Into<String>,
+        why: impl Into<String>,
+    ) -> Self {
         Self {
             exit,
             code: code.to_owned(),
@@ -52,14 +57,24 @@ impl CliFailure {
     /// Settings that cannot be used.
     pub(super) fn settings(problems: &[ConfigProblem]) -> Self {
         let why = format!("{} problem(s)", problems.len());
-        Self::new(Exit::Usage, "invalid_settings", "the settings cannot be used", why)
-            .remedy("correct them; docs/reference/configuration.md lists every key")
-            .problems(problems.iter().map(ToString::to_string).collect())
+        Self::new(
+            Exit::Usage,
+            "invalid_settings",
+            "the settings cannot be used",
+            why,
+        )
+        .remedy("correct them; docs/reference/configuration.md lists every key")
+        .problems(problems.iter().map(ToString::to_string).collect())
     }
 
     /// The envelope of a door, with the exit status that its code means.
     pub(super) fn envelope(what: impl Into<String>, status: u16, answer: &Value) -> Self {
-        let text = |path: &str| answer.pointer(path).and_then(Value::as_str).map(str::to_owned);
+        let text = |path: &str| {
+            answer
+                .pointer(path)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
         let code = text("/error/code").unwrap_or_else(|| "malformed_answer".to_owned());
         let exit = match code.as_str() {
             "not_found" => Exit::NotFound,
@@ -67,11 +82,19 @@ impl CliFailure {
             "unavailable" | "not_yet_effective" | "rate_limited" => Exit::Unavailable,
             _ => Exit::Failed,
         };
-        let why = text("/error/message").unwrap_or_else(|| format!("it answered with status {status}"));
+        let why =
+            text("/error/message").unwrap_or_else(|| format!("it answered with status {status}"));
         let reason = text("/error/details/reason").filter(|reason| !why.contains(reason));
         let why = reason.map_or_else(|| why.clone(), |reason| format!("{why} ({reason})"));
-        let problems = answer.pointer("/error/details/problems").and_then(Value::as_array);
-        let problems = problems.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        let problems = answer
+            .pointer("/error/details/problems")
+            .and_then(Value::as_array);
+        let problems = problems
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let mut failure = Self::new(exit, &code, what, why).problems(problems);
         failure.remedy = text("/error/details/hint");
         failure
@@ -82,7 +105,10 @@ impl CliFailure {
         if json {
             let mut error = Map::new();
             error.insert("code".to_owned(), self.code.as_str().into());
-            error.insert("message".to_owned(), format!("{}: {}", self.what, self.why).into());
+            error.insert(
+                "message".to_owned(),
+                format!("{}: {}", self.what, self.why).into(),
+            );
             if let Some(remedy) = &self.remedy {
                 error.insert("hint".to_owned(), remedy.as_str().into());
             }
@@ -106,8 +132,17 @@ impl CliFailure {
 impl From<io::Error> for CliFailure {
     /// Of writing the output; everything else names what it did.
     fn from(error: io::Error) -> Self {
-        let exit = if error.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };
-        Self::new(exit, "output", "the output could not be written", error.to_string())
+        let exit = if error.kind() == io::ErrorKind::BrokenPipe {
+            Exit::Done
+        } else {
+            Exit::Failed
+        };
+        Self::new(
+            exit,
+            "output",
+            "the output could not be written",
+            error.to_string(),
+        )
     }
 }
 
@@ -143,11 +178,17 @@ mod tests {
     fn a_failure_says_what_why_and_what_to_do() {
         let mut text = Vec::new();
         envelope("not_found").write(false, &mut text).unwrap();
-        assert_eq!(String::from_utf8(text).unwrap(), "error: w\n  why: m (r)\n  do:  h\n");
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "error: w\n  why: m (r)\n  do:  h\n"
+        );
         let mut text = Vec::new();
         envelope("not_found").write(true, &mut text).unwrap();
         let value: Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(value, json!({"error": {"code": "not_found", "message": "w: m (r)", "hint": "h"}}));
+        assert_eq!(
+            value,
+            json!({"error": {"code": "not_found", "message": "w: m (r)", "hint": "h"}})
+        );
     }
 
     #[test]
@@ -155,6 +196,9 @@ mod tests {
         let failure = CliFailure::new(Exit::Failed, "c", "w", "a\u{1b}[31m\nerror: forged");
         let mut text = Vec::new();
         failure.write(false, &mut text).unwrap();
-        assert_eq!(String::from_utf8(text).unwrap(), "error: w\n  why: a\\u{1b}[31m\\nerror: forged\n");
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "error: w\n  why: a\\u{1b}[31m\\nerror: forged\n"
+        );
     }
 }

@@ -45,7 +45,12 @@ impl<'w> Console<'w> {
 
     /// A table of `rows`, each cell by the pointer (RFC 6901) of its column.
     pub(super) fn table(&mut self, columns: &[(&str, &str)], rows: &[Value]) -> io::Result<()> {
-        let cells = |row: &Value| columns.iter().map(|(_, pointer)| cell(row.pointer(pointer))).collect();
+        let cells = |row: &Value| {
+            columns
+                .iter()
+                .map(|(_, pointer)| cell(row.pointer(pointer)))
+                .collect()
+        };
         let header = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         self.grid(header, rows.iter().map(cells).collect())
     }
@@ -59,14 +64,22 @@ impl<'w> Console<'w> {
             table.add_row(row);
         }
         for line in table.lines() {
-            writeln!(self.out, "{}", line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()))?;
+            writeln!(
+                self.out,
+                "{}",
+                line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end())
+            )?;
         }
         Ok(())
     }
 
     /// The members of one object, a line each.
     pub(super) fn members(&mut self, fields: &[(&str, &str)], value: &Value) -> io::Result<()> {
-        let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        let width = fields
+            .iter()
+            .map(|(name, _)| name.len())
+            .max()
+            .unwrap_or_default();
         for (name, pointer) in fields {
             if let Some(found) = value.pointer(pointer).filter(|found| !found.is_null()) {
                 writeln!(self.out, "{name:width$}  {}", whole_cell(Some(found)))?;
@@ -98,9 +111,11 @@ fn whole_cell(value: Option<&Value>) -> String {
         Some(Value::String(text)) => plain(text),
         Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
         Some(Value::Array(items)) if items.is_empty() => "-".to_owned(),
-        Some(Value::Array(items)) if items.iter().all(Value::is_string) => {
-            items.iter().map(|item| whole_cell(Some(item))).collect::<Vec<_>>().join(", ")
-        }
+        Some(Value::Array(items)) if items.iter().all(Value::is_string) => items
+            .iter()
+            .map(|item| whole_cell(Some(item)))
+            .collect::<Vec<_>>()
+            .join(", "),
         Some(other) => plain(&other.to_string()),
     }
 }
@@ -137,19 +152,32 @@ mod tests {
 
     #[test]
     fn tables_are_plain_text_whatever_the_rows_hold() {
-        let rows = [json!({"id": "a", "t": "x\u{1b}[2J\ny"}), json!({"id": "b", "t": "z".repeat(200)})];
-        let text = printed(|console| console.table(&[("ID", "/id"), ("TITLE", "/t"), ("NONE", "/n")], &rows));
+        let rows = [
+            json!({"id": "a", "t": "x\u{1b}[2J\ny"}),
+            json!({"id": "b", "t": "z".repeat(200)}),
+        ];
+        let text = printed(|console| {
+            console.table(&[("ID", "/id"), ("TITLE", "/t"), ("NONE", "/n")], &rows)
+        });
         assert!(!text.contains('\u{1b}'));
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines.iter().any(|line| line.starts_with("a ") && line.contains("x\\u{1b}[2J\\ny")), "{text}");
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.starts_with("a ") && line.contains("x\\u{1b}[2J\\ny")),
+            "{text}"
+        );
         assert!(text.contains(&format!("{}...", "z".repeat(77))));
     }
 
     #[test]
     fn members_leave_out_what_is_absent() {
         let text = printed(|console| {
-            console.members(&[("a", "/a"), ("longer", "/b/c"), ("gone", "/x")], &json!({"a": 1, "b": {"c": ["x", "y"]}}))
+            console.members(
+                &[("a", "/a"), ("longer", "/b/c"), ("gone", "/x")],
+                &json!({"a": 1, "b": {"c": ["x", "y"]}}),
+            )
         });
         assert_eq!(text, "a       1\nlonger  x, y\n");
     }

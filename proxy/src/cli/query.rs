@@ -14,7 +14,9 @@ use super::output::{Console, cell};
 use crate::exit::Exit;
 
 /// Members of a row that tell people what it is, best first.
-const TITLES: [&str; 8] = ["title", "name", "summary", "content", "notes", "text", "key", "status"];
+const TITLES: [&str; 8] = [
+    "title", "name", "summary", "content", "notes", "text", "key", "status",
+];
 
 /// Life of the session that `--user` makes, seconds.
 const OWN_SESSION_S: u32 = 900;
@@ -26,10 +28,17 @@ pub(super) async fn run(
 ) -> Result<Exit, CliFailure> {
     match command {
         QueryCommand::List(list) => query_list(context, list, console).await?,
-        QueryCommand::Get { resource, id, asker } => {
+        QueryCommand::Get {
+            resource,
+            id,
+            asker,
+        } => {
             let what = format!("asking {} for a row", asker.peer);
             let target = target(&asker.peer, &["get", &resource, &id]);
-            let answer = door(context, &asker).await?.ask(&what, Method::POST, &target, Some(&json!({}))).await?;
+            let answer = door(context, &asker)
+                .await?
+                .ask(&what, Method::POST, &target, Some(&json!({})))
+                .await?;
             match answer.get("item").filter(|_| !console.json) {
                 Some(item) => console.document(item)?,
                 None => console.document(&answer)?,
@@ -38,7 +47,10 @@ pub(super) async fn run(
         QueryCommand::Capabilities { asker } => {
             let what = format!("asking {} for its capabilities", asker.peer);
             let target = target(&asker.peer, &["capabilities"]);
-            let answer = door(context, &asker).await?.ask(&what, Method::GET, &target, None).await?;
+            let answer = door(context, &asker)
+                .await?
+                .ask(&what, Method::GET, &target, None)
+                .await?;
             if console.json {
                 console.document(&answer)?;
             } else {
@@ -62,7 +74,15 @@ async fn door(context: &Context<'_>, asker: &Asker) -> Result<Door, CliFailure> 
         None => asker.token.clone(),
         Some(user) => {
             let body = json!({"user": user, "ttl_s": OWN_SESSION_S});
-            let made = context.admin()?.ask("making a session", Method::POST, "/admin/v1/sessions", Some(&body)).await?;
+            let made = context
+                .admin()?
+                .ask(
+                    "making a session",
+                    Method::POST,
+                    "/admin/v1/sessions",
+                    Some(&body),
+                )
+                .await?;
             made.get("token").and_then(Value::as_str).map(str::to_owned)
         }
     };
@@ -82,7 +102,10 @@ async fn query_list(
     loop {
         let body = question(&list, cursor.as_deref());
         let page = door.ask(&what, Method::POST, &target, Some(&body)).await?;
-        let next = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
+        let next = page
+            .get("nextCursor")
+            .and_then(Value::as_str)
+            .map(str::to_owned);
         whole = Some(match whole {
             None => page,
             Some(before) => joined(before, page),
@@ -96,8 +119,13 @@ async fn query_list(
     if console.json {
         return Ok(console.document(&answer)?);
     }
-    let rows = answer.get("items").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let header = ["ID", "CREATED", "TITLE", "SOURCE"].map(str::to_owned).to_vec();
+    let rows = answer
+        .get("items")
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    let header = ["ID", "CREATED", "TITLE", "SOURCE"]
+        .map(str::to_owned)
+        .to_vec();
     console.grid(header, rows.iter().map(row_cells).collect())?;
     if let Some(next) = answer.get("nextCursor").and_then(Value::as_str) {
         console.note(&format!("there is more: --cursor {next}"))?;
@@ -117,7 +145,10 @@ fn question(list: &QueryList, cursor: Option<&str>) -> Value {
         params.insert("limit".to_owned(), limit.into());
     }
     if !list.filters.is_empty() {
-        let filter = list.filters.iter().map(|(key, value)| (key.clone(), value.as_str().into()));
+        let filter = list
+            .filters
+            .iter()
+            .map(|(key, value)| (key.clone(), value.as_str().into()));
         params.insert("filter".to_owned(), Value::Object(filter.collect()));
     }
     let mut body = json!({ "params": params });
@@ -148,20 +179,34 @@ fn joined(before: Value, page: Value) -> Value {
 }
 
 fn row_cells(row: &Value) -> Vec<String> {
-    let title = TITLES.iter().find_map(|name| row.get(name).filter(|value| value.is_string()));
-    vec![cell(row.get("id")), cell(row.get("createdAt")), cell(title), cell(row.get("_source"))]
+    let title = TITLES
+        .iter()
+        .find_map(|name| row.get(name).filter(|value| value.is_string()));
+    vec![
+        cell(row.get("id")),
+        cell(row.get("createdAt")),
+        cell(title),
+        cell(row.get("_source")),
+    ]
 }
 
 fn target(peer: &str, segments: &[&str]) -> String {
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let mut target = format!("/peers/{}/api/federation/v1", encode(peer));
-    for segment in segments {
+    let mut target = format!("/peers/{}/api/federation/v1", segment(peer));
+    for part in segments {
         target.push('/');
-        // Route words and resources are plain; encoding `_` would change their spelling.
-        let plain = segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
-        target.push_str(&if plain { (*segment).to_owned() } else { encode(segment) });
+        target.push_str(&segment(part));
     }
     target
+}
+
+/// One segment of a path; names and most ids stay as they are.
+fn segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if text.bytes().all(plain) && !matches!(text, "." | "..") {
+        text.to_owned()
+    } else {
+        utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +218,10 @@ mod tests {
         let first = json!({"items": [1], "nextCursor": "c", "_truncated": true, "_partial": false});
         let second = json!({"items": [2, 3], "_truncated": false, "_partial": true});
         let whole = joined(first, second);
-        assert_eq!(whole, json!({"items": [1, 2, 3], "_truncated": true, "_partial": true}));
+        assert_eq!(
+            whole,
+            json!({"items": [1, 2, 3], "_truncated": true, "_partial": true})
+        );
     }
 
     #[test]

@@ -34,7 +34,9 @@ What peers may see is not set here but in the policy files. The JSON Schema of t
 pub fn settings_reference() -> String {
     let schema = settings_schema();
     let mut page = HEAD.to_owned();
-    let Some(Kind::Section(sections)) = kind_of(&schema) else { return page };
+    let Some(Kind::Section(sections)) = kind_of(&schema) else {
+        return page;
+    };
     page.push_str("\n## Top level\n\n");
     for (key, node) in sections {
         if !matches!(kind_of(node), Some(Kind::Section(_))) {
@@ -43,7 +45,10 @@ pub fn settings_reference() -> String {
     }
     for (section, node) in sections {
         if let Some(Kind::Section(keys)) = kind_of(node) {
-            page.push_str(&format!("\n## [{section}]\n\n{}\n\n", one_line(description(node))));
+            page.push_str(&format!(
+                "\n## [{section}]\n\n{}\n\n",
+                one_line(description(node))
+            ));
             for (key, node) in keys {
                 add_key(&mut page, section, key, node);
             }
@@ -53,7 +58,9 @@ pub fn settings_reference() -> String {
 }
 
 fn add_key(page: &mut String, section: &str, key: &str, node: &Value) {
-    let kind = kind_of(node).map(|kind| kind.describe()).unwrap_or_default();
+    let kind = kind_of(node)
+        .map(|kind| kind.describe())
+        .unwrap_or_default();
     let default = match node.get("default") {
         None | Some(Value::Null) => "not set".to_owned(),
         Some(value) => format!("`{value}`"),
@@ -73,5 +80,8 @@ fn one_line(text: &str) -> String {
 
 fn capital(text: &str) -> String {
     let mut characters = text.chars();
-    characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+    characters
+        .next()
+        .map(|first| first.to_uppercase().chain(characters).collect())
+        .unwrap_or_default()
 }

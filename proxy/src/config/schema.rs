@@ -66,7 +66,10 @@ pub(crate) fn kind_of(node: &Value) -> Option<Kind<'_>> {
         return Some(Kind::Choice(words));
     }
     if let Some(any) = node.get("anyOf").and_then(Value::as_array) {
-        return any.iter().find(|one| !is_type(one, "null")).and_then(kind_of);
+        return any
+            .iter()
+            .find(|one| !is_type(one, "null"))
+            .and_then(kind_of);
     }
     if is_type(node, "object") {
         return match node.get("properties").and_then(Value::as_object) {
@@ -77,22 +80,32 @@ pub(crate) fn kind_of(node: &Value) -> Option<Kind<'_>> {
     if is_type(node, "integer") {
         let bound = |name: &str| {
             let value = node.get(name)?;
-            value.as_i64().or_else(|| value.as_f64().and_then(|float| format!("{float:.0}").parse().ok()))
+            value.as_i64().or_else(|| {
+                value
+                    .as_f64()
+                    .and_then(|float| format!("{float:.0}").parse().ok())
+            })
         };
         return Some(Kind::Integer {
             min: bound("minimum").unwrap_or(0),
             max: bound("maximum").unwrap_or(i64::MAX),
         });
     }
-    [("boolean", Kind::Boolean), ("array", Kind::TextList), ("string", Kind::Text)]
-        .into_iter()
-        .find(|(name, _)| is_type(node, name))
-        .map(|(_, kind)| kind)
+    [
+        ("boolean", Kind::Boolean),
+        ("array", Kind::TextList),
+        ("string", Kind::Text),
+    ]
+    .into_iter()
+    .find(|(name, _)| is_type(node, name))
+    .map(|(_, kind)| kind)
 }
 
 /// The sentence that documents a node.
 pub(crate) fn description(node: &Value) -> &str {
-    node.get("description").and_then(Value::as_str).unwrap_or_default()
+    node.get("description")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn is_type(node: &Value, name: &str) -> bool {
@@ -150,15 +163,27 @@ mod tests {
         let at = |path: &str| kind_of(schema.pointer(path).unwrap());
         assert_eq!(
             at("/properties/limits/properties/facts_cache_ms"),
-            Some(Kind::Integer { min: 0, max: 10_000 })
+            Some(Kind::Integer {
+                min: 0,
+                max: 10_000
+            })
         );
         assert_eq!(
             at("/properties/gateway/properties/preset"),
             Some(Kind::Choice(vec!["mosaic", "internal-v1", "mapped"]))
         );
-        assert_eq!(at("/properties/gateway/properties/assertion"), Some(Kind::Choice(vec!["v1"])));
-        assert_eq!(at("/properties/session/properties/users"), Some(Kind::TextMap));
-        assert_eq!(at("/properties/seal/properties/secret_file"), Some(Kind::Text));
+        assert_eq!(
+            at("/properties/gateway/properties/assertion"),
+            Some(Kind::Choice(vec!["v1"]))
+        );
+        assert_eq!(
+            at("/properties/session/properties/users"),
+            Some(Kind::TextMap)
+        );
+        assert_eq!(
+            at("/properties/seal/properties/secret_file"),
+            Some(Kind::Text)
+        );
         assert_eq!(at("/properties/roles/properties/ask"), Some(Kind::Boolean));
     }
 }

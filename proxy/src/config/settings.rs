@@ -77,7 +77,10 @@ pub(crate) struct Roles {
 
 impl Default for Roles {
     fn default() -> Self {
-        Self { serve: true, ask: true }
+        Self {
+            serve: true,
+            ask: true,
+        }
     }
 }
 
@@ -128,7 +131,10 @@ pub(crate) struct Enrollment {
 
 impl Default for Enrollment {
     fn default() -> Self {
-        Self { listen: "0.0.0.0:8444".to_owned(), public_url: None }
+        Self {
+            listen: "0.0.0.0:8444".to_owned(),
+            public_url: None,
+        }
     }
 }
 
@@ -159,7 +165,9 @@ pub(crate) struct Ops {
 
 impl Default for Ops {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9464".to_owned() }
+        Self {
+            listen: "127.0.0.1:9464".to_owned(),
+        }
     }
 }
 
@@ -255,7 +263,9 @@ pub(crate) struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { dir: "policy.d".to_owned() }
+        Self {
+            dir: "policy.d".to_owned(),
+        }
     }
 }
 
@@ -322,7 +332,12 @@ pub(crate) struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect_ms: 2_000, tls_ms: 3_000, first_byte_ms: 10_000, total_ms: 30_000 }
+        Self {
+            connect_ms: 2_000,
+            tls_ms: 3_000,
+            first_byte_ms: 10_000,
+            total_ms: 30_000,
+        }
     }
 }
 
@@ -363,6 +378,9 @@ pub(crate) struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Text, level: LogLevel::Info }
+        Self {
+            format: LogFormat::Text,
+            level: LogLevel::Info,
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! The settings as an operator meets them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 use std::path::Path;
 
@@ -20,9 +25,15 @@ fn read(text: &str) -> Result<Config, Vec<ConfigProblem>> {
     parse(Some((Path::new(FILE), text)), &[], &[])
 }
 
-fn read_with(text: &str, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, Vec<String>> {
-    let environment: Vec<_> =
-        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+fn read_with(
+    text: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&str, &str)],
+) -> Result<Config, Vec<String>> {
+    let environment: Vec<_> = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     let flags: Vec<_> = flags
         .iter()
         .map(|(key, value)| Override {
@@ -41,17 +52,26 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!(config.federation.listen, "0.0.0.0:8443".parse().unwrap());
     assert_eq!(config.enrollment.listen, "0.0.0.0:8444".parse().unwrap());
     assert_eq!(config.ops.listen, "127.0.0.1:9464".parse().unwrap());
-    assert_eq!(config.data_dir, Path::new("/etc/fed/./mosaic-federation-data"));
+    assert_eq!(
+        config.data_dir,
+        Path::new("/etc/fed/./mosaic-federation-data")
+    );
     assert_eq!(config.admin.socket, config.data_dir.join("admin.sock"));
     assert_eq!(config.session.socket, config.data_dir.join("session.sock"));
     assert_eq!(config.session.listen, None);
     assert_eq!(config.gateway.url, "http://127.0.0.1:14242");
     assert_eq!(config.gateway.preset, Preset::Mosaic);
     assert_eq!(config.gateway.auth, GatewayAuth::SubjectToken);
-    assert_eq!(config.seal, SealSource::Generated(config.data_dir.join("sealing.key")));
+    assert_eq!(
+        config.seal,
+        SealSource::Generated(config.data_dir.join("sealing.key"))
+    );
     assert_eq!(config.limits.facts_cache, Duration::from_secs(2));
     assert_eq!(config.limits.enrollment_token_ttl, Duration::from_secs(900));
-    assert_eq!(config.limits.client_certificate, Duration::from_secs(90 * 86_400));
+    assert_eq!(
+        config.limits.client_certificate,
+        Duration::from_secs(90 * 86_400)
+    );
     assert_eq!(config.timeouts.total, Duration::from_secs(30));
     assert_eq!(config.tls.server_names, ["work.example"]);
 }
@@ -59,7 +79,10 @@ fn defaults_are_those_of_the_specification() {
 #[test]
 fn without_a_file_the_public_urls_are_asked_for() {
     let problems = parse(None, &[], &[]).unwrap_err();
-    let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+    let keys: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.key.as_str())
+        .collect();
     assert_eq!(keys, ["federation.public_url", "enrollment.public_url"]);
     assert!(problems.iter().all(|problem| problem.hint.is_some()));
 }
@@ -78,7 +101,10 @@ fn on_loopback_the_public_url_follows_the_listener() {
     let url = config.federation.public_url.unwrap();
     assert_eq!(url.to_string(), "https://127.0.0.1:0");
     assert_eq!(url.with_port(4711).to_string(), "https://127.0.0.1:4711");
-    assert_eq!(config.enrollment.public_url.unwrap().to_string(), "https://[::1]:9");
+    assert_eq!(
+        config.enrollment.public_url.unwrap().to_string(),
+        "https://[::1]:9"
+    );
     assert_eq!(config.tls.server_names, ["127.0.0.1", "::1"]);
 }
 
@@ -96,19 +122,33 @@ fn environment_wins_over_file_and_flags_over_both() {
             ("MOSAIC_FEDERATION_FEDERATION__MAX_CONNECTIONS", "2"),
             ("MOSAIC_FEDERATION_DATA_DIR", "of-environment"),
             ("MOSAIC_FEDERATION_SESSION__USERS", r#"{"1000" = "alice"}"#),
-            ("MOSAIC_FEDERATION_TLS__SERVER_NAMES", "a.example, b.example"),
+            (
+                "MOSAIC_FEDERATION_TLS__SERVER_NAMES",
+                "a.example, b.example",
+            ),
             ("MOSAIC_FEDERATION_CONFIG", "ignored-here"),
             ("OTHER", "x"),
         ],
-        &[("federation.drain_s", "3"), ("roles.ask", "false"), ("gateway.preset", "internal-v1")],
+        &[
+            ("federation.drain_s", "3"),
+            ("roles.ask", "false"),
+            ("gateway.preset", "internal-v1"),
+        ],
     )
     .unwrap();
     assert_eq!(config.federation.handshake_timeout, Duration::from_secs(1));
     assert_eq!(config.federation.max_connections, 2);
     assert_eq!(config.federation.drain, Duration::from_secs(3));
-    assert_eq!(config.data_dir, Path::new("of-environment"), "relative to the working directory");
+    assert_eq!(
+        config.data_dir,
+        Path::new("of-environment"),
+        "relative to the working directory"
+    );
     assert_eq!(config.session.users.len(), 1);
-    assert_eq!(config.tls.server_names, ["work.example", "a.example", "b.example"]);
+    assert_eq!(
+        config.tls.server_names,
+        ["work.example", "a.example", "b.example"]
+    );
     assert!(!config.roles.ask);
     assert_eq!(config.gateway.preset, Preset::InternalV1);
 }
@@ -131,7 +171,10 @@ preset = \"mosiac\"
 [limits]
 facts_cache_ms = 10001
 ";
-    let environment = [("MOSAIC_FEDERATION_OPS__LISTN", "x"), ("MOSAIC_FEDERATION_ROLES__ASK", "maybe")];
+    let environment = [
+        ("MOSAIC_FEDERATION_OPS__LISTN", "x"),
+        ("MOSAIC_FEDERATION_ROLES__ASK", "maybe"),
+    ];
     let problems = read_with(text, &environment, &[("rate.limit", "1")]).unwrap_err();
     let expected = [
         "/etc/fed/federation.toml:2:1: federation.lisen: unknown key; did you mean `listen`?",
@@ -152,37 +195,118 @@ facts_cache_ms = 10001
 #[test]
 fn syntax_errors_have_a_place() {
     let problems = read("[federation\nlisten = ").unwrap_err();
-    assert!(matches!(problems[0].source, Source::File { line: 1 | 2, .. }), "{problems:?}");
+    assert!(
+        matches!(problems[0].source, Source::File { line: 1 | 2, .. }),
+        "{problems:?}"
+    );
 }
 
 #[test]
 fn relations_between_keys_are_checked() {
     for (text, key, says) in [
-        ("[roles]\nserve = false\nask = false", "roles.serve", "both roles are off"),
-        ("[federation]\npublic_url = \"http://x\"", "federation.public_url", "https://"),
-        ("[session]\nlisten = \"0.0.0.0:8480\"", "session.listen", "loopback"),
-        ("[session]\nlisten = \"127.0.0.1:9464\"", "ops.listen", "taken by session.listen"),
-        ("[enrollment]\nlisten = \"127.0.0.1:8443\"", "enrollment.listen", "taken by federation.listen"),
-        ("[session]\nusers = { \"root\" = \"alice\" }", "session.users", "is not a uid"),
-        ("[session]\nusers = { \"01\" = \"alice\" }", "session.users", "is not a uid"),
-        ("[session]\nusers = { \"1\" = \"\" }", "session.users", "uid 1"),
-        ("[session]\nsocket = \"a\"\n[admin]\nsocket = \"a\"", "session.socket", "same socket"),
+        (
+            "[roles]\nserve = false\nask = false",
+            "roles.serve",
+            "both roles are off",
+        ),
+        (
+            "[federation]\npublic_url = \"http://x\"",
+            "federation.public_url",
+            "https://",
+        ),
+        (
+            "[session]\nlisten = \"0.0.0.0:8480\"",
+            "session.listen",
+            "loopback",
+        ),
+        (
+            "[session]\nlisten = \"127.0.0.1:9464\"",
+            "ops.listen",
+            "taken by session.listen",
+        ),
+        (
+            "[enrollment]\nlisten = \"127.0.0.1:8443\"",
+            "enrollment.listen",
+            "taken by federation.listen",
+        ),
+        (
+            "[session]\nusers = { \"root\" = \"alice\" }",
+            "session.users",
+            "is not a uid",
+        ),
+        (
+            "[session]\nusers = { \"01\" = \"alice\" }",
+            "session.users",
+            "is not a uid",
+        ),
+        (
+            "[session]\nusers = { \"1\" = \"\" }",
+            "session.users",
+            "uid 1",
+        ),
+        (
+            "[session]\nsocket = \"a\"\n[admin]\nsocket = \"a\"",
+            "session.socket",
+            "same socket",
+        ),
         ("[gateway]\nurl = \"ftp://x\"", "gateway.url", "scheme"),
         ("[gateway]\nurl = \"unix:x\"", "gateway.url", "absolute"),
-        ("[gateway]\nurl = \"http://u@x\"", "gateway.url", "credentials"),
-        ("[gateway]\nurl = \"http://x/api\"", "gateway.url", "end after host"),
-        ("[gateway]\naudience = \"x\"", "gateway.audience", "no effect"),
-        ("[gateway]\nauth = \"service_token\"", "gateway.auth", "impersonation"),
-        ("[gateway]\nauth = \"service_token\"", "gateway.jwks_file", "required"),
-        ("[gateway]\nauth = \"service_token\"", "gateway.assertion", "required"),
-        ("[seal]\nsecret_file = \"a\"\nsecret_env = \"B\"", "seal.secret_env", "together"),
-        ("[seal]\nsecret_env = \"A=B\"", "seal.secret_env", "name of an environment variable"),
-        ("[tls]\nserver_names = [\"a b\"]", "tls.server_names", "neither"),
-        ("[timeouts]\ntls_ms = 30001", "timeouts.tls_ms", "longer than"),
+        (
+            "[gateway]\nurl = \"http://u@x\"",
+            "gateway.url",
+            "credentials",
+        ),
+        (
+            "[gateway]\nurl = \"http://x/api\"",
+            "gateway.url",
+            "end after host",
+        ),
+        (
+            "[gateway]\naudience = \"x\"",
+            "gateway.audience",
+            "no effect",
+        ),
+        (
+            "[gateway]\nauth = \"service_token\"",
+            "gateway.auth",
+            "impersonation",
+        ),
+        (
+            "[gateway]\nauth = \"service_token\"",
+            "gateway.jwks_file",
+            "required",
+        ),
+        (
+            "[gateway]\nauth = \"service_token\"",
+            "gateway.assertion",
+            "required",
+        ),
+        (
+            "[seal]\nsecret_file = \"a\"\nsecret_env = \"B\"",
+            "seal.secret_env",
+            "together",
+        ),
+        (
+            "[seal]\nsecret_env = \"A=B\"",
+            "seal.secret_env",
+            "name of an environment variable",
+        ),
+        (
+            "[tls]\nserver_names = [\"a b\"]",
+            "tls.server_names",
+            "neither",
+        ),
+        (
+            "[timeouts]\ntls_ms = 30001",
+            "timeouts.tls_ms",
+            "longer than",
+        ),
         ("data_dir = \"\"", "data_dir", "not a path"),
     ] {
         let problems = read(text).unwrap_err();
-        let found = problems.iter().any(|problem| problem.key == key && problem.message.contains(says));
+        let found = problems
+            .iter()
+            .any(|problem| problem.key == key && problem.message.contains(says));
         assert!(found, "{text}: {problems:#?}");
     }
 }
@@ -206,7 +330,10 @@ fn a_service_token_needs_all_of_its_keys() {
 fn socket_paths_that_cannot_be_bound_are_refused() {
     let text = format!("data_dir = \"/{}\"\n{LEAST}", "x".repeat(100));
     let problems = read(&text).unwrap_err();
-    let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+    let keys: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.key.as_str())
+        .collect();
     assert_eq!(keys, ["session.socket", "admin.socket"]);
 }
 
@@ -227,15 +354,25 @@ fn what_a_container_platform_adds_is_no_setting() {
 fn a_variable_may_hold_the_sealing_secret_itself() {
     let text = format!("{LEAST}[seal]\nsecret_env = \"MOSAIC_FEDERATION_SEAL_SECRET\"\n");
     let config = read_with(&text, &[("MOSAIC_FEDERATION_SEAL_SECRET", "0123")], &[]).unwrap();
-    assert_eq!(config.seal, SealSource::Environment("MOSAIC_FEDERATION_SEAL_SECRET".to_owned()));
+    assert_eq!(
+        config.seal,
+        SealSource::Environment("MOSAIC_FEDERATION_SEAL_SECRET".to_owned())
+    );
     let other = read_with(LEAST, &[("MOSAIC_FEDERATION_SEAL_SECRET", "0123")], &[]).unwrap_err();
-    assert!(!other.join("").contains("0123"), "a value that may be a secret was printed");
+    assert!(
+        !other.join("").contains("0123"),
+        "a value that may be a secret was printed"
+    );
 }
 
 #[test]
 fn a_missing_file_is_a_problem_of_its_own() {
     let problems = load(Some(Path::new("/nonexistent/federation.toml")), &[], &[]).unwrap_err();
-    assert!(problems[0].to_string().starts_with("/nonexistent/federation.toml: cannot be read"));
+    assert!(
+        problems[0]
+            .to_string()
+            .starts_with("/nonexistent/federation.toml: cannot be read")
+    );
 }
 
 #[test]
@@ -255,5 +392,9 @@ fn the_reference_page_is_up_to_date() {
         std::fs::write(&path, &page).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == page, "{} is stale: run the tests with UPDATE_DOCS=1", path.display());
+    assert!(
+        written == page,
+        "{} is stale: run the tests with UPDATE_DOCS=1",
+        path.display()
+    );
 }

@@ -31,7 +31,12 @@ pub(crate) struct Tree<'s> {
 
 impl<'s> Tree<'s> {
     pub(crate) fn new(schema: &'s Value) -> Self {
-        Self { schema, values: Map::new(), sources: BTreeMap::new(), problems: Vec::new() }
+        Self {
+            schema,
+            values: Map::new(),
+            sources: BTreeMap::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Reads the text of a settings file.
@@ -48,7 +53,9 @@ impl<'s> Tree<'s> {
     /// Reads the variables that carry the prefix; others are none of our business.
     pub(crate) fn read_environment(&mut self, variables: &[(String, String)]) {
         for (name, value) in variables {
-            let Some(rest) = name.strip_prefix(ENV_PREFIX) else { continue };
+            let Some(rest) = name.strip_prefix(ENV_PREFIX) else {
+                continue;
+            };
             if name == ENV_FILE || is_service_link(rest) {
                 continue;
             }
@@ -67,7 +74,10 @@ impl<'s> Tree<'s> {
         let literal = match kind_of(node) {
             Some(Kind::Text | Kind::Choice(_)) => None,
             Some(Kind::TextList) if !text.trim_start().starts_with('[') => {
-                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                let items = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty());
                 let list = items.map(|item| Value::from(item.to_owned())).collect();
                 return self.put(key, Value::Array(list), source.clone());
             }
@@ -91,12 +101,15 @@ impl<'s> Tree<'s> {
         table: &DeTable<'_>,
         locate: &dyn Fn(Range<usize>) -> Source,
     ) {
-        let Some(Kind::Section(properties)) = kind_of(node) else { return };
+        let Some(Kind::Section(properties)) = kind_of(node) else {
+            return;
+        };
         for (key, value) in table {
             let path = join(at, key.get_ref());
             let Some(node) = properties.get(key.get_ref().as_ref()) else {
                 let known = properties.keys().map(String::as_str);
-                let hint = nearest(key.get_ref(), known).map(|near| format!("did you mean `{near}`?"));
+                let hint =
+                    nearest(key.get_ref(), known).map(|near| format!("did you mean `{near}`?"));
                 let hint = hint.or_else(|| Some(self.section_keys(at, properties)));
                 self.add_problem(locate(key.span()), &path, "unknown key".to_owned(), hint);
                 continue;
@@ -113,7 +126,9 @@ impl<'s> Tree<'s> {
         locate: &dyn Fn(Range<usize>) -> Source,
     ) {
         match (kind_of(node), value.get_ref()) {
-            (Some(Kind::Section(_)), DeValue::Table(inner)) => self.read_table(node, path, inner, locate),
+            (Some(Kind::Section(_)), DeValue::Table(inner)) => {
+                self.read_table(node, path, inner, locate)
+            }
             _ => self.read_value(node, path, value.get_ref(), &locate(value.span())),
         }
     }
@@ -125,9 +140,8 @@ impl<'s> Tree<'s> {
             None => {
                 let message = format!("must be {}, not {}", kind.describe(), shown(value));
                 let hint = match (&kind, value.as_str()) {
-                    (Kind::Choice(words), Some(text)) => {
-                        nearest(text, words.iter().copied()).map(|near| format!("did you mean \"{near}\"?"))
-                    }
+                    (Kind::Choice(words), Some(text)) => nearest(text, words.iter().copied())
+                        .map(|near| format!("did you mean \"{near}\"?")),
                     _ => None,
                 };
                 self.add_problem(source.clone(), path, message, hint);
@@ -137,13 +151,18 @@ impl<'s> Tree<'s> {
 
     fn put(&mut self, path: &str, value: Value, source: Source) {
         let mut keys = path.split('.');
-        let (Some(first), second) = (keys.next(), keys.next()) else { return };
+        let (Some(first), second) = (keys.next(), keys.next()) else {
+            return;
+        };
         match second {
             None => {
                 self.values.insert(first.to_owned(), value);
             }
             Some(second) => {
-                let section = self.values.entry(first).or_insert_with(|| Value::Object(Map::new()));
+                let section = self
+                    .values
+                    .entry(first)
+                    .or_insert_with(|| Value::Object(Map::new()));
                 if let Some(section) = section.as_object_mut() {
                     section.insert(second.to_owned(), value);
                 }
@@ -179,14 +198,21 @@ impl<'s> Tree<'s> {
     }
 
     fn add_problem(&mut self, source: Source, key: &str, message: String, hint: Option<String>) {
-        self.problems.push(ConfigProblem { source, key: key.to_owned(), message, hint });
+        self.problems.push(ConfigProblem {
+            source,
+            key: key.to_owned(),
+            message,
+            hint,
+        });
     }
 }
 
 /// Every key that holds a value, with its section.
 pub(crate) fn all_keys(schema: &Value) -> Vec<String> {
     let mut keys = Vec::new();
-    let Some(Kind::Section(sections)) = kind_of(schema) else { return keys };
+    let Some(Kind::Section(sections)) = kind_of(schema) else {
+        return keys;
+    };
     for (name, node) in sections {
         match kind_of(node) {
             Some(Kind::Section(inner)) => keys.extend(inner.keys().map(|key| join(name, key))),
@@ -197,7 +223,11 @@ pub(crate) fn all_keys(schema: &Value) -> Vec<String> {
 }
 
 fn join(at: &str, key: &str) -> String {
-    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
+    if at.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{at}.{key}")
+    }
 }
 
 fn convert(kind: &Kind<'_>, value: &DeValue<'_>) -> Option<Value> {
@@ -242,8 +272,16 @@ fn shown(value: &DeValue<'_>) -> String {
 fn position(path: &Path, text: &str, offset: usize) -> Source {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().map_or(0, |last| last.chars().count()) + 1;
-    Source::File { path: path.to_owned(), line, column }
+    let column = before
+        .rsplit('\n')
+        .next()
+        .map_or(0, |last| last.chars().count())
+        + 1;
+    Source::File {
+        path: path.to_owned(),
+        line,
+        column,
+    }
 }
 
 /// Kubernetes adds such variables for a Service called `mosaic-federation`; no key looks like them.
@@ -251,5 +289,7 @@ fn is_service_link(rest: &str) -> bool {
     rest == "SERVICE_HOST"
         || rest == "PORT"
         || rest.starts_with("SERVICE_PORT")
-        || rest.strip_prefix("PORT_").is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
+        || rest
+            .strip_prefix("PORT_")
+            .is_some_and(|port| port.starts_with(|c: char| c.is_ascii_digit()))
 }

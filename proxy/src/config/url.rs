@@ -18,7 +18,9 @@ impl PublicUrl {
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let uri: http::Uri = text.parse().map_err(|error| format!("is not a URL: {error}"))?;
+        let uri: http::Uri = text
+            .parse()
+            .map_err(|error| format!("is not a URL: {error}"))?;
         if uri.scheme_str() != Some("https") {
             return Err("must begin with https://: both listeners speak TLS only".to_owned());
         }
@@ -29,8 +31,13 @@ impl PublicUrl {
         if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
             return Err("must end after host and port: the paths are fixed".to_owned());
         }
-        let host = authority.host().trim_matches(['[', ']']).to_ascii_lowercase();
-        let unspecified = host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified());
+        let host = authority
+            .host()
+            .trim_matches(['[', ']'])
+            .to_ascii_lowercase();
+        let unspecified = host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_unspecified());
         if host.is_empty() || unspecified {
             return Err("must name a host that peers can reach".to_owned());
         }
@@ -48,13 +55,19 @@ impl PublicUrl {
     /// The URL of a listener on that address.
     #[must_use]
     pub fn of_address(address: SocketAddr) -> Self {
-        Self { host: address.ip().to_string(), port: address.port() }
+        Self {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
     }
 
     /// The same host with another port: the one a listener got when it asked for port 0.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Self {
-        Self { host: self.host.clone(), port }
+        Self {
+            host: self.host.clone(),
+            port,
+        }
     }
 
     /// Host name or address, without brackets.

@@ -26,7 +26,12 @@ const SOCKET_PATH_MAX: usize = 107;
 /// The settings of a merged tree. `base` is the directory of the settings file: relative paths written there,
 /// and defaults, are relative to it; those from environment and flags to the working directory.
 pub(super) fn config(tree: Tree<'_>, base: &Path) -> Result<Config, Vec<ConfigProblem>> {
-    let Tree { values, sources, mut problems, .. } = tree;
+    let Tree {
+        values,
+        sources,
+        mut problems,
+        ..
+    } = tree;
     let settings: Settings = match serde_json::from_value(Value::Object(values)) {
         Ok(settings) => settings,
         Err(error) => {
@@ -42,7 +47,11 @@ pub(super) fn config(tree: Tree<'_>, base: &Path) -> Result<Config, Vec<ConfigPr
     // The variable that holds the sealing secret may carry our prefix without being a key.
     let sealing = settings.seal.secret_env.clone();
     problems.retain(|problem| !matches!(&problem.source, Source::Environment(name) if Some(name) == sealing.as_ref()));
-    let mut check = Check { base, sources: &sources, problems };
+    let mut check = Check {
+        base,
+        sources: &sources,
+        problems,
+    };
     let config = check.whole(settings);
     match (config, check.problems.is_empty()) {
         (Some(config), true) => Ok(config),
@@ -76,7 +85,12 @@ impl Check<'_> {
         let federation = self.federation(&settings.federation, roles);
         let enrollment = self.enrollment(&settings.enrollment, roles);
         let session = self.session(settings.session, &data_dir);
-        let admin_socket = self.socket("admin.socket", settings.admin.socket, &data_dir, "admin.sock");
+        let admin_socket = self.socket(
+            "admin.socket",
+            settings.admin.socket,
+            &data_dir,
+            "admin.sock",
+        );
         let ops = self.address("ops.listen", &settings.ops.listen);
         let gateway = self.gateway(settings.gateway);
         let seal = self.seal(settings.seal, &data_dir);
@@ -85,15 +99,28 @@ impl Check<'_> {
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal) = (ops?, gateway?, seal?);
         self.listeners_apart(&[
-            ("federation.listen", roles.serve.then_some(federation.listen)),
-            ("enrollment.listen", roles.serve.then_some(enrollment.listen)),
+            (
+                "federation.listen",
+                roles.serve.then_some(federation.listen),
+            ),
+            (
+                "enrollment.listen",
+                roles.serve.then_some(enrollment.listen),
+            ),
             ("session.listen", session.listen.filter(|_| roles.ask)),
             ("ops.listen", Some(ops)),
         ]);
-        let tls = self.tls(settings.tls, [&federation.public_url, &enrollment.public_url]);
+        let tls = self.tls(
+            settings.tls,
+            [&federation.public_url, &enrollment.public_url],
+        );
         if session.socket == admin_socket {
             let message = "is the same socket as admin.socket".to_owned();
-            self.add("session.socket", message, "give each door a path of its own");
+            self.add(
+                "session.socket",
+                message,
+                "give each door a path of its own",
+            );
         }
         Some(Config {
             data_dir,
@@ -101,7 +128,9 @@ impl Check<'_> {
             federation,
             enrollment,
             session,
-            admin: Admin { socket: admin_socket },
+            admin: Admin {
+                socket: admin_socket,
+            },
             ops: Ops { listen: ops },
             gateway,
             policy: Policy { dir: policy_dir },
@@ -109,21 +138,35 @@ impl Check<'_> {
             tls,
             limits: limits(&settings.limits),
             timeouts: timeouts(&settings.timeouts),
-            log: Log { format: settings.log.format, level: settings.log.level },
+            log: Log {
+                format: settings.log.format,
+                level: settings.log.level,
+            },
         })
     }
 
     fn roles(&mut self, roles: &settings::Roles) -> Roles {
         if !roles.serve && !roles.ask {
-            self.add("roles.serve", "both roles are off".to_owned(), "turn `serve` or `ask` on");
+            self.add(
+                "roles.serve",
+                "both roles are off".to_owned(),
+                "turn `serve` or `ask` on",
+            );
         }
-        Roles { serve: roles.serve, ask: roles.ask }
+        Roles {
+            serve: roles.serve,
+            ask: roles.ask,
+        }
     }
 
     fn federation(&mut self, section: &settings::Federation, roles: Roles) -> Option<Federation> {
         let listen = self.address("federation.listen", &section.listen);
-        let public_url =
-            self.public_url("federation.public_url", section.public_url.as_deref(), listen, roles);
+        let public_url = self.public_url(
+            "federation.public_url",
+            section.public_url.as_deref(),
+            listen,
+            roles,
+        );
         Some(Federation {
             listen: listen?,
             public_url,
@@ -136,9 +179,16 @@ impl Check<'_> {
 
     fn enrollment(&mut self, section: &settings::Enrollment, roles: Roles) -> Option<Enrollment> {
         let listen = self.address("enrollment.listen", &section.listen);
-        let public_url =
-            self.public_url("enrollment.public_url", section.public_url.as_deref(), listen, roles);
-        Some(Enrollment { listen: listen?, public_url })
+        let public_url = self.public_url(
+            "enrollment.public_url",
+            section.public_url.as_deref(),
+            listen,
+            roles,
+        );
+        Some(Enrollment {
+            listen: listen?,
+            public_url,
+        })
     }
 
     /// `None` when it is not needed, or is a problem.
@@ -161,8 +211,13 @@ impl Check<'_> {
         match listen {
             Some(address) if address.ip().is_loopback() => Some(PublicUrl::of_address(address)),
             Some(_) if roles.serve => {
-                let message = "is required when the listener is not on a loopback address".to_owned();
-                self.add(key, message, "set it to the URL peers reach this server by, as https://host:port");
+                let message =
+                    "is required when the listener is not on a loopback address".to_owned();
+                self.add(
+                    key,
+                    message,
+                    "set it to the URL peers reach this server by, as https://host:port",
+                );
                 None
             }
             _ => None,
@@ -179,10 +234,18 @@ impl Check<'_> {
             && !address.ip().is_loopback()
         {
             let message = format!("{address} is not a loopback address");
-            self.add("session.listen", message, "this door has no TLS: use 127.0.0.1 or [::1]");
+            self.add(
+                "session.listen",
+                message,
+                "this door has no TLS: use 127.0.0.1 or [::1]",
+            );
         }
         let users = self.users(&section.users);
-        Some(Session { socket, listen: listen?, users })
+        Some(Session {
+            socket,
+            listen: listen?,
+            users,
+        })
     }
 
     fn users(&mut self, written: &BTreeMap<String, String>) -> BTreeMap<u32, UserId> {
@@ -193,11 +256,19 @@ impl Check<'_> {
                     Ok(user) => {
                         users.insert(number, user);
                     }
-                    Err(error) => self.add("session.users", format!("uid {uid}: {error}"), "name a user"),
+                    Err(error) => self.add(
+                        "session.users",
+                        format!("uid {uid}: {error}"),
+                        "name a user",
+                    ),
                 },
                 _ => {
                     let message = format!("`{}` is not a uid", uid.escape_debug());
-                    self.add("session.users", message, "write numeric uids, as in \"1000\" = \"alice\"");
+                    self.add(
+                        "session.users",
+                        message,
+                        "write numeric uids, as in \"1000\" = \"alice\"",
+                    );
                 }
             }
         }
@@ -206,7 +277,11 @@ impl Check<'_> {
 
     fn gateway(&mut self, section: settings::Gateway) -> Option<Gateway> {
         if let Err(message) = check_origin(&section.url) {
-            self.add("gateway.url", message, "write http://host:port, https://host:port or unix:/path");
+            self.add(
+                "gateway.url",
+                message,
+                "write http://host:port, https://host:port or unix:/path",
+            );
         }
         let auth = match section.auth {
             Auth::SubjectToken => self.subject_token(&section),
@@ -224,14 +299,21 @@ impl Check<'_> {
     /// Keys of the other mode would have no effect: each is a problem.
     fn subject_token(&mut self, section: &settings::Gateway) -> Option<GatewayAuth> {
         for (key, is_set) in [
-            ("gateway.service_token_file", section.service_token_file.is_some()),
+            (
+                "gateway.service_token_file",
+                section.service_token_file.is_some(),
+            ),
             ("gateway.assertion", section.assertion.is_some()),
             ("gateway.audience", section.audience.is_some()),
             ("gateway.jwks_file", section.jwks_file.is_some()),
         ] {
             if is_set {
                 let message = "has no effect with gateway.auth = \"subject_token\"".to_owned();
-                self.add(key, message, "remove it, or set gateway.auth = \"service_token\"");
+                self.add(
+                    key,
+                    message,
+                    "remove it, or set gateway.auth = \"service_token\"",
+                );
             }
         }
         Some(GatewayAuth::SubjectToken)
@@ -239,8 +321,7 @@ impl Check<'_> {
 
     fn service_token(&mut self, section: &settings::Gateway) -> Option<GatewayAuth> {
         if section.preset == Preset::Mosaic {
-            let message =
-                "\"service_token\" cannot be used with preset \"mosaic\": that gateway knows no impersonation";
+            let message = "\"service_token\" cannot be used with preset \"mosaic\": that gateway knows no impersonation";
             let hint = "use auth = \"subject_token\", or preset \"internal-v1\" or \"mapped\"";
             self.add("gateway.auth", message.to_owned(), hint);
         }
@@ -250,13 +331,35 @@ impl Check<'_> {
                 self.add(key, message, hint);
             }
         };
-        require("gateway.assertion", section.assertion.is_none(), "set it to \"v1\"");
-        let audience = section.audience.as_deref().filter(|audience| !audience.is_empty());
-        require("gateway.audience", audience.is_none(), "set it to what the gateway expects as `aud`");
-        require("gateway.service_token_file", section.service_token_file.is_none(), "name the file");
-        require("gateway.jwks_file", section.jwks_file.is_none(), "name the file the gateway reads");
+        require(
+            "gateway.assertion",
+            section.assertion.is_none(),
+            "set it to \"v1\"",
+        );
+        let audience = section
+            .audience
+            .as_deref()
+            .filter(|audience| !audience.is_empty());
+        require(
+            "gateway.audience",
+            audience.is_none(),
+            "set it to what the gateway expects as `aud`",
+        );
+        require(
+            "gateway.service_token_file",
+            section.service_token_file.is_none(),
+            "name the file",
+        );
+        require(
+            "gateway.jwks_file",
+            section.jwks_file.is_none(),
+            "name the file the gateway reads",
+        );
         Some(GatewayAuth::ServiceToken {
-            token_file: self.path("gateway.service_token_file", section.service_token_file.as_deref()?),
+            token_file: self.path(
+                "gateway.service_token_file",
+                section.service_token_file.as_deref()?,
+            ),
             audience: audience?.to_owned(),
             jwks_file: self.path("gateway.jwks_file", section.jwks_file.as_deref()?),
         })
@@ -271,7 +374,11 @@ impl Check<'_> {
             }
             (None, Some(_)) => {
                 let message = "is not the name of an environment variable".to_owned();
-                self.add("seal.secret_env", message, "name the variable, not its value");
+                self.add(
+                    "seal.secret_env",
+                    message,
+                    "name the variable, not its value",
+                );
                 None
             }
             (Some(_), Some(_)) => {
@@ -284,11 +391,23 @@ impl Check<'_> {
 
     fn tls(&mut self, section: settings::Tls, urls: [&Option<PublicUrl>; 2]) -> Tls {
         let mut server_names: Vec<String> = Vec::new();
-        for name in urls.into_iter().flatten().map(|url| url.host().to_owned()).chain(section.server_names) {
+        for name in urls
+            .into_iter()
+            .flatten()
+            .map(|url| url.host().to_owned())
+            .chain(section.server_names)
+        {
             let name = name.to_ascii_lowercase();
             if rustls_pki_types::ServerName::try_from(name.as_str()).is_err() {
-                let message = format!("\"{}\" is neither a host name nor an address", name.escape_debug());
-                self.add("tls.server_names", message, "write names without port or scheme");
+                let message = format!(
+                    "\"{}\" is neither a host name nor an address",
+                    name.escape_debug()
+                );
+                self.add(
+                    "tls.server_names",
+                    message,
+                    "write names without port or scheme",
+                );
             } else if !server_names.contains(&name) {
                 server_names.push(name);
             }
@@ -303,14 +422,24 @@ impl Check<'_> {
             ("timeouts.first_byte_ms", section.first_byte_ms),
         ] {
             if value > section.total_ms {
-                let message = format!("{value} is longer than timeouts.total_ms = {}", section.total_ms);
-                self.add(key, message, "the total would end it first: lower it or raise the total");
+                let message = format!(
+                    "{value} is longer than timeouts.total_ms = {}",
+                    section.total_ms
+                );
+                self.add(
+                    key,
+                    message,
+                    "the total would end it first: lower it or raise the total",
+                );
             }
         }
     }
 
     fn listeners_apart(&mut self, listeners: &[(&str, Option<SocketAddr>)]) {
-        let open: Vec<_> = listeners.iter().filter_map(|(key, at)| at.map(|at| (*key, at))).collect();
+        let open: Vec<_> = listeners
+            .iter()
+            .filter_map(|(key, at)| at.map(|at| (*key, at)))
+            .collect();
         for (position, (key, address)) in open.iter().enumerate() {
             let clash = open.iter().take(position).find(|(_, other)| {
                 let same_host = other.ip() == address.ip()
@@ -319,7 +448,11 @@ impl Check<'_> {
                 address.port() != 0 && other.port() == address.port() && same_host
             });
             if let Some((other, _)) = clash {
-                self.add(key, format!("{address} is taken by {other}"), "give each listener a port of its own");
+                self.add(
+                    key,
+                    format!("{address} is taken by {other}"),
+                    "give each listener a port of its own",
+                );
             }
         }
     }
@@ -333,12 +466,20 @@ impl Check<'_> {
         parsed
     }
 
-    fn socket(&mut self, key: &str, written: Option<String>, data_dir: &Path, name: &str) -> PathBuf {
+    fn socket(
+        &mut self,
+        key: &str,
+        written: Option<String>,
+        data_dir: &Path,
+        name: &str,
+    ) -> PathBuf {
         let path = written.map_or_else(|| data_dir.join(name), |text| self.path(key, &text));
         let length = path.as_os_str().len();
         if length > SOCKET_PATH_MAX {
-            let message =
-                format!("{} has {length} bytes; a unix socket path has at most {SOCKET_PATH_MAX}", path.display());
+            let message = format!(
+                "{} has {length} bytes; a unix socket path has at most {SOCKET_PATH_MAX}",
+                path.display()
+            );
             self.add(key, message, "choose a shorter path or a shorter data_dir");
         }
         path
@@ -372,7 +513,9 @@ fn check_origin(text: &str) -> Result<(), String> {
             false => Err("a unix socket needs an absolute path".to_owned()),
         };
     }
-    let uri: http::Uri = text.parse().map_err(|error| format!("is not a URL: {error}"))?;
+    let uri: http::Uri = text
+        .parse()
+        .map_err(|error| format!("is not a URL: {error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("has another scheme than http, https or unix".to_owned());
     }
@@ -381,7 +524,9 @@ fn check_origin(text: &str) -> Result<(), String> {
         return Err("must not hold credentials".to_owned());
     }
     if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
-        return Err("must end after host and port: the paths come from the preset or mapping".to_owned());
+        return Err(
+            "must end after host and port: the paths come from the preset or mapping".to_owned(),
+        );
     }
     Ok(())
 }
@@ -395,7 +540,9 @@ fn limits(section: &settings::Limits) -> Limits {
         facts_cache: Duration::from_millis(section.facts_cache_ms),
         max_answer_bytes: section.max_answer_bytes,
         enrollment_token_ttl: Duration::from_secs(section.enrollment_token_ttl_s.into()),
-        client_certificate: Duration::from_secs(u64::from(section.client_certificate_days) * 86_400),
+        client_certificate: Duration::from_secs(
+            u64::from(section.client_certificate_days) * 86_400,
+        ),
     }
 }
 

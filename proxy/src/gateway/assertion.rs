@@ -1,7 +1,7 @@
 //! The signed statement of who a question is asked for, in `service_token` mode.
 //!
 //! A compact JWS (RFC 7515) signed with Ed25519 (RFC 8037), valid 30 seconds, bound to method and
-//! path (`htm`, `htu` as in RFC 9449, the path without its query). The public key is published as a
+//! target (`htm`, `htu` as in RFC 9449, section 4.2: the URL without its query). The public key is published as a
 //! JWKS file that the gateway reads.
 
 use std::sync::Arc;
@@ -25,6 +25,7 @@ pub struct AssertionSigner {
     header: String,
     issuer: String,
     audience: String,
+    origin: String,
     clock: Arc<dyn Clock>,
 }
 
@@ -39,7 +40,7 @@ struct Claims<'a> {
     iat: i64,
     exp: i64,
     htm: &'a str,
-    htu: &'a str,
+    htu: String,
 }
 
 impl AssertionSigner {
@@ -53,7 +54,8 @@ impl AssertionSigner {
             .map_err(|_| "the system's random source failed".to_owned())
     }
 
-    /// A signer with the given PKCS#8 key.
+    /// A signer with the given PKCS#8 key. `origin` is the gateway's, as it names itself in its
+    /// `Host` (`http://host:port`).
     ///
     /// # Errors
     /// When the key is not an Ed25519 key.
@@ -61,6 +63,7 @@ impl AssertionSigner {
         pkcs8: &[u8],
         issuer: &str,
         audience: &str,
+        origin: &str,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, String> {
         let key = Ed25519KeyPair::from_pkcs8(pkcs8)
@@ -74,6 +77,7 @@ impl AssertionSigner {
             header,
             issuer: issuer.to_owned(),
             audience: audience.to_owned(),
+            origin: origin.to_owned(),
             clock,
         })
     }
@@ -100,7 +104,7 @@ impl AssertionSigner {
             iat: now,
             exp: now.saturating_add(LIFETIME_SECONDS),
             htm: method,
-            htu: target.split('?').next().unwrap_or_default(),
+            htu: format!("{}{}", self.origin, target.split('?').next().unwrap_or_default()),
         };
         // Claims are plain strings and integers: they always serialize.
         let claims = serde_json::to_vec(&claims).unwrap_or_default();

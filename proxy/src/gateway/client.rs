@@ -78,6 +78,13 @@ impl Origin {
         })
     }
 
+    /// The origin as a URL, without a path. A gateway on a unix socket is `http://localhost`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if matches!(self, Self::Tcp { tls: true, .. }) { "https" } else { "http" };
+        format!("{scheme}://{}", self.host_header())
+    }
+
     fn host_header(&self) -> String {
         match self {
             Self::Unix(_) => "localhost".to_owned(),

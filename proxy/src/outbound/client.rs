@@ -124,6 +124,11 @@ impl PeerClient {
         })
     }
 
+    /// Lets go of every connection that is kept for later.
+    pub(super) fn close_idle(&self) {
+        self.pool.kept.lock().clear();
+    }
+
     async fn attempts(
         &self,
         question: &Question,

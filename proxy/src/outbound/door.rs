@@ -19,9 +19,10 @@ use policy::deny::DenyCode;
 use policy::time::UnixMillis;
 
 use super::Outbound;
-use super::client::Question;
+use super::client::{Question, Reply};
 use super::exchange::{Asked, Exchange, time_ordered_id};
 use super::failure::DoorFailure;
+use super::fault::AskError;
 use super::relay;
 use super::route::{PeerRoute, ReadyClient};
 use super::session::{Doorway, authenticate, check_loopback};
@@ -160,17 +161,7 @@ async fn converse(
     let reply = match client.client.ask(question).await {
         Ok(reply) => reply,
         Err(error) => {
-            outbound
-                .learn(
-                    peer,
-                    state::learned_from_alert(error.alert()),
-                    error.reason(),
-                )
-                .await;
-            outbound
-                .record_contact(peer, Contact::Failure(error.to_string()))
-                .await;
-            let failure = DoorFailure::Offline(error);
+            let failure = unanswered(outbound, peer, error).await;
             finish(&mut exchange, &failure);
             return Err(refused(failure));
         }
@@ -199,7 +190,19 @@ async fn converse(
             refused(failure)
         });
     }
+    Err(refused_by_peer(outbound, peer, reply, exchange).await)
+}
+
+/// A reply that is no 200: what it says of the grant is noted, its envelope passed on.
+async fn refused_by_peer(
+    outbound: &Outbound,
+    peer: &Arc<PeerRoute>,
+    reply: Reply,
+    mut exchange: Exchange,
+) -> Refused {
+    let status = reply.head.status;
     let retry_after = relay::retry_after(&reply.head.headers);
+    let peer_request_id = peer_request_id(&reply.head.headers);
     let failure = relay::refusal(reply).await;
     if let DoorFailure::Peer(error) = &failure {
         let reason = error.forbidden_reason();
@@ -215,11 +218,24 @@ async fn converse(
     };
     outbound.record_contact(peer, contact).await;
     finish(&mut exchange, &failure);
-    Err(Refused {
+    Refused {
+        failure,
+        peer: Some(Arc::clone(peer)),
         retry_after,
-        peer_request_id: peer_id,
-        ..refused(failure)
-    })
+        peer_request_id,
+    }
+}
+
+/// What no answer means: the alert for a revoked certificate says as much as an answer.
+async fn unanswered(outbound: &Outbound, peer: &PeerRoute, error: AskError) -> DoorFailure {
+    let learned = state::learned_from_alert(error.alert());
+    outbound.learn(peer, learned, error.reason()).await;
+    let contact = Contact::Failure(error.to_string());
+    outbound.record_contact(peer, contact).await;
+    match learned {
+        Some(_) => DoorFailure::Refused(state::LocalRefusal::GrantRevoked),
+        None => DoorFailure::Offline(error),
+    }
 }
 
 /// `/peers/{name}/api/...` as name and the rest.

@@ -46,7 +46,10 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name).map(|value| value.to_str().unwrap())
+        self.head
+            .headers
+            .get(name)
+            .map(|value| value.to_str().unwrap())
     }
 }
 
@@ -69,11 +72,21 @@ impl Pki {
     pub(crate) fn new() -> Self {
         let (ca, grant, subject) = (TestCa::root("peer root"), Uuid::new_v4(), Uuid::new_v4());
         let client = Mint::client(grant, subject).sign_with(&ca);
-        Self { ca, client, grant, subject }
+        Self {
+            ca,
+            client,
+            grant,
+            subject,
+        }
     }
 
     /// The federation listener's configuration over `server`; `revoked` are the client's.
-    pub(crate) fn server_config(&self, server: &Minted, revoked: RevokedSet, alpn: &[&[u8]]) -> Arc<ServerConfig> {
+    pub(crate) fn server_config(
+        &self,
+        server: &Minted,
+        revoked: RevokedSet,
+        alpn: &[&[u8]],
+    ) -> Arc<ServerConfig> {
         let (_, anchors) = channel(self.ca.anchors(1));
         let (_, revoked) = channel(revoked);
         let (_, credential) = channel(server.credential());
@@ -119,7 +132,9 @@ pub(crate) const QUICK: Deadlines = Deadlines {
 
 /// An answer with a JSON body.
 pub(crate) fn json(status: u16, text: impl Into<Body>) -> Act {
-    let builder = Response::builder().status(status).header("content-type", "application/json");
+    let builder = Response::builder()
+        .status(status)
+        .header("content-type", "application/json");
     Act::Answer(builder.body(text.into()).unwrap())
 }
 
@@ -135,9 +150,12 @@ pub(crate) async fn start(
     tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(config);
         while let Ok((socket, _)) = listener.accept().await {
-            let (acceptor, log, script) = (acceptor.clone(), Arc::clone(&seen), Arc::clone(&script));
+            let (acceptor, log, script) =
+                (acceptor.clone(), Arc::clone(&seen), Arc::clone(&script));
             tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(socket).await else { return };
+                let Ok(stream) = acceptor.accept(socket).await else {
+                    return;
+                };
                 log.connections.fetch_add(1, Ordering::SeqCst);
                 let service = service_fn(move |request: Request<Incoming>| {
                     respond(request, Arc::clone(&log), Arc::clone(&script))
@@ -161,10 +179,15 @@ async fn respond(
     script: Arc<impl Fn(usize) -> Act>,
 ) -> Result<Response, HungUp> {
     let (head, body) = request.into_parts();
-    let body = axum::body::to_bytes(Body::new(body), 1 << 20).await.map_err(|_| HungUp)?;
+    let body = axum::body::to_bytes(Body::new(body), 1 << 20)
+        .await
+        .map_err(|_| HungUp)?;
     let number = {
         let mut requests = log.requests.lock();
-        requests.push(Seen { head: Arc::new(head), body: body.to_vec() });
+        requests.push(Seen {
+            head: Arc::new(head),
+            body: body.to_vec(),
+        });
         requests.len() - 1
     };
     match script(number) {

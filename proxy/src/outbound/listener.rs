@@ -214,3 +214,6 @@ async fn connection<S>(
         tracing::debug!(%error, "session connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,12 +17,18 @@ use super::{Reading, Rules, Seen, read, rows_at};
 fn body(rows: &[Node], seed: u64) -> String {
     let rows = Node::Array(rows.to_vec());
     let data = Node::Object(vec![
-        ("next".to_owned(), Node::Array(vec![Node::Null, Node::Text("]}".to_owned())])),
+        (
+            "next".to_owned(),
+            Node::Array(vec![Node::Null, Node::Text("]}".to_owned())]),
+        ),
         ("rows".to_owned(), rows),
         ("count".to_owned(), Node::Number(1.into())),
     ]);
     let body = Node::Object(vec![
-        ("rows".to_owned(), Node::Object(vec![("rows".to_owned(), Node::Null)])),
+        (
+            "rows".to_owned(),
+            Node::Object(vec![("rows".to_owned(), Node::Null)]),
+        ),
         ("data".to_owned(), data),
     ]);
     let mut text = String::new();
@@ -58,9 +64,15 @@ fn compare(rules: &Rules, rows: &[Node], reading: &Reading) -> Result<(), TestCa
 
 fn says_nothing_secret(node: &Node, rules: &Rules, path: &str) -> bool {
     match node {
-        Node::Array(items) => items.iter().all(|item| says_nothing_secret(item, rules, path)),
+        Node::Array(items) => items
+            .iter()
+            .all(|item| says_nothing_secret(item, rules, path)),
         Node::Object(members) => members.iter().all(|(name, value)| {
-            let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
             (!says_secret(name) || rules.exempt.contains(&&*path))
                 && !rules.fields.contains(&&*path)
                 && says_nothing_secret(value, rules, &path)

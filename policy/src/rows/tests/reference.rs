@@ -50,8 +50,13 @@ pub(super) fn judge(rules: &Rules, row: &Node) -> (Expected, Option<Key>, u64) {
         Some(Node::Text(text)) => Some(text.clone()),
         _ => None,
     };
-    let matches = rules.equals.iter().all(|(name, value)| text(name).as_deref() == Some(*value))
-        && rules.non_empty.is_none_or(|name| text(name).is_some_and(|text| !text.is_empty()));
+    let matches = rules
+        .equals
+        .iter()
+        .all(|(name, value)| text(name).as_deref() == Some(*value))
+        && rules
+            .non_empty
+            .is_none_or(|name| text(name).is_some_and(|text| !text.is_empty()));
     if !matches {
         return (Expected::Unmatched, key, 0);
     }
@@ -85,16 +90,25 @@ pub(super) fn judge(rules: &Rules, row: &Node) -> (Expected, Option<Key>, u64) {
 }
 
 fn all<'a>(members: &'a [(String, Node)], name: &str) -> Vec<&'a Node> {
-    members.iter().filter(|(found, _)| found == name).map(|(_, value)| value).collect()
+    members
+        .iter()
+        .filter(|(found, _)| found == name)
+        .map(|(_, value)| value)
+        .collect()
 }
 
 fn key(rules: &Rules, members: &[(String, Node)]) -> Option<Key> {
-    let (ids, instants) = (all(members, &rules.map.id), all(members, &rules.map.created_at));
+    let (ids, instants) = (
+        all(members, &rules.map.id),
+        all(members, &rules.map.created_at),
+    );
     let ([id], [Node::Text(created_at)]) = (ids.as_slice(), instants.as_slice()) else {
         return None;
     };
     let id = match id {
-        Node::Text(id) if id.len() <= 256 && !id.is_empty() && id.bytes().all(|b| b >= 32) => id.clone(),
+        Node::Text(id) if id.len() <= 256 && !id.is_empty() && id.bytes().all(|b| b >= 32) => {
+            id.clone()
+        }
         Node::Number(id) if id.is_i64() || id.is_u64() => id.to_string(),
         _ => return None,
     };
@@ -104,32 +118,52 @@ fn key(rules: &Rules, members: &[(String, Node)]) -> Option<Key> {
 
 fn may_pass(rules: &Rules, members: &[(String, Node)]) -> bool {
     let read = |name: &Option<String>| -> Result<Option<String>, ()> {
-        match name.as_ref().and_then(|name| all(members, name).first().copied()) {
+        match name
+            .as_ref()
+            .and_then(|name| all(members, name).first().copied())
+        {
             None | Some(Node::Null) => Ok(None),
             Some(Node::Text(id)) => Ok(Some(id.clone())),
             Some(_) => Err(()),
         }
     };
     let map = &rules.map;
-    let (Ok(owner), Ok(team), Ok(project), Ok(mission)) =
-        (read(&map.owner), read(&map.team), read(&map.project), read(&map.mission))
-    else {
+    let (Ok(owner), Ok(team), Ok(project), Ok(mission)) = (
+        read(&map.owner),
+        read(&map.team),
+        read(&map.project),
+        read(&map.mission),
+    ) else {
         return false;
     };
     let find_project = |id: &str| rules.projects.iter().find(|entry| entry.0 == id);
     let find_mission = |id: &str| rules.missions.iter().find(|entry| entry.0 == id);
     let project = project.map(|id| find_project(&id));
     let mission = mission.map(|id| find_mission(&id));
-    let missions_project = mission.flatten().and_then(|entry| entry.1).map(find_project);
-    if [project.is_some_and(|p| p.is_none()), mission.is_some_and(|m| m.is_none())].contains(&true)
+    let missions_project = mission
+        .flatten()
+        .and_then(|entry| entry.1)
+        .map(find_project);
+    if [
+        project.is_some_and(|p| p.is_none()),
+        mission.is_some_and(|m| m.is_none()),
+    ]
+    .contains(&true)
         || missions_project.is_some_and(|p| p.is_none())
     {
         return false;
     }
     let (project, mission) = (project.flatten(), mission.flatten());
     let missions_project = missions_project.flatten();
-    let missions_team = mission.and_then(|m| m.2).or(missions_project.and_then(|p| p.1));
-    let team = team.or_else(|| project.and_then(|p| p.1).or(missions_team).map(str::to_owned));
+    let missions_team = mission
+        .and_then(|m| m.2)
+        .or(missions_project.and_then(|p| p.1));
+    let team = team.or_else(|| {
+        project
+            .and_then(|p| p.1)
+            .or(missions_team)
+            .map(str::to_owned)
+    });
     let owner = owner.or_else(|| {
         let next = mission.and_then(|m| m.3).or(project.and_then(|p| p.2));
         next.map(str::to_owned)
@@ -143,7 +177,10 @@ fn may_pass(rules: &Rules, members: &[(String, Node)]) -> bool {
         Resource::Notes => {
             is_subjects
                 && mission.is_some_and(|mission| {
-                    passes(missions_team, mission.3.or(missions_project.and_then(|p| p.2)))
+                    passes(
+                        missions_team,
+                        mission.3.or(missions_project.and_then(|p| p.2)),
+                    )
                 })
         }
         Resource::Memory => is_subjects && rules.include_personal,
@@ -160,9 +197,12 @@ fn is_removed(rules: &Rules, path: &str, name: &str) -> bool {
 
 fn redact(rules: &Rules, path: &str, value: &Node, redacted: &mut u64) -> Node {
     match value {
-        Node::Array(items) => {
-            Node::Array(items.iter().map(|item| redact(rules, path, item, redacted)).collect())
-        }
+        Node::Array(items) => Node::Array(
+            items
+                .iter()
+                .map(|item| redact(rules, path, item, redacted))
+                .collect(),
+        ),
         Node::Object(members) => {
             let mut kept = Vec::new();
             for (name, value) in members {

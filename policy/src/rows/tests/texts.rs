@@ -10,10 +10,36 @@ use super::Rules;
 use super::reference::Node;
 
 const NAMES: [&str; 30] = [
-    "ownerId", "teamId", "projectId", "missionId", "id", "createdAt", "_source", "_x", "title",
-    "status", "notes", "accessToken", "password_hash", "tokenCount", "secretary", "tokenizer",
-    "apiKey", "meta", "usage", "cost", "größe", "a\"b\\c", "", "pwd", "cookies", "made", "uuid", "user",
-    "x", "meta.cost",
+    "ownerId",
+    "teamId",
+    "projectId",
+    "missionId",
+    "id",
+    "createdAt",
+    "_source",
+    "_x",
+    "title",
+    "status",
+    "notes",
+    "accessToken",
+    "password_hash",
+    "tokenCount",
+    "secretary",
+    "tokenizer",
+    "apiKey",
+    "meta",
+    "usage",
+    "cost",
+    "größe",
+    "a\"b\\c",
+    "",
+    "pwd",
+    "cookies",
+    "made",
+    "uuid",
+    "user",
+    "x",
+    "meta.cost",
 ];
 const INSTANTS: [&str; 9] = [
     "2026-01-02T03:04:05.678Z",
@@ -53,7 +79,12 @@ pub(super) fn value() -> impl Strategy<Value = Node> {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Node::Array),
             vec((select(NAMES.to_vec()), inner), 0..4).prop_map(|members| {
-                Node::Object(members.into_iter().map(|(n, v)| (n.to_owned(), v)).collect())
+                Node::Object(
+                    members
+                        .into_iter()
+                        .map(|(n, v)| (n.to_owned(), v))
+                        .collect(),
+                )
             }),
         ]
     })
@@ -79,8 +110,11 @@ pub(super) fn row() -> impl Strategy<Value = Node> {
     let again = prop_oneof![9 => Just(None), 1 => (select(NAMES.to_vec()), value()).prop_map(Some)];
     let object = (id, made, owned, others, again, any::<u64>(), any::<bool>()).prop_map(
         |(id, made, (owner, team, project, mission), others, again, seed, renamed)| {
-            let (id_name, made_name, owner_name) =
-                if renamed { ("uuid", "made", "user") } else { ("id", "createdAt", "ownerId") };
+            let (id_name, made_name, owner_name) = if renamed {
+                ("uuid", "made", "user")
+            } else {
+                ("id", "createdAt", "ownerId")
+            };
             let named = [
                 (id_name, id),
                 (made_name, made),
@@ -92,11 +126,15 @@ pub(super) fn row() -> impl Strategy<Value = Node> {
             let mut members: Vec<_> = named
                 .into_iter()
                 .filter_map(|(name, value)| Some((name.to_owned(), value?)))
-                .chain(others.into_iter().map(|(name, value)| (name.to_owned(), value)))
+                .chain(
+                    others
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value)),
+                )
                 .chain(again.map(|(name, value)| (name.to_owned(), value)))
                 .collect();
             // Most rows in the usual order, the rest in any.
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 let mut random = seed;
                 members.sort_by_cached_key(|_| next(&mut random));
             }
@@ -113,30 +151,40 @@ pub(super) fn rules() -> impl Strategy<Value = Rules> {
         select(vec![vec![], vec!["t1"], vec!["t1", "t2"], vec!["t2"]]),
         select(vec![vec![], vec!["title", "meta.cost", "usage"]]),
         select(vec![vec![], vec!["tokenCount", "x.apiKey"]]),
-        select(vec![None, None, None, Some(("status", "x")), Some(("projectId", "p1"))]),
+        select(vec![
+            None,
+            None,
+            None,
+            Some(("status", "x")),
+            Some(("projectId", "p1")),
+        ]),
         select(vec![None, None, None, Some("notes")]),
         select(vec![false, false, false, true]),
     )
-        .prop_map(|(resource, include_personal, teams, fields, exempt, equals, non_empty, renamed)| {
-            let mut rules = Rules::usual(resource);
-            rules.include_personal = include_personal;
-            rules.teams = teams;
-            rules.fields = fields;
-            rules.exempt = exempt;
-            rules.equals = equals.into_iter().collect();
-            rules.non_empty = non_empty;
-            if renamed {
-                rules.map.id = "uuid".to_owned();
-                rules.map.created_at = "made".to_owned();
-                rules.map.owner = Some("user".to_owned());
-            }
-            rules
-        })
+        .prop_map(
+            |(resource, include_personal, teams, fields, exempt, equals, non_empty, renamed)| {
+                let mut rules = Rules::usual(resource);
+                rules.include_personal = include_personal;
+                rules.teams = teams;
+                rules.fields = fields;
+                rules.exempt = exempt;
+                rules.equals = equals.into_iter().collect();
+                rules.non_empty = non_empty;
+                if renamed {
+                    rules.map.id = "uuid".to_owned();
+                    rules.map.created_at = "made".to_owned();
+                    rules.map.owner = Some("user".to_owned());
+                }
+                rules
+            },
+        )
 }
 
 /// A number from a seed, which moves on.
 pub(super) fn next(seed: &mut u64) -> u64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *seed = seed
+        .wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407);
     *seed >> 33
 }
 
@@ -144,7 +192,7 @@ pub(super) fn next(seed: &mut u64) -> u64 {
 pub(super) fn spell(node: &Node, seed: &mut u64, out: &mut String) {
     let varied = *seed != 0;
     let mut space = |out: &mut String| {
-        if varied && next(seed) % 4 == 0 {
+        if varied && next(seed).is_multiple_of(4) {
             out.push_str([" ", "\n", "\t", "\r\n  "][usize::try_from(next(seed) % 4).unwrap()]);
         }
     };
@@ -170,7 +218,7 @@ pub(super) fn spell(node: &Node, seed: &mut u64, out: &mut String) {
                 out.push(':');
                 spell(value, seed, out);
             }
-            if varied && next(seed) % 4 == 0 {
+            if varied && next(seed).is_multiple_of(4) {
                 out.push('\n');
             }
             out.push('}');
@@ -179,10 +227,10 @@ pub(super) fn spell(node: &Node, seed: &mut u64, out: &mut String) {
 }
 
 fn spell_text(text: &str, seed: &mut u64, out: &mut String) {
-    let varied = *seed != 0 && next(seed) % 3 == 0;
+    let varied = *seed != 0 && next(seed).is_multiple_of(3);
     out.push('"');
     for c in text.chars() {
-        if varied && next(seed) % 5 == 0 {
+        if varied && next(seed).is_multiple_of(5) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
                 out.push_str(&format!("\\u{unit:04x}"));

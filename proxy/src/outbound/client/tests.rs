@@ -34,7 +34,10 @@ async fn a_question_is_written_from_scratch_and_connections_are_kept() {
         for _ in 0..3 {
             let reply = client.ask(&question()).await.unwrap();
             assert_eq!((reply.head.status, reply.attempt), (StatusCode::OK, 1));
-            assert_eq!(reply.body.collect(100).await.unwrap().as_deref(), Some(&b"{\"a\":1}"[..]));
+            assert_eq!(
+                reply.body.collect(100).await.unwrap().as_deref(),
+                Some(&b"{\"a\":1}"[..])
+            );
             // An HTTP/1.1 connection is given back once it is free, which the next turn of the runtime sees.
             while client.pool.kept.lock().is_empty() {
                 tokio::task::yield_now().await;
@@ -47,7 +50,10 @@ async fn a_question_is_written_from_scratch_and_connections_are_kept() {
         assert_eq!(seen.header("x-mosaic-attempt"), Some("1"));
         assert_eq!(seen.header("content-type"), Some("application/json"));
         assert!(seen.header("traceparent").is_some() && seen.header("authorization").is_none());
-        assert_eq!((seen.head.uri.path(), seen.body.as_slice()), ("/api/federation/v1/list/tasks", &b"{}"[..]));
+        assert_eq!(
+            (seen.head.uri.path(), seen.body.as_slice()),
+            ("/api/federation/v1/list/tasks", &b"{}"[..])
+        );
     }
 }
 
@@ -59,7 +65,9 @@ async fn a_server_that_is_not_the_peer_is_never_asked() {
         Mint::server(&["127.0.0.1"]).sign_with(&foreign),
         Mint::server(&["other.example"]).sign_with(&pki.ca),
         Mint::server(&["127.0.0.1"]).expired().sign_with(&pki.ca),
-        Mint::server(&["127.0.0.1"]).not_yet_valid().sign_with(&pki.ca),
+        Mint::server(&["127.0.0.1"])
+            .not_yet_valid()
+            .sign_with(&pki.ca),
         Mint::server(&["127.0.0.1"]).self_signed(),
     ] {
         let config = pki.server_config(&server, RevokedSet::default(), BOTH);
@@ -75,11 +83,18 @@ async fn a_revoked_certificate_is_heard_through_either_protocol() {
     for alpn in [BOTH, H1] {
         let pki = Pki::new();
         let server = Mint::server(&["127.0.0.1"]).sign_with(&pki.ca);
-        let (address, log) = start(pki.server_config(&server, pki.client.revoked(), alpn), |_| json(200, "{}")).await;
+        let (address, log) = start(
+            pki.server_config(&server, pki.client.revoked(), alpn),
+            |_| json(200, "{}"),
+        )
+        .await;
         // The alert races with the request on each connection: every time it must be heard.
         for _ in 0..10 {
             let asked = pki.client_of(address, QUICK).ask(&question()).await;
-            assert_eq!(asked.map(drop), Err(AskError::Died(Some(AlertDescription::CertificateRevoked))));
+            assert_eq!(
+                asked.map(drop),
+                Err(AskError::Died(Some(AlertDescription::CertificateRevoked)))
+            );
         }
         assert!(log.requests.lock().is_empty());
     }
@@ -89,13 +104,33 @@ async fn a_revoked_certificate_is_heard_through_either_protocol() {
 async fn a_connection_that_dies_before_the_answer_is_replaced_once() {
     for alpn in [BOTH, H1] {
         let pki = Pki::new();
-        let script = |number| if number == 0 { Act::Hang } else { json(200, "{}") };
+        let script = |number| {
+            if number == 0 {
+                Act::Hang
+            } else {
+                json(200, "{}")
+            }
+        };
         let (address, log) = start(pki.ordinary(alpn), script).await;
-        let reply = pki.client_of(address, QUICK).ask(&question()).await.unwrap();
+        let reply = pki
+            .client_of(address, QUICK)
+            .ask(&question())
+            .await
+            .unwrap();
         assert_eq!((reply.head.status, reply.attempt), (StatusCode::OK, 2));
         let requests = log.requests.lock().clone();
-        let sent: Vec<_> = requests.iter().map(|seen| (seen.header("x-request-id"), seen.header("x-mosaic-attempt"))).collect();
-        assert_eq!(sent, [(Some("request-1"), Some("1")), (Some("request-1"), Some("2"))], "{alpn:?}");
+        let sent: Vec<_> = requests
+            .iter()
+            .map(|seen| (seen.header("x-request-id"), seen.header("x-mosaic-attempt")))
+            .collect();
+        assert_eq!(
+            sent,
+            [
+                (Some("request-1"), Some("1")),
+                (Some("request-1"), Some("2"))
+            ],
+            "{alpn:?}"
+        );
     }
 }
 
@@ -104,7 +139,13 @@ async fn nothing_is_sent_a_third_time_nor_twice_when_that_is_forbidden() {
     let pki = Pki::new();
     for (repeatable, times) in [(true, 2), (false, 1)] {
         let (address, log) = start(pki.ordinary(H1), |_| Act::Hang).await;
-        let asked = pki.client_of(address, QUICK).ask(&Question { repeatable, ..question() }).await;
+        let asked = pki
+            .client_of(address, QUICK)
+            .ask(&Question {
+                repeatable,
+                ..question()
+            })
+            .await;
         assert_eq!(asked.map(drop), Err(AskError::Died(None)));
         assert_eq!(log.requests.lock().len(), times);
     }
@@ -116,16 +157,29 @@ async fn each_step_has_its_deadline() {
     let (address, _log) = start(pki.ordinary(BOTH), |_| Act::Stall).await;
     let asked = pki.client_of(address, QUICK).ask(&question()).await;
     assert_eq!(asked.map(drop), Err(AskError::FirstByteTimeout));
-    let short = Deadlines { total: QUICK.first_byte / 2, ..QUICK };
+    let short = Deadlines {
+        total: QUICK.first_byte / 2,
+        ..QUICK
+    };
     let asked = pki.client_of(address, short).ask(&question()).await;
     assert_eq!(asked.map(drop), Err(AskError::TotalTimeout));
     // A listener that never accepts: the kernel completes TCP, nobody the handshake.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let asked = pki.client_of(silent.local_addr().unwrap(), QUICK).ask(&question()).await;
+    let asked = pki
+        .client_of(silent.local_addr().unwrap(), QUICK)
+        .ask(&question())
+        .await;
     assert_eq!(asked.map(drop), Err(AskError::TlsTimeout));
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let asked = pki.client_of(gone, QUICK).ask(&question()).await;
-    assert_eq!(asked.map(drop), Err(AskError::Unreachable(std::io::ErrorKind::ConnectionRefused)));
+    assert_eq!(
+        asked.map(drop),
+        Err(AskError::Unreachable(std::io::ErrorKind::ConnectionRefused))
+    );
 }
 
 #[tokio::test]
@@ -135,7 +189,10 @@ async fn an_answer_that_breaks_off_is_not_an_end() {
     for alpn in [BOTH, H1] {
         let pki = Pki::new();
         let script = |_| {
-            let pieces = [Ok(Bytes::from_static(b"{\"items\":[")), Err(std::io::Error::other("cut"))];
+            let pieces = [
+                Ok(Bytes::from_static(b"{\"items\":[")),
+                Err(std::io::Error::other("cut")),
+            ];
             json(200, Body::from_stream(stream::iter(pieces)))
         };
         let (address, _log) = start(pki.ordinary(alpn), script).await;

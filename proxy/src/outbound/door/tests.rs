@@ -26,107 +26,40 @@ use crate::store::{
     Act as StoreAct, Actor, CredentialState, NewOutboundPeer, SqliteOptions, SqliteStore, Store,
 };
 
+mod side;
+
+use side::{Side, refusal, side};
+
 const TASKS: &str = "/peers/work/api/federation/v1/list/tasks";
 const AMIRA: Doorway = Doorway::Unix { uid: Some(1000) };
 
-/// An asking side with one peer `work` of user `amira` (uid 1000); `bo` (uid 1001) has none.
-struct Side {
-    outbound: Outbound,
-    store: Arc<SqliteStore>,
-    writer: AuditWriter,
-    _dir: TempDir,
-}
-
-impl Side {
-    async fn with_peer(pki: &Pki, address: SocketAddr) -> Self {
-        let dir = TempDir::new().unwrap();
-        let now = UnixMillis(certs::Clock::unix_millis(&SystemClock));
-        let options = SqliteOptions::new(dir.path().join("db"), Uuid::new_v4(), now);
-        let store = Arc::new(SqliteStore::open(&options).await.unwrap());
-        let secret = SealingSecret::from_bytes(Zeroizing::new(vec![7; 32])).unwrap();
-        let sealer = Arc::new(Sealer::new(&secret).unwrap());
-        let credential_id = Uuid::new_v4();
-        let key = pki.client.private_key().pkcs8();
-        let sealed_key = sealer.seal(SealPurpose::CredentialKey, &credential_id.to_string(), key).unwrap();
-        let peer = NewOutboundPeer {
-            id: PeerId::new(Uuid::new_v4()),
-            name: PeerName::parse("work").unwrap(),
-            endpoint_url: format!("https://{address}"),
-            common_name: "work.example".to_owned(),
-            trust_bundle_pem: pki.ca.root_pem(),
-            credential_id,
-            local_user: UserId::parse("amira").unwrap(),
-            grant: GrantId::new(pki.grant),
-            subject: SubjectId::new(pki.subject),
-            chain_pem: pki.client.chain_pem(),
-            sealed_key,
-            not_after: now.saturating_add(86_400_000),
-        };
-        let act = StoreAct { id: Uuid::now_v7(), actor: Actor::Sidecar("test"), now };
-        let _ = store.add_outbound_peer(&act, peer).await.unwrap();
-        let (audit, writer) = AuditWriter::start(Arc::clone(&store) as Arc<dyn AuditLog>, WriterSettings::default());
-        let users = [(1000, "amira"), (1001, "bo")];
-        let outbound = Outbound::new(OutboundParts {
-            store: Arc::clone(&store) as Arc<dyn Store>,
-            sealer,
-            clock: Arc::new(SystemClock),
-            audit,
-            deadlines: Deadlines { total: Duration::from_secs(5), ..QUICK },
-            session_users: users.map(|(uid, user)| (uid, UserId::parse(user).unwrap())).into_iter().collect::<BTreeMap<_, _>>(),
-        });
-        outbound.load().await.unwrap();
-        Self { outbound, store, writer, _dir: dir }
-    }
-
-    async fn ask(&self, doorway: Doorway, path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, Value) {
-        let mut request = Request::post(path).header("content-type", "application/json");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = answer(&self.outbound, doorway, request.body(Body::from("{}")).unwrap()).await;
-        let (head, body) = response.into_parts();
-        let body = to_bytes(body, 1 << 24).await.unwrap();
-        (head.status, head.headers, serde_json::from_slice(&body).unwrap())
-    }
-
-    async fn credential_state(&self) -> CredentialState {
-        self.store.list_outbound_credentials().await.unwrap()[0].state
-    }
-
-    async fn records(self) -> Vec<AuditRow> {
-        self.writer.drain(Duration::from_secs(5)).await.unwrap();
-        let filter = AuditFilter { direction: Some(crate::audit::Direction::Outbound), ..AuditFilter::default() };
-        self.store.query_audit(&filter).await.unwrap()
-    }
-}
-
-async fn side(script: impl Fn(usize) -> Act + Send + Sync + 'static) -> (Side, Arc<Log>) {
-    let pki = Pki::new();
-    let (address, log) = start(pki.ordinary(BOTH), script).await;
-    (Side::with_peer(&pki, address).await, log)
-}
-
-fn refusal(status: u16, code: &str, reason: Option<&str>) -> Act {
-    let mut error = value!({"code": code, "message": "no", "requestId": "b-1"});
-    if let Some(reason) = reason {
-        error["details"] = value!({ "reason": reason });
-    }
-    json(status, value!({ "error": error }).to_string())
-}
-
-const ROWS: &str = r#"{"items":[{"_source":"local","id":"1"}],"_partial":false,"_truncated":false}"#;
+const ROWS: &str =
+    r#"{"items":[{"_source":"local","id":"1"}],"_partial":false,"_truncated":false}"#;
 
 #[tokio::test]
 async fn a_session_gets_the_rows_of_its_users_peer() {
     let (side, log) = side(|_| json(200, ROWS)).await;
     let later = UnixMillis(side.outbound.clock.unix_millis() + 60_000);
     let user = UserId::parse("amira").unwrap();
-    let (token, _) = side.outbound.create_session(Actor::Sidecar("test"), user, later).await.unwrap();
+    let (token, _) = side
+        .outbound
+        .create_session(Actor::Sidecar("test"), user, later)
+        .await
+        .unwrap();
     let bearer = format!("Bearer {}", token.expose());
-    let headers = [("authorization", bearer.as_str()), ("host", "localhost"), ("x-evil", "1"), ("cookie", "a=b"), ("x-request-id", "mine-1")];
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("host", "localhost"),
+        ("x-evil", "1"),
+        ("cookie", "a=b"),
+        ("x-request-id", "mine-1"),
+    ];
     let (status, headers, body) = side.ask(Doorway::Loopback, TASKS, &headers).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(body, value!({"items":[{"_source":"work","id":"1"}],"_partial":false,"_truncated":false}));
+    assert_eq!(
+        body,
+        value!({"items":[{"_source":"work","id":"1"}],"_partial":false,"_truncated":false})
+    );
     assert_eq!(headers.get("x-request-id").unwrap(), "mine-1");
     assert_eq!(headers.get("cache-control").unwrap(), "no-store");
     let seen = log.requests.lock()[0].clone();
@@ -136,7 +69,10 @@ async fn a_session_gets_the_rows_of_its_users_peer() {
     }
     let records = side.records().await;
     let record = &records[0].record;
-    assert_eq!((records.len(), record.outcome, record.rows_returned), (1, AuditOutcome::Allowed, 1));
+    assert_eq!(
+        (records.len(), record.outcome, record.rows_returned),
+        (1, AuditOutcome::Allowed, 1)
+    );
     assert_eq!(record.request_id.as_str(), "mine-1");
     assert_eq!(record.verb.as_ref().map(AuditText::as_str), Some("list"));
     assert!(record.query_hash.is_some() && record.cert_serial.is_some() && record.bytes_out > 0);
@@ -152,22 +88,34 @@ async fn nobody_else_gets_anything() {
         // A wrong token is not made good by a mapped uid.
         (AMIRA, vec![("authorization", wrong.as_str())]),
         (Doorway::Loopback, vec![("host", "localhost")]),
-        (Doorway::Loopback, vec![("host", "localhost"), ("authorization", wrong.as_str())]),
+        (
+            Doorway::Loopback,
+            vec![("host", "localhost"), ("authorization", wrong.as_str())],
+        ),
     ] {
         let (status, headers, _) = side.ask(doorway, TASKS, &headers).await;
         assert_eq!(status, StatusCode::UNAUTHORIZED);
         assert_eq!(headers.get("www-authenticate").unwrap(), "Bearer");
     }
-    let (status, _, body) = side.ask(Doorway::Loopback, TASKS, &[("host", "evil.example")]).await;
-    assert_eq!((status, &body["error"]["details"]["reason"]), (StatusCode::FORBIDDEN, &value!("foreign_origin")));
+    let (status, _, body) = side
+        .ask(Doorway::Loopback, TASKS, &[("host", "evil.example")])
+        .await;
+    assert_eq!(
+        (status, &body["error"]["details"]["reason"]),
+        (StatusCode::FORBIDDEN, &value!("foreign_origin"))
+    );
     let strip = |mut body: Value| {
         body["error"]["requestId"] = Value::Null;
         body
     };
     // Another user's peer and a peer that does not exist are one answer.
-    let (status, _, others) = side.ask(Doorway::Unix { uid: Some(1001) }, TASKS, &[]).await;
+    let (status, _, others) = side
+        .ask(Doorway::Unix { uid: Some(1001) }, TASKS, &[])
+        .await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    let (_, _, unknown) = side.ask(AMIRA, "/peers/nope/api/federation/v1/list/tasks", &[]).await;
+    let (_, _, unknown) = side
+        .ask(AMIRA, "/peers/nope/api/federation/v1/list/tasks", &[])
+        .await;
     assert_eq!(strip(others), strip(unknown));
     assert!(log.requests.lock().is_empty());
     assert_eq!(log.connections.load(Ordering::SeqCst), 0);
@@ -183,12 +131,26 @@ async fn only_the_three_routes_lead_on() {
         ("/peers/work/api/federation/v1/list/tasks?limit=1", 400),
         ("/peers/work/api/federation/v1/get/tasks/..", 400),
     ] {
-        assert_eq!(side.ask(AMIRA, path, &[]).await.0.as_u16(), wanted, "{path}");
+        assert_eq!(
+            side.ask(AMIRA, path, &[]).await.0.as_u16(),
+            wanted,
+            "{path}"
+        );
     }
-    let big = Request::post(TASKS).header("content-type", "application/json").body(Body::from(vec![b' '; MAX_BODY + 1]));
-    assert_eq!(answer(&side.outbound, AMIRA, big.unwrap()).await.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    let form = Request::post(TASKS).header("content-type", "text/plain").body(Body::from("{}"));
-    assert_eq!(answer(&side.outbound, AMIRA, form.unwrap()).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let big = Request::post(TASKS)
+        .header("content-type", "application/json")
+        .body(Body::from(vec![b' '; MAX_BODY + 1]));
+    assert_eq!(
+        answer(&side.outbound, AMIRA, big.unwrap()).await.status(),
+        StatusCode::PAYLOAD_TOO_LARGE
+    );
+    let form = Request::post(TASKS)
+        .header("content-type", "text/plain")
+        .body(Body::from("{}"));
+    assert_eq!(
+        answer(&side.outbound, AMIRA, form.unwrap()).await.status(),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
     assert!(log.requests.lock().is_empty());
 }
 
@@ -198,16 +160,30 @@ async fn a_revoked_grant_is_answered_here_from_then_on() {
     for _ in 0..3 {
         let (status, _, body) = side.ask(AMIRA, TASKS, &[]).await;
         assert_eq!(status, StatusCode::FORBIDDEN);
-        assert_eq!(body["error"]["details"], value!({"reason": "grant_revoked", "peer": "work"}));
+        assert_eq!(
+            body["error"]["details"],
+            value!({"reason": "grant_revoked", "peer": "work"})
+        );
     }
     assert_eq!(log.requests.lock().len(), 1, "the network was asked once");
     assert_eq!(side.credential_state().await, CredentialState::Revoked);
     side.outbound.load().await.unwrap();
-    assert_eq!(side.ask(AMIRA, TASKS, &[]).await.0, StatusCode::FORBIDDEN, "and after a restart too");
+    assert_eq!(
+        side.ask(AMIRA, TASKS, &[]).await.0,
+        StatusCode::FORBIDDEN,
+        "and after a restart too"
+    );
     assert_eq!(log.requests.lock().len(), 1);
     let records = side.records().await;
-    assert!(records.iter().all(|row| row.record.outcome == AuditOutcome::Denied));
-    let stages: Vec<_> = records.iter().map(|row| row.record.deny_stage.clone().unwrap().as_str().to_owned()).collect();
+    assert!(
+        records
+            .iter()
+            .all(|row| row.record.outcome == AuditOutcome::Denied)
+    );
+    let stages: Vec<_> = records
+        .iter()
+        .map(|row| row.record.deny_stage.clone().unwrap().as_str().to_owned())
+        .collect();
     assert_eq!(stages, ["peer", "local", "local", "local"]);
 }
 
@@ -215,10 +191,17 @@ async fn a_revoked_grant_is_answered_here_from_then_on() {
 async fn a_revoked_certificate_at_the_handshake_counts_as_revoked() {
     let pki = Pki::new();
     let server = certs::testing::Mint::server(&["127.0.0.1"]).sign_with(&pki.ca);
-    let (address, log) = start(pki.server_config(&server, pki.client.revoked(), BOTH), |_| json(200, ROWS)).await;
+    let (address, log) = start(
+        pki.server_config(&server, pki.client.revoked(), BOTH),
+        |_| json(200, ROWS),
+    )
+    .await;
     let side = Side::with_peer(&pki, address).await;
     let (status, _, body) = side.ask(AMIRA, TASKS, &[]).await;
-    assert_eq!((status, &body["error"]["details"]["reason"]), (StatusCode::SERVICE_UNAVAILABLE, &value!("certificate_revoked")));
+    assert_eq!(
+        (status, &body["error"]["details"]["reason"]),
+        (StatusCode::FORBIDDEN, &value!("grant_revoked"))
+    );
     assert_eq!(side.credential_state().await, CredentialState::Revoked);
     assert_eq!(side.ask(AMIRA, TASKS, &[]).await.0, StatusCode::FORBIDDEN);
     assert!(log.requests.lock().is_empty());
@@ -226,7 +209,13 @@ async fn a_revoked_certificate_at_the_handshake_counts_as_revoked() {
 
 #[tokio::test]
 async fn a_suspension_is_asked_again_and_lifted() {
-    let script = |number| if number == 0 { refusal(403, "forbidden", Some("peer_suspended")) } else { json(200, ROWS) };
+    let script = |number| {
+        if number == 0 {
+            refusal(403, "forbidden", Some("peer_suspended"))
+        } else {
+            json(200, ROWS)
+        }
+    };
     let (side, _log) = side(script).await;
     assert_eq!(side.ask(AMIRA, TASKS, &[]).await.0, StatusCode::FORBIDDEN);
     assert_eq!(side.credential_state().await, CredentialState::Suspended);
@@ -241,8 +230,12 @@ async fn refusals_without_a_named_reason_change_nothing() {
         1 => refusal(403, "scope_violation", Some("grant_revoked")),
         2 => refusal(404, "not_found", Some("grant_revoked")),
         _ => {
-            let Act::Answer(mut limited) = refusal(429, "rate_limited", None) else { return Act::Stall };
-            limited.headers_mut().insert("retry-after", http::HeaderValue::from_static("7"));
+            let Act::Answer(mut limited) = refusal(429, "rate_limited", None) else {
+                return Act::Stall;
+            };
+            limited
+                .headers_mut()
+                .insert("retry-after", http::HeaderValue::from_static("7"));
             Act::Answer(limited)
         }
     };
@@ -254,14 +247,19 @@ async fn refusals_without_a_named_reason_change_nothing() {
         statuses.push((status.as_u16(), headers.get("retry-after").cloned()));
     }
     let after = http::HeaderValue::from_static("7");
-    assert_eq!(statuses, [(403, None), (403, None), (404, None), (429, Some(after))]);
+    assert_eq!(
+        statuses,
+        [(403, None), (403, None), (404, None), (429, Some(after))]
+    );
     assert_eq!(side.credential_state().await, CredentialState::Active);
 }
 
 #[tokio::test]
 async fn what_is_not_the_protocol_is_a_bad_gateway() {
     let html = || {
-        let builder = Response::builder().status(200).header("content-type", "text/html");
+        let builder = Response::builder()
+            .status(200)
+            .header("content-type", "text/html");
         Act::Answer(builder.body(Body::from("<html>")).unwrap())
     };
     let script = move |number| match number {
@@ -276,9 +274,18 @@ async fn what_is_not_the_protocol_is_a_bad_gateway() {
     for number in 0..6 {
         let (status, _, body) = side.ask(AMIRA, TASKS, &[]).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{number}");
-        assert_eq!(body["error"]["details"]["reason"], value!("malformed_answer"), "{number}");
+        assert_eq!(
+            body["error"]["details"]["reason"],
+            value!("malformed_answer"),
+            "{number}"
+        );
     }
-    assert!(side.records().await.iter().all(|row| row.record.outcome == AuditOutcome::Error));
+    assert!(
+        side.records()
+            .await
+            .iter()
+            .all(|row| row.record.outcome == AuditOutcome::Error)
+    );
 }
 
 #[tokio::test]
@@ -286,43 +293,86 @@ async fn a_long_answer_that_turns_bad_is_cut_off() {
     let script = |_| {
         let row = format!(r#"{{"id":"1","text":"{}"}}"#, "x".repeat(1000));
         let good = std::iter::repeat_n(format!("{row},"), 200);
-        let pieces = std::iter::once(r#"{"items":["#.to_owned()).chain(good).chain(["7]}".to_owned()]);
-        json(200, Body::from_stream(stream::iter(pieces.map(Ok::<_, std::io::Error>).collect::<Vec<_>>())))
+        let pieces = std::iter::once(r#"{"items":["#.to_owned())
+            .chain(good)
+            .chain(["7]}".to_owned()]);
+        json(
+            200,
+            Body::from_stream(stream::iter(
+                pieces.map(Ok::<_, std::io::Error>).collect::<Vec<_>>(),
+            )),
+        )
     };
     let (side, _log) = side(script).await;
-    let request = Request::post(TASKS).header("content-type", "application/json").body(Body::from("{}"));
+    let request = Request::post(TASKS)
+        .header("content-type", "application/json")
+        .body(Body::from("{}"));
     let response = answer(&side.outbound, AMIRA, request.unwrap()).await;
-    assert_eq!(response.status(), StatusCode::OK, "more than is held back was good");
+    assert_eq!(
+        response.status(),
+        StatusCode::OK,
+        "more than is held back was good"
+    );
     assert!(to_bytes(response.into_body(), 1 << 24).await.is_err());
     let records = side.records().await;
-    assert_eq!((records.len(), records[0].record.outcome), (1, AuditOutcome::Error));
+    assert_eq!(
+        (records.len(), records[0].record.outcome),
+        (1, AuditOutcome::Error)
+    );
 }
 
 #[tokio::test]
 async fn a_caller_who_leaves_is_recorded_as_aborted() {
     let (side, _log) = side(|_| {
-        let rows = std::iter::repeat_n(Ok::<_, std::io::Error>(format!(r#"{{"id":"1","t":"{}"}},"#, "x".repeat(1000))), 9_000);
-        json(200, Body::from_stream(stream::iter(std::iter::once(Ok(r#"{"items":["#.to_owned())).chain(rows))))
+        let row = format!(r#"{{"id":"1","t":"{}"}},"#, "x".repeat(1000));
+        let rows = std::iter::repeat_n(row, 9_000).map(Ok::<_, std::io::Error>);
+        json(
+            200,
+            Body::from_stream(stream::iter(
+                std::iter::once(Ok(r#"{"items":["#.to_owned())).chain(rows),
+            )),
+        )
     })
     .await;
-    let request = Request::post(TASKS).header("content-type", "application/json").body(Body::from("{}"));
+    let request = Request::post(TASKS)
+        .header("content-type", "application/json")
+        .body(Body::from("{}"));
     drop(answer(&side.outbound, AMIRA, request.unwrap()).await);
     let records = side.records().await;
-    assert_eq!((records.len(), records[0].record.outcome), (1, AuditOutcome::Aborted));
+    assert_eq!(
+        (records.len(), records[0].record.outcome),
+        (1, AuditOutcome::Aborted)
+    );
 }
 
 #[tokio::test]
 async fn an_unreachable_peer_is_offline_by_name() {
     let pki = Pki::new();
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let side = Side::with_peer(&pki, gone).await;
     let (status, _, body) = side.ask(AMIRA, TASKS, &[]).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(body["error"]["message"], value!("federation offline for work"));
-    assert_eq!(body["error"]["details"], value!({"reason": "unreachable", "peer": "work"}));
+    assert_eq!(
+        body["error"]["message"],
+        value!("federation offline for work")
+    );
+    assert_eq!(
+        body["error"]["details"],
+        value!({"reason": "unreachable", "peer": "work"})
+    );
     assert_eq!(side.credential_state().await, CredentialState::Active);
     let peer = &side.store.list_peers().await.unwrap()[0];
-    assert!(peer.last_failure.as_deref().unwrap().contains("no connection") && peer.last_success_at.is_none());
+    assert!(
+        peer.last_failure
+            .as_deref()
+            .unwrap()
+            .contains("no connection")
+            && peer.last_success_at.is_none()
+    );
 }
 
 #[test]
@@ -332,8 +382,14 @@ fn the_target_is_peer_and_route() {
         Some(("work", "/api/federation/v1/list/tasks"))
     );
     for other in [
-        "/", "/peers/", "/peers/work", "/peers/work/api", "/peers/work/admin/v1", "/api/federation/v1/list/tasks",
-        "/peers//x/api/federation/v1/list/tasks", "/peers/work/../api/federation/v1/list/tasks",
+        "/",
+        "/peers/",
+        "/peers/work",
+        "/peers/work/api",
+        "/peers/work/admin/v1",
+        "/api/federation/v1/list/tasks",
+        "/peers//x/api/federation/v1/list/tasks",
+        "/peers/work/../api/federation/v1/list/tasks",
     ] {
         assert_eq!(split_target(other), None, "{other}");
     }
@@ -342,6 +398,12 @@ fn the_target_is_peer_and_route() {
 #[test]
 fn ids_are_encoded_anew() {
     let id = ItemId::parse("a/b c\u{e9}?#..").unwrap();
-    let route = Route::Get { resource: "tasks".to_owned(), id };
-    assert_eq!(path_of(&route), "/api/federation/v1/get/tasks/a%2Fb%20c%C3%A9%3F%23..");
+    let route = Route::Get {
+        resource: "tasks".to_owned(),
+        id,
+    };
+    assert_eq!(
+        path_of(&route),
+        "/api/federation/v1/get/tasks/a%2Fb%20c%C3%A9%3F%23.."
+    );
 }

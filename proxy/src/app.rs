@@ -1,0 +1,528 @@
+//! The composition root: every part is made here, in the order the others need it.
+//!
+//! Invariant: nothing listens before everything it needs is in place, and stopping goes the other
+//! way round: no new connections, drain, then the audit queue is written to its end.
+
+mod assertion_proof;
+mod process;
+mod readiness;
+pub mod secrets;
+mod server_certificate;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use certs::clock::Clock;
+use certs::identity::fingerprint;
+use certs::publish::channel;
+use certs::{
+    CertificateAuthority, Credential, LiveClientVerifier, LiveServerResolver, RevokedReceiver,
+    RevokedSet, SealPurpose, Sealer, TrustAnchors, TrustReceiver, tls,
+};
+use http::HeaderValue;
+use parking_lot::Mutex;
+use policy::id::UserId;
+use policy::mapping::Mapping;
+use policy::time::UnixMillis;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::admin::{self, Addresses, Control};
+use crate::audit::{AuditLog, AuditWriter, WriterSettings};
+use crate::config::{Config, GatewayAuth, Preset, PublicUrl};
+use crate::directory::{ApplyError, Directory, DirectoryParts};
+use crate::enrollment::{self, ApplyChanges, EnrollmentLimits, EnrollmentTerms, Redeemer};
+use crate::gateway::assertion::AssertionSigner;
+use crate::gateway::credential::{SubjectCredentials, bearer};
+use crate::gateway::facts::FactsCache;
+use crate::gateway::{Gateway, GatewayClient, GatewayLimits, Origin};
+use crate::inbound::authenticate::Authenticator;
+use crate::inbound::finish::Recorder;
+use crate::inbound::service::{AnswerLimits, Inbound, serve_connection};
+use crate::outbound::{Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts};
+use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
+use crate::telemetry::{Metrics, ops};
+use crate::transport::{Acceptor, ListenerLimits};
+
+pub use process::{init_authority, run};
+use secrets::Secrets;
+
+/// Longest wait for the audit queue at the end.
+const AUDIT_DRAIN: Duration = Duration::from_secs(20);
+
+/// Why the sidecar did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory or a socket.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The sealing secret or a sealed secret.
+    #[error("{0}")]
+    Seal(String),
+    /// The database.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The policy or the store's content.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The server certificate.
+    #[error("no server certificate: {0}")]
+    Certificate(String),
+    /// The gateway's settings, or what it proved to be.
+    #[error("gateway: {0}")]
+    Gateway(String),
+    /// A defect of this program.
+    #[error("{0}")]
+    Internal(String),
+}
+
+fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    move |source| StartError::System { what: what.into(), source }
+}
+
+/// A sidecar that runs.
+pub struct Running {
+    /// What operators do.
+    pub control: Arc<Control>,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    stop: watch::Sender<bool>,
+    listeners: JoinSet<()>,
+    audit: AuditWriter,
+}
+
+/// The audit queue could not be written to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} audit record(s) could not be written before the end")]
+pub struct AuditLost(pub u64);
+
+impl Running {
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.control.addresses
+    }
+
+    /// Stops accepting, drains what is under way, writes the audit queue to its end.
+    ///
+    /// # Errors
+    /// [`AuditLost`].
+    pub async fn stop(mut self) -> Result<(), AuditLost> {
+        let _ = self.stop.send(true);
+        while self.listeners.join_next().await.is_some() {}
+        self.audit
+            .drain(AUDIT_DRAIN)
+            .await
+            .map_err(|error| AuditLost(error.lost))
+    }
+}
+
+/// Makes changes of the enrollment listener effective.
+struct Applying(Arc<Directory>);
+
+#[async_trait]
+impl ApplyChanges for Applying {
+    async fn apply_changes(&self) -> Result<(), String> {
+        self.0.refresh().await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// What is common to both roles.
+struct Base {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
+    sealer: Arc<Sealer>,
+    metrics: Arc<Metrics>,
+}
+
+impl Base {
+    fn act(&self) -> Act {
+        Act {
+            id: Uuid::now_v7(),
+            actor: Actor::Sidecar("start"),
+            now: UnixMillis(self.clock.unix_millis()),
+        }
+    }
+}
+
+/// Starts a sidecar. When this returns, every listener accepts.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running.
+pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
+    make_data_dir(&config)?;
+    let sealer = Arc::new(secrets::sealer(&config.seal)?);
+    let now = UnixMillis(clock.unix_millis());
+    let database = config.data_dir.join("federation.db");
+    let sqlite = SqliteStore::open(&SqliteOptions::new(database, Uuid::new_v4(), now)).await?;
+    let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
+    let base = Base {
+        store: Arc::new(sqlite.clone()),
+        sealer,
+        metrics: Arc::new(metrics),
+        config,
+        clock,
+    };
+    let log: Arc<dyn AuditLog> = Arc::new(sqlite);
+    let (audit, writer) = AuditWriter::start(log, WriterSettings::default());
+    let recorder = Recorder { audit, metrics: Arc::clone(&base.metrics), clock: Arc::clone(&base.clock) };
+    let (stop, stopped) = watch::channel(false);
+    let mut listeners = JoinSet::new();
+    let control = compose(&base, recorder, &mut listeners, &stopped).await?;
+    Ok(Running { control, metrics: base.metrics, stop, listeners, audit: writer })
+}
+
+/// Makes every part and starts the listeners.
+async fn compose(
+    base: &Base,
+    recorder: Recorder,
+    listeners: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Arc<Control>, StartError> {
+    let config = &base.config;
+    let act = || base.act();
+    let secrets = Secrets { store: &*base.store, sealer: &base.sealer, act: &act };
+    let authority = secrets.authority(base.clock.unix_seconds()).await?;
+    let pin = fingerprint(authority.root());
+    let anchors = TrustAnchors::new(1, authority.anchors())
+        .map_err(|error| StartError::Seal(format!("the embedded authority cannot be trusted: {error}")))?;
+    if let Some(expiry) = anchors.earliest_not_after() {
+        base.metrics.certificate_expiry("ca", "", expiry);
+    }
+    let (revoked_publisher, revoked) = channel(RevokedSet::default());
+    let directory = Directory::open(
+        DirectoryParts {
+            store: Arc::clone(&base.store),
+            clock: Arc::clone(&base.clock),
+            revision_key: secrets.revision_key().await?,
+            preset: preset(config.gateway.preset),
+            policy_dir: config.roles.serve.then(|| config.policy.dir.clone()),
+            revoked: revoked_publisher,
+            metrics: Arc::clone(&base.metrics),
+        },
+        &base.act(),
+    )
+    .await?;
+    let origin = Origin::parse(&config.gateway.url).map_err(StartError::Gateway)?;
+    let client = Arc::new(gateway_client(config, origin.clone())?);
+    let credentials = Arc::new(subject_credentials(base, &secrets, &origin).await?);
+    let (trust_publisher, trust) = channel(anchors.clone());
+    let authority: Arc<dyn CertificateAuthority> = authority;
+    let mut addresses = Addresses::default();
+    let mut serving = None;
+    if config.roles.serve {
+        let inbound = Arc::new(Inbound {
+            directory: Arc::clone(&directory),
+            authenticator: Authenticator {
+                trust: trust.clone(),
+                revoked: revoked.clone(),
+                clock: Arc::clone(&base.clock),
+            },
+            gateway: Arc::new(Gateway {
+                client: Arc::clone(&client),
+                credentials: Arc::clone(&credentials),
+                facts: FactsCache::new(config.limits.facts_cache, Arc::clone(&base.clock)),
+                metrics: Arc::clone(&base.metrics),
+            }),
+            cursors: secrets.cursors().await?,
+            recorder: recorder.clone(),
+            limits: AnswerLimits { max_answer_bytes: config.limits.max_answer_bytes },
+        });
+        let parts = ServingParts { inbound, authority: Arc::clone(&authority), anchors_pem: anchors.to_pem(), trust, revoked };
+        serving = Some(serve(base, parts, listeners, stopped, &mut addresses).await?);
+    }
+    let outbound = if config.roles.ask {
+        Some(ask(base, &recorder, listeners, stopped, &mut addresses).await?)
+    } else {
+        None
+    };
+    let ops_listener = TcpListener::bind(config.ops.listen)
+        .await
+        .map_err(system(format!("the ops listener cannot bind {}", config.ops.listen)))?;
+    addresses.ops = ops_listener.local_addr().ok();
+    let control = Arc::new(Control {
+        config: Arc::clone(config),
+        store: Arc::clone(&base.store),
+        directory: Arc::clone(&directory),
+        clock: Arc::clone(&base.clock),
+        sealer: Arc::clone(&base.sealer),
+        ca: authority,
+        gateway: client,
+        credentials,
+        outbound,
+        addresses,
+        enrollment_url: serving.as_ref().map(|serving: &Serving| serving.enrollment_url.clone()),
+        enrollment_pin: pin,
+        server_not_after: serving.as_ref().map(|serving| UnixMillis(serving.not_after.saturating_mul(1000))),
+        policy_failure: Mutex::new(None),
+    });
+    assertion_proof::demand(&control).await?;
+    let socket = admin::bind(&config.admin.socket)
+        .await
+        .map_err(|error| StartError::Internal(error.to_string()))?;
+    let routes = admin::router(Arc::clone(&control));
+    let stop = stopped.clone();
+    listeners.spawn(async move {
+        if let Err(error) = admin::serve(socket, routes, stop).await {
+            tracing::error!(%error, "the admin socket failed");
+        }
+    });
+    let ready = readiness::Checks { control: Arc::clone(&control), recorder, stopped: stopped.clone() };
+    let routes = ops::router(Arc::clone(&base.metrics), Arc::new(ready));
+    let mut stop = stopped.clone();
+    listeners.spawn(async move {
+        let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+        if let Err(error) = axum::serve(ops_listener, routes).with_graceful_shutdown(stopped).await {
+            tracing::error!(%error, "the ops listener failed");
+        }
+    });
+    // Held for as long as the process runs: anchors do not change yet, their readers do not know.
+    listeners.spawn(hold(trust_publisher, stopped.clone()));
+    listeners.spawn(expire_grants(Arc::clone(&control), stopped.clone()));
+    Ok(control)
+}
+
+async fn hold<T: Send>(held: T, mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+    drop(held);
+}
+
+/// Writes down what has expired, so that `status` and the snapshot agree with the clock. Requests do
+/// not depend on it: they compare the end of a grant with the clock themselves.
+async fn expire_grants(control: Arc<Control>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+        let act = Act {
+            id: Uuid::now_v7(),
+            actor: Actor::Sidecar("expiry"),
+            now: control.now(),
+        };
+        let expired = match control.store.expire_grants(&act).await {
+            Ok(committed) => committed.changed,
+            Err(error) => {
+                tracing::warn!(%error, "expired grants could not be written down");
+                false
+            }
+        };
+        if (expired || control.directory.is_fenced())
+            && let Err(error) = control.directory.refresh().await
+        {
+            tracing::error!(%error, "the directory could not be brought up to date");
+        }
+    }
+}
+
+fn make_data_dir(config: &Config) -> Result<(), StartError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let dir = &config.data_dir;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(system(format!("the data directory `{}` cannot be made", dir.display())))
+}
+
+fn preset(preset: Preset) -> Option<Arc<Mapping>> {
+    match preset {
+        Preset::Mosaic => Some(Arc::new(Mapping::mosaic())),
+        Preset::InternalV1 => Some(Arc::new(Mapping::internal_v1())),
+        Preset::Mapped => None,
+    }
+}
+
+fn gateway_client(config: &Config, origin: Origin) -> Result<GatewayClient, StartError> {
+    let limits = GatewayLimits {
+        connect: config.gateway.connect_timeout,
+        read: config.gateway.read_timeout,
+        idle: Duration::from_secs(60),
+    };
+    GatewayClient::new(origin, limits).map_err(StartError::Gateway)
+}
+
+async fn subject_credentials(
+    base: &Base,
+    secrets: &Secrets<'_>,
+    origin: &Origin,
+) -> Result<SubjectCredentials, StartError> {
+    match &base.config.gateway.auth {
+        GatewayAuth::SubjectToken => {
+            let mut tokens: HashMap<UserId, HeaderValue> = HashMap::new();
+            for (user, _) in base.store.list_subject_tokens().await? {
+                let Some(stored) = base.store.find_subject_token(&user).await? else { continue };
+                let token = base
+                    .sealer
+                    .unseal(SealPurpose::SubjectToken, user.as_str(), &stored.sealed)
+                    .map_err(|error| StartError::Seal(format!("the gateway token of `{user}` does not open: {error}")))?;
+                let token = std::str::from_utf8(&token)
+                    .map_err(|_| StartError::Seal(format!("the gateway token of `{user}` is damaged")))?;
+                tokens.insert(user, bearer(token).map_err(StartError::Gateway)?);
+            }
+            Ok(SubjectCredentials::per_subject(tokens))
+        }
+        GatewayAuth::ServiceToken { token_file, audience, jwks_file } => {
+            let text = std::fs::read_to_string(token_file)
+                .map_err(system(format!("the service token `{}` cannot be read", token_file.display())))?;
+            let token = bearer(text.trim()).map_err(StartError::Gateway)?;
+            let key = secrets.assertion_key().await?;
+            let issuer = format!("mosaic-federation:{}", base.store.store_id().await?);
+            let signer = AssertionSigner::new(&key, &issuer, audience, &origin.url(), Arc::clone(&base.clock))
+                .map_err(StartError::Gateway)?;
+            std::fs::write(jwks_file, signer.jwks().to_string())
+                .map_err(system(format!("the key set `{}` cannot be written", jwks_file.display())))?;
+            Ok(SubjectCredentials::Service { token, signer: Arc::new(signer) })
+        }
+    }
+}
+
+struct ServingParts {
+    inbound: Arc<Inbound>,
+    authority: Arc<dyn CertificateAuthority>,
+    anchors_pem: String,
+    trust: TrustReceiver,
+    revoked: RevokedReceiver,
+}
+
+struct Serving {
+    enrollment_url: PublicUrl,
+    not_after: i64,
+}
+
+/// The serving side: federation and enrollment listeners.
+async fn serve(
+    base: &Base,
+    parts: ServingParts,
+    listeners: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+    addresses: &mut Addresses,
+) -> Result<Serving, StartError> {
+    let config = &base.config;
+    let bind = async |address, what: &str| {
+        TcpListener::bind(address).await.map_err(system(format!("the {what} listener cannot bind {address}")))
+    };
+    let federation = bind(config.federation.listen, "federation").await?;
+    let enrolling = bind(config.enrollment.listen, "enrollment").await?;
+    addresses.federation = federation.local_addr().ok();
+    addresses.enrollment = enrolling.local_addr().ok();
+    let endpoint = public(config.federation.public_url.as_ref(), addresses.federation)?;
+    let enrollment_url = public(config.enrollment.public_url.as_ref(), addresses.enrollment)?;
+    let names = config.tls.server_names.clone();
+    let credential = server_certificate::issue(&*parts.authority, &names, base.clock.unix_seconds()).await?;
+    let not_after = credential.not_after();
+    base.metrics.certificate_expiry("server", "", not_after);
+    let (publisher, in_force) = channel::<Credential>(credential);
+    let refused = |error: tls::TlsConfigError| StartError::Certificate(error.to_string());
+    let verifier = LiveClientVerifier::new(parts.trust.clone(), parts.revoked).with_observer(Arc::new(|error| {
+        tracing::info!(%error, "a client certificate was refused at the handshake");
+    }));
+    let clock = || Arc::clone(&base.clock);
+    let federation_tls =
+        tls::federation_server_config(verifier, LiveServerResolver::new(in_force.clone()), clock()).map_err(refused)?;
+    let enrollment_tls =
+        tls::enrollment_server_config(LiveServerResolver::new(in_force), clock()).map_err(refused)?;
+    let redeemer = Redeemer::new(
+        Arc::clone(&base.store),
+        Arc::clone(&parts.authority),
+        clock(),
+        Arc::new(Applying(Arc::clone(&parts.inbound.directory))),
+        EnrollmentTerms {
+            endpoint_url: endpoint.to_string(),
+            common_name: endpoint.host().to_owned(),
+            server_anchors_pem: parts.anchors_pem,
+            certificate_lifetime: config.limits.client_certificate,
+        },
+    );
+    let limits = ListenerLimits {
+        handshake_timeout: config.federation.handshake_timeout,
+        max_connections: u32::try_from(config.federation.max_connections).unwrap_or(u32::MAX),
+    };
+    let acceptor = Acceptor::new(federation, federation_tls, parts.trust, limits);
+    let (inbound, shutdown, metrics) = (parts.inbound, stopped.clone(), Arc::clone(&base.metrics));
+    let drive = move |accepted| serve_connection(Arc::clone(&inbound), accepted, shutdown.clone());
+    let observe = move |result, source| {
+        metrics.handshake(result);
+        tracing::debug!(result = result.as_str(), %source, "handshake");
+    };
+    listeners.spawn(acceptor.run(drive, observe, stopped.clone(), config.federation.drain));
+    listeners.spawn(enrollment::serve(
+        enrolling,
+        enrollment_tls,
+        enrollment::router(Arc::new(redeemer)),
+        EnrollmentLimits::default(),
+        stopped.clone(),
+    ));
+    let fresh = server_certificate::keep_fresh(parts.authority, names, publisher, clock(), Arc::clone(&base.metrics));
+    let mut stop = stopped.clone();
+    listeners.spawn(async move {
+        tokio::select! {
+            () = fresh => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    });
+    Ok(Serving { enrollment_url, not_after })
+}
+
+/// The public URL with the port that is really listened on, when it was left to the system.
+fn public(url: Option<&PublicUrl>, address: Option<std::net::SocketAddr>) -> Result<PublicUrl, StartError> {
+    let url = url.ok_or_else(|| StartError::Internal("a public URL is missing".to_owned()))?;
+    Ok(match address {
+        Some(address) if url.port() == 0 => url.with_port(address.port()),
+        _ => url.clone(),
+    })
+}
+
+/// The asking side: the session door.
+async fn ask(
+    base: &Base,
+    recorder: &Recorder,
+    listeners: &mut JoinSet<()>,
+    stopped: &watch::Receiver<bool>,
+    addresses: &mut Addresses,
+) -> Result<Arc<Outbound>, StartError> {
+    let config = &base.config;
+    let outbound = Arc::new(Outbound::new(OutboundParts {
+        store: Arc::clone(&base.store),
+        sealer: Arc::clone(&base.sealer),
+        clock: Arc::clone(&base.clock),
+        audit: recorder.audit.clone(),
+        deadlines: Deadlines {
+            connect: config.timeouts.connect,
+            tls: config.timeouts.tls,
+            first_byte: config.timeouts.first_byte,
+            total: config.timeouts.total,
+        },
+        session_users: config.session.users.clone(),
+    }));
+    outbound.load().await?;
+    let socket = &config.session.socket;
+    let door = DoorListener::bind_unix(socket, 0o660)
+        .await
+        .map_err(system(format!("the session socket `{}` cannot be bound", socket.display())))?;
+    let serve = |door| crate::outbound::serve(door, Arc::clone(&outbound), DoorLimits::default(), stopped.clone());
+    listeners.spawn(serve(door));
+    if let Some(address) = config.session.listen {
+        let door = DoorListener::bind_loopback(address)
+            .await
+            .map_err(system(format!("the session listener cannot bind {address}")))?;
+        if let DoorListener::Loopback(listener) = &door {
+            addresses.session = listener.local_addr().ok();
+        }
+        listeners.spawn(serve(door));
+    }
+    Ok(outbound)
+}

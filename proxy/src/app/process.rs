@@ -1,0 +1,109 @@
+//! The sidecar as a process: a runtime, signals, and an orderly end.
+
+use std::sync::Arc;
+
+use certs::clock::Clock;
+use certs::identity::fingerprint;
+use certs::trust::certificate_to_pem;
+use policy::time::UnixMillis;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+
+use crate::cli::AuthorityRoot;
+use crate::config::{Config, LogFormat, LogLevel};
+use crate::store::{Act, Actor, SqliteOptions, SqliteStore};
+use crate::telemetry::logs::{self, LogForm};
+
+use super::secrets::{self, Secrets};
+use super::{StartError, make_data_dir, start};
+
+fn runtime(config: &Config) -> Result<Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.federation.worker_threads > 0 {
+        builder.worker_threads(config.federation.worker_threads);
+    }
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the runtime cannot be started: {error}"))
+}
+
+/// Runs the sidecar until SIGTERM or SIGINT; a second signal ends it at once.
+///
+/// # Errors
+/// Why it did not start or did not end well, in words for the operator.
+pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
+    let form = match config.log.format {
+        LogFormat::Text => LogForm::Text,
+        LogFormat::Json => LogForm::Json,
+    };
+    logs::start(form, level(config.log.level))?;
+    runtime(&config)?.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        let running = start(Arc::new(config), clock).await.map_err(|error| explain(&error))?;
+        tracing::info!(addresses = ?running.addresses(), "ready");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: no new connections, draining");
+        tokio::select! {
+            stopped = running.stop() => stopped.map_err(|error| error.to_string()),
+            _ = terminate.recv() => Err("stopped at once by a second signal; audit records may be missing".to_owned()),
+            _ = interrupt.recv() => Err("stopped at once by a second signal; audit records may be missing".to_owned()),
+        }
+    })
+}
+
+fn explain(error: &StartError) -> String {
+    use crate::directory::ApplyError;
+    match error {
+        StartError::Apply(ApplyError::Policy(problems)) => {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            format!("the policy cannot be loaded:\n  {}", lines.join("\n  "))
+        }
+        StartError::System { .. } => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            format!("{error}{}", cause.map(|cause| format!(" ({cause})")).unwrap_or_default())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Opens the store without a running sidecar and makes the embedded authority unless there is one.
+///
+/// # Errors
+/// In words for the operator.
+pub fn init_authority(config: &Config, clock: Arc<dyn Clock>) -> Result<AuthorityRoot, String> {
+    let made = runtime(config)?.block_on(async {
+        make_data_dir(config)?;
+        let sealer = secrets::sealer(&config.seal)?;
+        let now = UnixMillis(clock.unix_millis());
+        let database = config.data_dir.join("federation.db");
+        let store = SqliteStore::open(&SqliteOptions::new(database, Uuid::new_v4(), now)).await?;
+        let act = || Act {
+            id: Uuid::now_v7(),
+            actor: Actor::Sidecar("ca-init"),
+            now: UnixMillis(clock.unix_millis()),
+        };
+        let secrets = Secrets { store: &store, sealer: &sealer, act: &act };
+        secrets.authority(clock.unix_seconds()).await
+    });
+    let authority = made.map_err(|error: StartError| explain(&error))?;
+    Ok(AuthorityRoot {
+        pem: certificate_to_pem(authority.root()),
+        sha256: hex::encode(fingerprint(authority.root())),
+    })
+}
+
+const fn level(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}

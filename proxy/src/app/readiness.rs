@@ -1,0 +1,46 @@
+//! Readiness of the process, computed at each probe.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::admin::Control;
+use crate::inbound::finish::Recorder;
+use crate::telemetry::ops::{Check, Readiness};
+
+/// The parts that are looked at.
+pub struct Checks {
+    /// Store, directory.
+    pub control: Arc<Control>,
+    /// The audit queue.
+    pub recorder: Recorder,
+    /// Whether the process is stopping.
+    pub stopped: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl Readiness for Checks {
+    async fn checks(&self) -> Vec<Check> {
+        let stopping = self.stopped.borrow().then(|| "the process is stopping".to_owned());
+        let store = self.control.store.health().await.err().map(|error| error.to_string());
+        let audit = self.recorder.audit.reserve().err().map(|error| error.to_string());
+        vec![
+            Check { name: "running", failure: stopping },
+            Check { name: "store", failure: store },
+            Check { name: "audit", failure: audit },
+            Check { name: "directory", failure: self.control.directory.fenced() },
+        ]
+    }
+
+    fn before_scrape(&self) {
+        let gauges = self.recorder.audit.gauges();
+        let metrics = &self.recorder.metrics;
+        metrics.audit(gauges.depth(), gauges.written(), gauges.failures());
+        if let Some(outbound) = &self.control.outbound {
+            for route in outbound.routes().routes() {
+                metrics.certificate_expiry("client", route.name.as_str(), route.not_after.0.div_euclid(1000));
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The secrets of this store: made once, sealed, and read back at every start.
+//!
+//! Invariant: a secret exists in the store before it is used, so two processes that start together
+//! use the same one; and a store whose secrets do not open is refused.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use certs::seal::CursorKey;
+use certs::seal::PageSealer;
+use certs::{EmbeddedCa, PrivateKey, SealPurpose, Sealer, SealingSecret};
+use policy::revision::RevisionKey;
+use rustls_pki_types::CertificateDer;
+use zeroize::Zeroizing;
+
+use crate::config::SealSource;
+use crate::gateway::assertion::AssertionSigner;
+use crate::store::{Act, SealedSecret, SecretPurpose, Store};
+
+use super::StartError;
+
+/// Reads the sealing secret, making its file at the first start when none is configured.
+///
+/// # Errors
+/// [`StartError::Seal`].
+pub fn sealer(source: &SealSource) -> Result<Sealer, StartError> {
+    let refused = |error: &dyn std::fmt::Display| StartError::Seal(error.to_string());
+    let secret = match source {
+        SealSource::File(path) => SealingSecret::from_file(path),
+        SealSource::Environment(name) => SealingSecret::from_env(name),
+        SealSource::Generated(path) => {
+            generate(path).map_err(|error| refused(&error))?;
+            SealingSecret::from_file(path)
+        }
+    };
+    let secret = secret.map_err(|error| refused(&error))?;
+    Sealer::new(&secret).map_err(|error| refused(&error))
+}
+
+fn generate(path: &Path) -> Result<(), String> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut random = Zeroizing::new([0_u8; 32]);
+    SystemRandom::new()
+        .fill(random.as_mut())
+        .map_err(|_| "the system's random source failed".to_owned())?;
+    let text = Zeroizing::new(hex::encode(&random[..]));
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()));
+    match written {
+        Ok(()) => {
+            tracing::info!(path = %path.display(), "made a sealing secret: keep a copy apart from the database, without it no key can be read");
+            Ok(())
+        }
+        // Another process was first: its secret is as good.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(format!("`{}` cannot be written: {error}", path.display())),
+    }
+}
+
+/// Loads and makes the sealed secrets of one store.
+pub struct Secrets<'a> {
+    /// Where they are kept.
+    pub store: &'a dyn Store,
+    /// What they are sealed with.
+    pub sealer: &'a Sealer,
+    /// On whose behalf they are made.
+    pub act: &'a (dyn Fn() -> Act + Sync),
+}
+
+impl Secrets<'_> {
+    /// The secret of a purpose; `make` gives it its first value.
+    async fn load(
+        &self,
+        (stored, sealed_as): (SecretPurpose, SealPurpose),
+        id: &str,
+        make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, String>,
+    ) -> Result<Zeroizing<Vec<u8>>, StartError> {
+        let known = self.store.load_secrets(stored).await?;
+        let secret = match known.into_iter().find(|secret| secret.id == id) {
+            Some(secret) => secret,
+            None => {
+                let plain = make().map_err(StartError::Seal)?;
+                let sealed = self
+                    .sealer
+                    .seal(sealed_as, id, &plain)
+                    .map_err(|error| StartError::Seal(error.to_string()))?;
+                let secret = SealedSecret { purpose: stored, id: id.to_owned(), generation: 1, sealed };
+                self.store.put_secret_if_absent(&(self.act)(), secret).await?.value
+            }
+        };
+        self.sealer
+            .unseal(sealed_as, id, &secret.sealed)
+            .map_err(|error| StartError::Seal(format!("the secret `{id}` of this store does not open: {error}")))
+    }
+
+    /// The key of effective revisions.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn revision_key(&self) -> Result<RevisionKey, StartError> {
+        let purposes = (SecretPurpose::RevisionKey, SealPurpose::RevisionKey);
+        let bytes = self.load(purposes, "revision", random_32).await?;
+        let key: [u8; 32] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| StartError::Seal("the revision key of this store is damaged".to_owned()))?;
+        Ok(RevisionKey::new(&key))
+    }
+
+    /// What seals cursors.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn cursors(&self) -> Result<PageSealer, StartError> {
+        let damaged = |error: &dyn std::fmt::Display| StartError::Seal(error.to_string());
+        let purposes = (SecretPurpose::CursorKey, SealPurpose::CursorKey);
+        let bytes = self.load(purposes, "cursor", random_32).await?;
+        let key = CursorKey::from_bytes(1, &bytes).map_err(|error| damaged(&error))?;
+        PageSealer::new(&key, None).map_err(|error| damaged(&error))
+    }
+
+    /// The embedded authority, created at the first start.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn authority(&self, now: i64) -> Result<Arc<EmbeddedCa>, StartError> {
+        let purposes = (SecretPurpose::CaKey, SealPurpose::CaKey);
+        let make = || {
+            let material = EmbeddedCa::generate("mosaic-federation embedded CA", now, &SystemRandom::new())
+                .map_err(|error| error.to_string())?;
+            encode_authority(&material.root, &material.key)
+        };
+        let bytes = self.load(purposes, "embedded", make).await?;
+        let damaged = || StartError::Seal("the embedded authority of this store is damaged".to_owned());
+        let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| damaged())?;
+        let (root, key) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        let key = PrivateKey::from_pkcs8(Zeroizing::new(key.to_vec())).map_err(|_| damaged())?;
+        let root = CertificateDer::from(root.to_vec());
+        let ca = EmbeddedCa::load(root, &key).map_err(|error| StartError::Seal(error.to_string()))?;
+        Ok(Arc::new(ca))
+    }
+
+    /// The key that signs assertions to the gateway.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn assertion_key(&self) -> Result<Zeroizing<Vec<u8>>, StartError> {
+        let purposes = (SecretPurpose::AssertionKey, SealPurpose::AssertionKey);
+        self.load(purposes, "assertion", AssertionSigner::generate).await
+    }
+}
+
+/// The embedded authority as one secret: length of the root, root (DER), key (PKCS#8).
+///
+/// # Errors
+/// When the root is longer than a certificate can be.
+pub fn encode_authority(root: &CertificateDer<'_>, key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, String> {
+    let length = u32::try_from(root.len()).map_err(|error| error.to_string())?;
+    Ok(Zeroizing::new([&length.to_be_bytes(), root.as_ref(), key.pkcs8()].concat()))
+}
+
+fn random_32() -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut bytes = Zeroizing::new(vec![0; 32]);
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| "the system's random source failed".to_owned())?;
+    Ok(bytes)
+}
