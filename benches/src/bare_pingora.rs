@@ -50,7 +50,13 @@ fn main() -> Result<(), Failure> {
     runtime.block_on(serve(listen, gateway, ca, chain, key))
 }
 
-async fn serve(listen: &str, gateway: &str, ca: &str, chain: &str, key: &str) -> Result<(), Failure> {
+async fn serve(
+    listen: &str,
+    gateway: &str,
+    ca: &str,
+    chain: &str,
+    key: &str,
+) -> Result<(), Failure> {
     let (_anchors, anchors) = channel(TrustAnchors::from_pem(1, &std::fs::read(ca)?)?);
     let (_revoked, revoked) = channel(RevokedSet::default());
     let credential = Credential::from_pem(&std::fs::read(chain)?, &std::fs::read(key)?)?;
@@ -63,7 +69,9 @@ async fn serve(listen: &str, gateway: &str, ca: &str, chain: &str, key: &str) ->
     let address: std::net::SocketAddr = gateway.parse()?;
     let proxy = Arc::new(http_proxy(
         &Arc::new(ServerConf::default()),
-        PassThrough { gateway: HttpPeer::new(address, false, String::new()) },
+        PassThrough {
+            gateway: HttpPeer::new(address, false, String::new()),
+        },
     ));
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let limits = ListenerLimits {

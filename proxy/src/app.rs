@@ -89,7 +89,10 @@ pub enum StartError {
 }
 
 fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
-    move |source| StartError::System { what: what.into(), source }
+    move |source| StartError::System {
+        what: what.into(),
+        source,
+    }
 }
 
 /// A sidecar that runs.
@@ -135,7 +138,11 @@ struct Applying(Arc<Directory>);
 #[async_trait]
 impl ApplyChanges for Applying {
     async fn apply_changes(&self) -> Result<(), String> {
-        self.0.refresh().await.map(drop).map_err(|error| error.to_string())
+        self.0
+            .refresh()
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -178,11 +185,21 @@ pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running
     };
     let log: Arc<dyn AuditLog> = Arc::new(sqlite);
     let (audit, writer) = AuditWriter::start(log, WriterSettings::default());
-    let recorder = Recorder { audit, metrics: Arc::clone(&base.metrics), clock: Arc::clone(&base.clock) };
+    let recorder = Recorder {
+        audit,
+        metrics: Arc::clone(&base.metrics),
+        clock: Arc::clone(&base.clock),
+    };
     let (stop, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
     let control = compose(&base, recorder, &mut listeners, &stopped).await?;
-    Ok(Running { control, metrics: base.metrics, stop, listeners, audit: writer })
+    Ok(Running {
+        control,
+        metrics: base.metrics,
+        stop,
+        listeners,
+        audit: writer,
+    })
 }
 
 /// Makes every part and starts the listeners.
@@ -194,11 +211,16 @@ async fn compose(
 ) -> Result<Arc<Control>, StartError> {
     let config = &base.config;
     let act = || base.act();
-    let secrets = Secrets { store: &*base.store, sealer: &base.sealer, act: &act };
+    let secrets = Secrets {
+        store: &*base.store,
+        sealer: &base.sealer,
+        act: &act,
+    };
     let authority = secrets.authority(base.clock.unix_seconds()).await?;
     let pin = fingerprint(authority.root());
-    let anchors = TrustAnchors::new(1, authority.anchors())
-        .map_err(|error| StartError::Seal(format!("the embedded authority cannot be trusted: {error}")))?;
+    let anchors = TrustAnchors::new(1, authority.anchors()).map_err(|error| {
+        StartError::Seal(format!("the embedded authority cannot be trusted: {error}"))
+    })?;
     if let Some(expiry) = anchors.earliest_not_after() {
         base.metrics.certificate_expiry("ca", "", expiry);
     }
@@ -239,9 +261,17 @@ async fn compose(
             }),
             cursors: secrets.cursors().await?,
             recorder: recorder.clone(),
-            limits: AnswerLimits { max_answer_bytes: config.limits.max_answer_bytes },
+            limits: AnswerLimits {
+                max_answer_bytes: config.limits.max_answer_bytes,
+            },
         });
-        let parts = ServingParts { inbound, authority: Arc::clone(&authority), anchors_pem: anchors.to_pem(), trust, revoked };
+        let parts = ServingParts {
+            inbound,
+            authority: Arc::clone(&authority),
+            anchors_pem: anchors.to_pem(),
+            trust,
+            revoked,
+        };
         serving = Some(serve(base, parts, listeners, stopped, &mut addresses).await?);
     }
     let outbound = if config.roles.ask {
@@ -251,7 +281,10 @@ async fn compose(
     };
     let ops_listener = TcpListener::bind(config.ops.listen)
         .await
-        .map_err(system(format!("the ops listener cannot bind {}", config.ops.listen)))?;
+        .map_err(system(format!(
+            "the ops listener cannot bind {}",
+            config.ops.listen
+        )))?;
     addresses.ops = ops_listener.local_addr().ok();
     let control = Arc::new(Control {
         config: Arc::clone(config),
@@ -264,9 +297,13 @@ async fn compose(
         credentials,
         outbound,
         addresses,
-        enrollment_url: serving.as_ref().map(|serving: &Serving| serving.enrollment_url.clone()),
+        enrollment_url: serving
+            .as_ref()
+            .map(|serving: &Serving| serving.enrollment_url.clone()),
         enrollment_pin: pin,
-        server_not_after: serving.as_ref().map(|serving| UnixMillis(serving.not_after.saturating_mul(1000))),
+        server_not_after: serving
+            .as_ref()
+            .map(|serving| UnixMillis(serving.not_after.saturating_mul(1000))),
         policy_failure: Mutex::new(None),
     });
     assertion_proof::demand(&control).await?;
@@ -280,12 +317,19 @@ async fn compose(
             tracing::error!(%error, "the admin socket failed");
         }
     });
-    let ready = readiness::Checks { control: Arc::clone(&control), recorder, stopped: stopped.clone() };
+    let ready = readiness::Checks {
+        control: Arc::clone(&control),
+        recorder,
+        stopped: stopped.clone(),
+    };
     let routes = ops::router(Arc::clone(&base.metrics), Arc::new(ready));
     let mut stop = stopped.clone();
     listeners.spawn(async move {
         let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
-        if let Err(error) = axum::serve(ops_listener, routes).with_graceful_shutdown(stopped).await {
+        if let Err(error) = axum::serve(ops_listener, routes)
+            .with_graceful_shutdown(stopped)
+            .await
+        {
             tracing::error!(%error, "the ops listener failed");
         }
     });
@@ -335,7 +379,10 @@ fn make_data_dir(config: &Config) -> Result<(), StartError> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(system(format!("the data directory `{}` cannot be made", dir.display())))
+        .map_err(system(format!(
+            "the data directory `{}` cannot be made",
+            dir.display()
+        )))
 }
 
 fn preset(preset: Preset) -> Option<Arc<Mapping>> {
@@ -364,28 +411,52 @@ async fn subject_credentials(
         GatewayAuth::SubjectToken => {
             let mut tokens: HashMap<UserId, HeaderValue> = HashMap::new();
             for (user, _) in base.store.list_subject_tokens().await? {
-                let Some(stored) = base.store.find_subject_token(&user).await? else { continue };
+                let Some(stored) = base.store.find_subject_token(&user).await? else {
+                    continue;
+                };
                 let token = base
                     .sealer
                     .unseal(SealPurpose::SubjectToken, user.as_str(), &stored.sealed)
-                    .map_err(|error| StartError::Seal(format!("the gateway token of `{user}` does not open: {error}")))?;
-                let token = std::str::from_utf8(&token)
-                    .map_err(|_| StartError::Seal(format!("the gateway token of `{user}` is damaged")))?;
+                    .map_err(|error| {
+                        StartError::Seal(format!(
+                            "the gateway token of `{user}` does not open: {error}"
+                        ))
+                    })?;
+                let token = std::str::from_utf8(&token).map_err(|_| {
+                    StartError::Seal(format!("the gateway token of `{user}` is damaged"))
+                })?;
                 tokens.insert(user, bearer(token).map_err(StartError::Gateway)?);
             }
             Ok(SubjectCredentials::per_subject(tokens))
         }
-        GatewayAuth::ServiceToken { token_file, audience, jwks_file } => {
-            let text = std::fs::read_to_string(token_file)
-                .map_err(system(format!("the service token `{}` cannot be read", token_file.display())))?;
+        GatewayAuth::ServiceToken {
+            token_file,
+            audience,
+            jwks_file,
+        } => {
+            let text = std::fs::read_to_string(token_file).map_err(system(format!(
+                "the service token `{}` cannot be read",
+                token_file.display()
+            )))?;
             let token = bearer(text.trim()).map_err(StartError::Gateway)?;
             let key = secrets.assertion_key().await?;
             let issuer = format!("mosaic-federation:{}", base.store.store_id().await?);
-            let signer = AssertionSigner::new(&key, &issuer, audience, &origin.url(), Arc::clone(&base.clock))
-                .map_err(StartError::Gateway)?;
-            std::fs::write(jwks_file, signer.jwks().to_string())
-                .map_err(system(format!("the key set `{}` cannot be written", jwks_file.display())))?;
-            Ok(SubjectCredentials::Service { token, signer: Arc::new(signer) })
+            let signer = AssertionSigner::new(
+                &key,
+                &issuer,
+                audience,
+                &origin.url(),
+                Arc::clone(&base.clock),
+            )
+            .map_err(StartError::Gateway)?;
+            std::fs::write(jwks_file, signer.jwks().to_string()).map_err(system(format!(
+                "the key set `{}` cannot be written",
+                jwks_file.display()
+            )))?;
+            Ok(SubjectCredentials::Service {
+                token,
+                signer: Arc::new(signer),
+            })
         }
     }
 }
@@ -413,7 +484,9 @@ async fn serve(
 ) -> Result<Serving, StartError> {
     let config = &base.config;
     let bind = async |address, what: &str| {
-        TcpListener::bind(address).await.map_err(system(format!("the {what} listener cannot bind {address}")))
+        TcpListener::bind(address)
+            .await
+            .map_err(system(format!("the {what} listener cannot bind {address}")))
     };
     let federation = bind(config.federation.listen, "federation").await?;
     let enrolling = bind(config.enrollment.listen, "enrollment").await?;
@@ -422,19 +495,23 @@ async fn serve(
     let endpoint = public(config.federation.public_url.as_ref(), addresses.federation)?;
     let enrollment_url = public(config.enrollment.public_url.as_ref(), addresses.enrollment)?;
     let names = config.tls.server_names.clone();
-    let credential = server_certificate::issue(&*parts.authority, &names, base.clock.unix_seconds()).await?;
+    let credential =
+        server_certificate::issue(&*parts.authority, &names, base.clock.unix_seconds()).await?;
     let not_after = credential.not_after();
     base.metrics.certificate_expiry("server", "", not_after);
     let (publisher, in_force) = channel::<Credential>(credential);
     let refused = |error: tls::TlsConfigError| StartError::Certificate(error.to_string());
-    let verifier = LiveClientVerifier::new(parts.trust.clone(), parts.revoked).with_observer(Arc::new(|error| {
-        tracing::info!(%error, "a client certificate was refused at the handshake");
-    }));
+    let verifier = LiveClientVerifier::new(parts.trust.clone(), parts.revoked).with_observer(
+        Arc::new(|error| {
+            tracing::info!(%error, "a client certificate was refused at the handshake");
+        }),
+    );
     let clock = || Arc::clone(&base.clock);
     let federation_tls =
-        tls::federation_server_config(verifier, LiveServerResolver::new(in_force.clone()), clock()).map_err(refused)?;
-    let enrollment_tls =
-        tls::enrollment_server_config(LiveServerResolver::new(in_force), clock()).map_err(refused)?;
+        tls::federation_server_config(verifier, LiveServerResolver::new(in_force.clone()), clock())
+            .map_err(refused)?;
+    let enrollment_tls = tls::enrollment_server_config(LiveServerResolver::new(in_force), clock())
+        .map_err(refused)?;
     let redeemer = Redeemer::new(
         Arc::clone(&base.store),
         Arc::clone(&parts.authority),
@@ -466,7 +543,13 @@ async fn serve(
         EnrollmentLimits::default(),
         stopped.clone(),
     ));
-    let fresh = server_certificate::keep_fresh(parts.authority, names, publisher, clock(), Arc::clone(&base.metrics));
+    let fresh = server_certificate::keep_fresh(
+        parts.authority,
+        names,
+        publisher,
+        clock(),
+        Arc::clone(&base.metrics),
+    );
     let mut stop = stopped.clone();
     listeners.spawn(async move {
         tokio::select! {
@@ -474,11 +557,17 @@ async fn serve(
             _ = stop.wait_for(|stop| *stop) => {}
         }
     });
-    Ok(Serving { enrollment_url, not_after })
+    Ok(Serving {
+        enrollment_url,
+        not_after,
+    })
 }
 
 /// The public URL with the port that is really listened on, when it was left to the system.
-fn public(url: Option<&PublicUrl>, address: Option<std::net::SocketAddr>) -> Result<PublicUrl, StartError> {
+fn public(
+    url: Option<&PublicUrl>,
+    address: Option<std::net::SocketAddr>,
+) -> Result<PublicUrl, StartError> {
     let url = url.ok_or_else(|| StartError::Internal("a public URL is missing".to_owned()))?;
     Ok(match address {
         Some(address) if url.port() == 0 => url.with_port(address.port()),
@@ -512,13 +601,25 @@ async fn ask(
     let socket = &config.session.socket;
     let door = DoorListener::bind_unix(socket, 0o660)
         .await
-        .map_err(system(format!("the session socket `{}` cannot be bound", socket.display())))?;
-    let serve = |door| crate::outbound::serve(door, Arc::clone(&outbound), DoorLimits::default(), stopped.clone());
+        .map_err(system(format!(
+            "the session socket `{}` cannot be bound",
+            socket.display()
+        )))?;
+    let serve = |door| {
+        crate::outbound::serve(
+            door,
+            Arc::clone(&outbound),
+            DoorLimits::default(),
+            stopped.clone(),
+        )
+    };
     listeners.spawn(serve(door));
     if let Some(address) = config.session.listen {
         let door = DoorListener::bind_loopback(address)
             .await
-            .map_err(system(format!("the session listener cannot bind {address}")))?;
+            .map_err(system(format!(
+                "the session listener cannot bind {address}"
+            )))?;
         if let DoorListener::Loopback(listener) = &door {
             addresses.session = listener.local_addr().ok();
         }

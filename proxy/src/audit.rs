@@ -18,7 +18,8 @@ pub use detail::AuditDetail;
 pub use query::{AuditFilter, AuditRow, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX};
 pub use record::{AuditOutcome, AuditRecord, AuditText, Direction, LONG_TEXT, SHORT_TEXT};
 pub use writer::{
-    AuditFull, AuditGauges, AuditSink, AuditSlot, AuditWriter, DrainError, QUEUE_DEFAULT, WriterSettings,
+    AuditFull, AuditGauges, AuditSink, AuditSlot, AuditWriter, DrainError, QUEUE_DEFAULT,
+    WriterSettings,
 };
 
 /// Why the log could not be written or read.

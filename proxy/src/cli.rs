@@ -20,6 +20,7 @@ mod policy;
 mod query;
 mod session;
 mod status;
+mod value;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -239,7 +239,10 @@ impl Directory {
         let _one = self.changing.lock().await;
         let reloaded = self.reload_policy_locked(act).await;
         match &reloaded {
-            Ok(_) => self.parts.metrics.policy_loaded(now(&self.parts).0.div_euclid(1000)),
+            Ok(_) => self
+                .parts
+                .metrics
+                .policy_loaded(now(&self.parts).0.div_euclid(1000)),
             Err(_) => self.parts.metrics.policy_failed(),
         }
         reloaded
@@ -247,16 +250,26 @@ impl Directory {
 
     async fn reload_policy_locked(&self, act: &Act) -> Result<Applied, ApplyError> {
         let Some(dir) = &self.parts.policy_dir else {
-            return Err(ApplyError::Snapshot("this process serves nobody (`roles.serve` is off), so it has no policy".to_owned()));
+            return Err(ApplyError::Snapshot(
+                "this process serves nobody (`roles.serve` is off), so it has no policy".to_owned(),
+            ));
         };
         let files = policy_files::load(dir).map_err(ApplyError::Policy)?;
         let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
         let image = self.parts.store.load(now(&self.parts)).await?;
         let sha256 = hash_of(&files);
-        if image.policy.as_ref().is_some_and(|bundle| bundle.sha256 == sha256) {
+        if image
+            .policy
+            .as_ref()
+            .is_some_and(|bundle| bundle.sha256 == sha256)
+        {
             return self.refresh_locked().await;
         }
-        let bundle = PolicyBundle { files, sha256, applied_at: act.now };
+        let bundle = PolicyBundle {
+            files,
+            sha256,
+            applied_at: act.now,
+        };
         let candidate = build(&self.parts, &image, rules, Some(&bundle))?;
         let before = self.view();
         let touched = candidate
@@ -269,7 +282,11 @@ impl Directory {
             })
             .map(|entry| entry.grant.id)
             .collect();
-        let publication = PolicyPublication { files: bundle.files, sha256, touched };
+        let publication = PolicyPublication {
+            files: bundle.files,
+            sha256,
+            touched,
+        };
         let _committed = self.parts.store.publish_policy(act, publication).await?;
         self.refresh_locked().await
     }
@@ -363,28 +380,49 @@ fn build(
             return Err(ApplyError::Snapshot("the policy has a [mapping] but `gateway.preset` is not \"mapped\": remove one of them".to_owned()));
         }
         (None, None) => {
-            return Err(ApplyError::Snapshot("`gateway.preset` is \"mapped\" but the policy has no [mapping]".to_owned()));
+            return Err(ApplyError::Snapshot(
+                "`gateway.preset` is \"mapped\" but the policy has no [mapping]".to_owned(),
+            ));
         }
     };
     let peers = image
         .peers
         .iter()
         .filter(|peer| peer.direction == PeerDirection::Inbound)
-        .map(|peer| Peer { id: peer.id, name: peer.name.clone(), state: peer.state });
+        .map(|peer| Peer {
+            id: peer.id,
+            name: peer.name.clone(),
+            state: peer.state,
+        });
     let grants = image.grants.iter().map(|record| record.grant.clone());
-    let snapshot = Snapshot::build(image.revision, peers, grants, rules, mapping, &parts.revision_key)
-        .map_err(|problems| {
-            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            ApplyError::Snapshot(texts.join("; "))
-        })?;
+    let snapshot = Snapshot::build(
+        image.revision,
+        peers,
+        grants,
+        rules,
+        mapping,
+        &parts.revision_key,
+    )
+    .map_err(|problems| {
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        ApplyError::Snapshot(texts.join("; "))
+    })?;
     let mut leaves: HashMap<GrantId, Vec<CertificateEntry>> = HashMap::new();
     for leaf in &image.certificates {
         leaves.entry(leaf.grant).or_default().push(leaf.clone());
     }
     let policy = PolicyInForce {
-        files: bundle.map(|bundle| bundle.files.iter().map(|file| file.name.clone()).collect()).unwrap_or_default(),
-        hash: bundle.map(|bundle| hex::encode(bundle.sha256)).unwrap_or_default(),
+        files: bundle
+            .map(|bundle| bundle.files.iter().map(|file| file.name.clone()).collect())
+            .unwrap_or_default(),
+        hash: bundle
+            .map(|bundle| hex::encode(bundle.sha256))
+            .unwrap_or_default(),
         applied_at: bundle.map(|bundle| bundle.applied_at),
     };
-    Ok(View { snapshot, policy: Arc::new(policy), leaves })
+    Ok(View {
+        snapshot,
+        policy: Arc::new(policy),
+        leaves,
+    })
 }

@@ -54,7 +54,12 @@ impl Gateway {
             facts::fetch(&self.client, mapping, &authority, &auth, request_id).await
         };
         self.facts
-            .facts(entry.grant.id, entry.effective_revision, &self.metrics, fetch)
+            .facts(
+                entry.grant.id,
+                entry.effective_revision,
+                &self.metrics,
+                fetch,
+            )
             .await
     }
 }

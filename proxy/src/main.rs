@@ -6,11 +6,13 @@ use std::sync::Arc;
 use certs::SystemClock;
 use proxy::app;
 use proxy::cli::{self, EntryPoints};
-use proxy::config::Config;
 
 fn main() -> ExitCode {
     // Pingora would install another provider; post-quantum key exchange exists only in this one.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
         return ExitCode::FAILURE;
     }
     let points = EntryPoints {
@@ -24,8 +26,9 @@ fn main() -> ExitCode {
         std::env::args_os().collect(),
         environment,
         &points,
-        &mut std::io::stdout().lock(),
-        &mut std::io::stderr().lock(),
+        &mut std::io::stdout(),
+        // Not locked: log lines of other threads go there while a command runs.
+        &mut std::io::stderr(),
     )
     .into()
 }

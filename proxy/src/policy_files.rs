@@ -42,7 +42,13 @@ impl std::fmt::Display for PolicyProblem {
 }
 
 fn unreadable(file: &str, message: String, hint: &str) -> PolicyProblem {
-    PolicyProblem { file: file.to_owned(), line: None, column: None, message, hint: hint.to_owned() }
+    PolicyProblem {
+        file: file.to_owned(),
+        line: None,
+        column: None,
+        message,
+        hint: hint.to_owned(),
+    }
 }
 
 /// Loads the texts of a policy directory. Names that begin with a dot are left out, as editors and
@@ -53,7 +59,11 @@ fn unreadable(file: &str, message: String, hint: &str) -> PolicyProblem {
 pub fn load(dir: &Path) -> Result<Vec<PolicyFile>, Vec<PolicyProblem>> {
     let shown = dir.display().to_string();
     let listing = std::fs::read_dir(dir).map_err(|error| {
-        vec![unreadable(&shown, format!("the policy directory cannot be read: {error}"), "create it, or set `policy.dir`")]
+        vec![unreadable(
+            &shown,
+            format!("the policy directory cannot be read: {error}"),
+            "create it, or set `policy.dir`",
+        )]
     })?;
     let mut files = Vec::new();
     let mut problems = Vec::new();
@@ -65,21 +75,36 @@ pub fn load(dir: &Path) -> Result<Vec<PolicyFile>, Vec<PolicyProblem>> {
                 continue;
             }
         };
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
         if name.starts_with('.') || path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
         match read(&path) {
-            Ok(text) => files.push(PolicyFile { name: name.to_owned(), text }),
-            Err(message) => problems.push(unreadable(name, message, "make it a readable UTF-8 file of at most 1 MiB")),
+            Ok(text) => files.push(PolicyFile {
+                name: name.to_owned(),
+                text,
+            }),
+            Err(message) => problems.push(unreadable(
+                name,
+                message,
+                "make it a readable UTF-8 file of at most 1 MiB",
+            )),
         }
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
-    if problems.is_empty() { Ok(files) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(files)
+    } else {
+        Err(problems)
+    }
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| error.to_string())?
+        .len();
     if size > MAX_FILE {
         return Err(format!("it is larger than {MAX_FILE} bytes"));
     }

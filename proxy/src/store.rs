@@ -25,9 +25,9 @@ use uuid::Uuid;
 use crate::audit::AuditLog;
 
 pub use change::{
-    Act, Actor, Claim, Committed, CredentialChange, EnrolledCertificate, Enrollment,
-    IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded, PolicyPublication,
-    Replaced, TokenClaim,
+    Act, Actor, Claim, Committed, CredentialChange, EnrolledCertificate, Enrollment, IssueIntent,
+    NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded, PolicyPublication, Replaced,
+    TokenClaim,
 };
 pub use error::{OpenError, StoreError};
 pub use record::{
@@ -152,10 +152,8 @@ pub trait Store: AuditLog + Send + Sync {
     ) -> Result<Committed<GrantRecord>, StoreError>;
 
     /// The certificates of a grant, newest first.
-    async fn list_certificates(
-        &self,
-        grant: GrantId,
-    ) -> Result<Vec<CertificateRecord>, StoreError>;
+    async fn list_certificates(&self, grant: GrantId)
+    -> Result<Vec<CertificateRecord>, StoreError>;
 
     /// One peer. [`StoreError::NotFound`] when there is none.
     async fn peer(&self, id: PeerId) -> Result<PeerRecord, StoreError>;
@@ -255,8 +253,7 @@ pub trait Store: AuditLog + Send + Sync {
     ) -> Result<Committed<()>, StoreError>;
 
     /// The sealed gateway token of a user, if one is registered.
-    async fn find_subject_token(&self, user: &UserId)
-    -> Result<Option<SubjectToken>, StoreError>;
+    async fn find_subject_token(&self, user: &UserId) -> Result<Option<SubjectToken>, StoreError>;
 
     /// Users with a registered gateway token and since when, by user id.
     async fn list_subject_tokens(&self) -> Result<Vec<(UserId, UnixMillis)>, StoreError>;

@@ -284,7 +284,9 @@ async fn gate(wanted: bool) -> std::io::Result<()> {
     let line = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
     match line.await.map_err(std::io::Error::other)?? {
         // Whoever meters is gone: a load that nobody measures is of no use.
-        0 => Err(std::io::Error::other("standard input was closed at the gate")),
+        0 => Err(std::io::Error::other(
+            "standard input was closed at the gate",
+        )),
         _ => Ok(()),
     }
 }

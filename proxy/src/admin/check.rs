@@ -193,7 +193,7 @@ impl Control {
                 "run `grant token {} --replace` and hand the URL to the peer",
                 leaf.grant
             );
-            let of = format!(" of grant {}", leaf.grant);
+            let of = format!(" (grant {})", leaf.grant);
             let check = expiry(
                 "client certificate",
                 &of,
@@ -203,7 +203,7 @@ impl Control {
                 &remedy,
             );
             // A peer's lapsed certificate is the peer's failure, not this process's.
-            checks.extend((check.outcome != CheckOutcome::Ok).then(|| CheckView {
+            checks.extend((check.outcome != CheckOutcome::Ok).then_some(CheckView {
                 outcome: CheckOutcome::Warn,
                 ..check
             }));
@@ -217,7 +217,7 @@ impl Control {
                 .iter()
                 .find(|peer| peer.id == credential.peer)
                 .map(|peer| peer.name.to_string());
-            let of = format!(" for peer {}", name.unwrap_or_default());
+            let of = format!(" towards peer {}", name.unwrap_or_default());
             let remedy =
                 "ask the peer's operator for `grant token --replace` and run `peer add` again";
             let check = expiry(
@@ -247,15 +247,15 @@ fn expiry(
 ) -> CheckView {
     let days = days_left(end, now);
     if end <= now {
-        CheckView::fail(name, format!("the one{of} expired at {end}"), remedy)
+        CheckView::fail(name, format!("expired{of} at {end}"), remedy)
     } else if days < warn_days {
         CheckView::warn(
             name,
-            format!("the one{of} expires at {end}, in {days} day(s)"),
+            format!("expires{of} at {end}, in {days} day(s)"),
             remedy,
         )
     } else {
-        CheckView::ok(name, format!("the one{of} is good for {days} days"))
+        CheckView::ok(name, format!("good{of} for {days} days"))
     }
 }
 

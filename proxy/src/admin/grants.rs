@@ -93,8 +93,8 @@ impl Control {
             Scope::parse(&request.scope, rules.allow_sensitive(&peer)).map_err(|error| {
                 let problems: Vec<String> =
                     error.problems.iter().map(ToString::to_string).collect();
-                AdminFailure::invalid(error.to_string())
-                    .hint("correct the scope; `policy schema` describes it")
+                AdminFailure::invalid(format!("the scope has {} problem(s)", problems.len()))
+                    .hint("correct the scope; a sensitive resource needs allow_sensitive in the policy")
                     .detail("problems", problems)
             })?;
         let act = self.act(actor);

@@ -37,10 +37,18 @@ pub async fn demand(control: &Control) -> Result<(), StartError> {
             .for_subject(&user, None)
             .map_err(|error| StartError::Gateway(error.to_string()))?;
         let id = Uuid::now_v7().to_string();
-        match control.gateway.ask(&Authority::Operator, "/internal/v1/whoami", &auth, &id).await {
-            Err(GatewayError::CredentialRejected | GatewayError::Denied | GatewayError::NotFound) => {}
+        match control
+            .gateway
+            .ask(&Authority::Operator, "/internal/v1/whoami", &auth, &id)
+            .await
+        {
+            Err(
+                GatewayError::CredentialRejected | GatewayError::Denied | GatewayError::NotFound,
+            ) => {}
             Err(error) => {
-                return Err(StartError::Gateway(format!("it could not be proved that it honours the assertion: {error}")));
+                return Err(StartError::Gateway(format!(
+                    "it could not be proved that it honours the assertion: {error}"
+                )));
             }
             Ok(answer) => {
                 let body = answer.collect(WHOAMI_BYTES).await.unwrap_or_default();

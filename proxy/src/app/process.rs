@@ -66,7 +66,10 @@ fn explain(error: &StartError) -> String {
         }
         StartError::System { .. } => {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            format!("{error}{}", cause.map(|cause| format!(" ({cause})")).unwrap_or_default())
+            format!(
+                "{error}{}",
+                cause.map(|cause| format!(" ({cause})")).unwrap_or_default()
+            )
         }
         other => other.to_string(),
     }
@@ -88,7 +91,11 @@ pub fn init_authority(config: &Config, clock: Arc<dyn Clock>) -> Result<Authorit
             actor: Actor::Sidecar("ca-init"),
             now: UnixMillis(clock.unix_millis()),
         };
-        let secrets = Secrets { store: &store, sealer: &sealer, act: &act };
+        let secrets = Secrets {
+            store: &store,
+            sealer: &sealer,
+            act: &act,
+        };
         secrets.authority(clock.unix_seconds()).await
     });
     let authority = made.map_err(|error: StartError| explain(&error))?;

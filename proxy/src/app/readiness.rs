@@ -22,14 +22,40 @@ pub struct Checks {
 #[async_trait]
 impl Readiness for Checks {
     async fn checks(&self) -> Vec<Check> {
-        let stopping = self.stopped.borrow().then(|| "the process is stopping".to_owned());
-        let store = self.control.store.health().await.err().map(|error| error.to_string());
-        let audit = self.recorder.audit.reserve().err().map(|error| error.to_string());
+        let stopping = self
+            .stopped
+            .borrow()
+            .then(|| "the process is stopping".to_owned());
+        let store = self
+            .control
+            .store
+            .health()
+            .await
+            .err()
+            .map(|error| error.to_string());
+        let audit = self
+            .recorder
+            .audit
+            .reserve()
+            .err()
+            .map(|error| error.to_string());
         vec![
-            Check { name: "running", failure: stopping },
-            Check { name: "store", failure: store },
-            Check { name: "audit", failure: audit },
-            Check { name: "directory", failure: self.control.directory.fenced() },
+            Check {
+                name: "running",
+                failure: stopping,
+            },
+            Check {
+                name: "store",
+                failure: store,
+            },
+            Check {
+                name: "audit",
+                failure: audit,
+            },
+            Check {
+                name: "directory",
+                failure: self.control.directory.fenced(),
+            },
         ]
     }
 
@@ -39,7 +65,11 @@ impl Readiness for Checks {
         metrics.audit(gauges.depth(), gauges.written(), gauges.failures());
         if let Some(outbound) = &self.control.outbound {
             for route in outbound.routes().routes() {
-                metrics.certificate_expiry("client", route.name.as_str(), route.not_after.0.div_euclid(1000));
+                metrics.certificate_expiry(
+                    "client",
+                    route.name.as_str(),
+                    route.not_after.0.div_euclid(1000),
+                );
             }
         }
     }

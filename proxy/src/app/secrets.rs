@@ -92,13 +92,25 @@ impl Secrets<'_> {
                     .sealer
                     .seal(sealed_as, id, &plain)
                     .map_err(|error| StartError::Seal(error.to_string()))?;
-                let secret = SealedSecret { purpose: stored, id: id.to_owned(), generation: 1, sealed };
-                self.store.put_secret_if_absent(&(self.act)(), secret).await?.value
+                let secret = SealedSecret {
+                    purpose: stored,
+                    id: id.to_owned(),
+                    generation: 1,
+                    sealed,
+                };
+                self.store
+                    .put_secret_if_absent(&(self.act)(), secret)
+                    .await?
+                    .value
             }
         };
         self.sealer
             .unseal(sealed_as, id, &secret.sealed)
-            .map_err(|error| StartError::Seal(format!("the secret `{id}` of this store does not open: {error}")))
+            .map_err(|error| {
+                StartError::Seal(format!(
+                    "the secret `{id}` of this store does not open: {error}"
+                ))
+            })
     }
 
     /// The key of effective revisions.
@@ -108,10 +120,9 @@ impl Secrets<'_> {
     pub async fn revision_key(&self) -> Result<RevisionKey, StartError> {
         let purposes = (SecretPurpose::RevisionKey, SealPurpose::RevisionKey);
         let bytes = self.load(purposes, "revision", random_32).await?;
-        let key: [u8; 32] = bytes
-            .as_slice()
-            .try_into()
-            .map_err(|_| StartError::Seal("the revision key of this store is damaged".to_owned()))?;
+        let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+            StartError::Seal("the revision key of this store is damaged".to_owned())
+        })?;
         Ok(RevisionKey::new(&key))
     }
 
@@ -134,18 +145,21 @@ impl Secrets<'_> {
     pub async fn authority(&self, now: i64) -> Result<Arc<EmbeddedCa>, StartError> {
         let purposes = (SecretPurpose::CaKey, SealPurpose::CaKey);
         let make = || {
-            let material = EmbeddedCa::generate("mosaic-federation embedded CA", now, &SystemRandom::new())
-                .map_err(|error| error.to_string())?;
+            let material =
+                EmbeddedCa::generate("mosaic-federation embedded CA", now, &SystemRandom::new())
+                    .map_err(|error| error.to_string())?;
             encode_authority(&material.root, &material.key)
         };
         let bytes = self.load(purposes, "embedded", make).await?;
-        let damaged = || StartError::Seal("the embedded authority of this store is damaged".to_owned());
+        let damaged =
+            || StartError::Seal("the embedded authority of this store is damaged".to_owned());
         let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
         let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| damaged())?;
         let (root, key) = rest.split_at_checked(length).ok_or_else(damaged)?;
         let key = PrivateKey::from_pkcs8(Zeroizing::new(key.to_vec())).map_err(|_| damaged())?;
         let root = CertificateDer::from(root.to_vec());
-        let ca = EmbeddedCa::load(root, &key).map_err(|error| StartError::Seal(error.to_string()))?;
+        let ca =
+            EmbeddedCa::load(root, &key).map_err(|error| StartError::Seal(error.to_string()))?;
         Ok(Arc::new(ca))
     }
 
@@ -155,7 +169,8 @@ impl Secrets<'_> {
     /// [`StartError`].
     pub async fn assertion_key(&self) -> Result<Zeroizing<Vec<u8>>, StartError> {
         let purposes = (SecretPurpose::AssertionKey, SealPurpose::AssertionKey);
-        self.load(purposes, "assertion", AssertionSigner::generate).await
+        self.load(purposes, "assertion", AssertionSigner::generate)
+            .await
     }
 }
 
@@ -163,9 +178,14 @@ impl Secrets<'_> {
 ///
 /// # Errors
 /// When the root is longer than a certificate can be.
-pub fn encode_authority(root: &CertificateDer<'_>, key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, String> {
+pub fn encode_authority(
+    root: &CertificateDer<'_>,
+    key: &PrivateKey,
+) -> Result<Zeroizing<Vec<u8>>, String> {
     let length = u32::try_from(root.len()).map_err(|error| error.to_string())?;
-    Ok(Zeroizing::new([&length.to_be_bytes(), root.as_ref(), key.pkcs8()].concat()))
+    Ok(Zeroizing::new(
+        [&length.to_be_bytes(), root.as_ref(), key.pkcs8()].concat(),
+    ))
 }
 
 fn random_32() -> Result<Zeroizing<Vec<u8>>, String> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use certs::ca::SERVER_LIFETIME;
 use certs::clock::Clock;
-use certs::{CertificateAuthority, Credential, CredentialPublisher, PrivateKey, ServerIssue, VerifiedCsr};
+use certs::{
+    CertificateAuthority, Credential, CredentialPublisher, PrivateKey, ServerIssue, VerifiedCsr,
+};
 use rustls_pki_types::ServerName;
 
 use crate::telemetry::Metrics;
@@ -33,10 +35,17 @@ pub async fn issue(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKey::generate_p256().map_err(|error| refused(&error))?;
-    let csr = key.csr_pem("mosaic-federation").map_err(|error| refused(&error))?;
+    let csr = key
+        .csr_pem("mosaic-federation")
+        .map_err(|error| refused(&error))?;
     let csr = VerifiedCsr::parse(&csr).map_err(|error| refused(&error))?;
     let issued = authority
-        .issue_server(ServerIssue { csr, names, lifetime: SERVER_LIFETIME, now })
+        .issue_server(ServerIssue {
+            csr,
+            names,
+            lifetime: SERVER_LIFETIME,
+            now,
+        })
         .await
         .map_err(|error| refused(&error))?;
     Credential::new(issued.chain_with_root(), &key).map_err(|error| refused(&error))
@@ -65,7 +74,9 @@ pub async fn keep_fresh(
                     tracing::error!(%error, "the new server certificate could not be put in force");
                 }
             }
-            Err(error) => tracing::error!(%error, "no new server certificate could be issued; trying again in an hour"),
+            Err(error) => {
+                tracing::error!(%error, "no new server certificate could be issued; trying again in an hour")
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use super::value::{duration, key_value};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use policy::time::UnixMillis;
 
@@ -366,34 +367,6 @@ pub(super) enum CaCommand {
     Export,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
-    if key.is_empty() {
-        return Err("write it as KEY=VALUE".to_owned());
-    }
-    Ok((key.to_owned(), value.to_owned()))
-}
-
-/// A whole number with `s`, `m`, `h` or `d`, as seconds.
-fn duration(text: &str) -> Result<u32, String> {
-    let seconds = match text.chars().next_back() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3600,
-        Some('d') => 86_400,
-        _ => return Err("write it as 900s, 15m, 12h or 30d".to_owned()),
-    };
-    let digits = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
-    let number: u32 = digits
-        .parse()
-        .map_err(|_| "write it as 900s, 15m, 12h or 30d".to_owned())?;
-    match number.checked_mul(seconds) {
-        Some(total) if total > 0 => Ok(total),
-        Some(_) => Err("it must be longer than nothing".to_owned()),
-        None => Err("it is too long".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -403,26 +376,5 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_have_a_unit() {
-        assert_eq!(duration("900s"), Ok(900));
-        assert_eq!(duration("15m"), Ok(900));
-        assert_eq!(duration("12h"), Ok(43_200));
-        assert_eq!(duration("30d"), Ok(2_592_000));
-        for wrong in [
-            "",
-            "s",
-            "5",
-            "0s",
-            "-1s",
-            "1.5h",
-            "1w",
-            "99999999d",
-            "1\u{e9}",
-        ] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct CliFailure {
     /// How the process ends.
     pub(super) exit: Exit,
     /// The reason for programs.
-    pub(super) code: String,
+    pub(super) code: Box<str>,
     /// What failed.
     pub(super) what: String,
     /// Why.
@@ -36,7 +36,7 @@ impl CliFailure {
     ) -> Self {
         Self {
             exit,
-            code: code.to_owned(),
+            code: code.into(),
             what: what.into(),
             why: why.into(),
             remedy: None,
@@ -104,7 +104,7 @@ impl CliFailure {
     pub(super) fn write(&self, json: bool, to: &mut dyn Write) -> io::Result<()> {
         if json {
             let mut error = Map::new();
-            error.insert("code".to_owned(), self.code.as_str().into());
+            error.insert("code".to_owned(), self.code.as_ref().into());
             error.insert(
                 "message".to_owned(),
                 format!("{}: {}", self.what, self.why).into(),

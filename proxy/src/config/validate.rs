@@ -3,21 +3,23 @@
 //! Invariant: every relation between keys is checked here, once, and all of it even when the first check
 //! fails; a problem points at the place of the key that has to change.
 
+mod doors;
+mod gateway;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use policy::id::UserId;
 use serde_json::Value;
 
 use super::problem::{ConfigProblem, Source};
-use super::settings::{self, Auth, Preset, Settings};
+use super::settings::{self, Settings};
 use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
-    Admin, Config, Enrollment, Federation, Gateway, GatewayAuth, Limits, Log, Ops, Policy, Roles,
-    SealSource, Session, Timeouts, Tls,
+    Admin, Config, Enrollment, Federation, Limits, Log, Ops, Policy, Roles, SealSource, Timeouts,
+    Tls,
 };
 
 /// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
@@ -224,147 +226,6 @@ impl Check<'_> {
         }
     }
 
-    fn session(&mut self, section: settings::Session, data_dir: &Path) -> Option<Session> {
-        let socket = self.socket("session.socket", section.socket, data_dir, "session.sock");
-        let listen = match section.listen.as_deref() {
-            None => Some(None),
-            Some(text) => self.address("session.listen", text).map(Some),
-        };
-        if let Some(Some(address)) = listen
-            && !address.ip().is_loopback()
-        {
-            let message = format!("{address} is not a loopback address");
-            self.add(
-                "session.listen",
-                message,
-                "this door has no TLS: use 127.0.0.1 or [::1]",
-            );
-        }
-        let users = self.users(&section.users);
-        Some(Session {
-            socket,
-            listen: listen?,
-            users,
-        })
-    }
-
-    fn users(&mut self, written: &BTreeMap<String, String>) -> BTreeMap<u32, UserId> {
-        let mut users = BTreeMap::new();
-        for (uid, user) in written {
-            match uid.parse::<u32>() {
-                Ok(number) if number.to_string() == *uid => match UserId::parse(user) {
-                    Ok(user) => {
-                        users.insert(number, user);
-                    }
-                    Err(error) => self.add(
-                        "session.users",
-                        format!("uid {uid}: {error}"),
-                        "name a user",
-                    ),
-                },
-                _ => {
-                    let message = format!("`{}` is not a uid", uid.escape_debug());
-                    self.add(
-                        "session.users",
-                        message,
-                        "write numeric uids, as in \"1000\" = \"alice\"",
-                    );
-                }
-            }
-        }
-        users
-    }
-
-    fn gateway(&mut self, section: settings::Gateway) -> Option<Gateway> {
-        if let Err(message) = check_origin(&section.url) {
-            self.add(
-                "gateway.url",
-                message,
-                "write http://host:port, https://host:port or unix:/path",
-            );
-        }
-        let auth = match section.auth {
-            Auth::SubjectToken => self.subject_token(&section),
-            Auth::ServiceToken => self.service_token(&section),
-        };
-        Some(Gateway {
-            url: section.url,
-            preset: section.preset,
-            auth: auth?,
-            connect_timeout: Duration::from_millis(section.connect_timeout_ms),
-            read_timeout: Duration::from_millis(section.read_timeout_ms),
-        })
-    }
-
-    /// Keys of the other mode would have no effect: each is a problem.
-    fn subject_token(&mut self, section: &settings::Gateway) -> Option<GatewayAuth> {
-        for (key, is_set) in [
-            (
-                "gateway.service_token_file",
-                section.service_token_file.is_some(),
-            ),
-            ("gateway.assertion", section.assertion.is_some()),
-            ("gateway.audience", section.audience.is_some()),
-            ("gateway.jwks_file", section.jwks_file.is_some()),
-        ] {
-            if is_set {
-                let message = "has no effect with gateway.auth = \"subject_token\"".to_owned();
-                self.add(
-                    key,
-                    message,
-                    "remove it, or set gateway.auth = \"service_token\"",
-                );
-            }
-        }
-        Some(GatewayAuth::SubjectToken)
-    }
-
-    fn service_token(&mut self, section: &settings::Gateway) -> Option<GatewayAuth> {
-        if section.preset == Preset::Mosaic {
-            let message = "\"service_token\" cannot be used with preset \"mosaic\": that gateway knows no impersonation";
-            let hint = "use auth = \"subject_token\", or preset \"internal-v1\" or \"mapped\"";
-            self.add("gateway.auth", message.to_owned(), hint);
-        }
-        let mut require = |key: &str, missing: bool, hint: &str| {
-            if missing {
-                let message = "is required with gateway.auth = \"service_token\"".to_owned();
-                self.add(key, message, hint);
-            }
-        };
-        require(
-            "gateway.assertion",
-            section.assertion.is_none(),
-            "set it to \"v1\"",
-        );
-        let audience = section
-            .audience
-            .as_deref()
-            .filter(|audience| !audience.is_empty());
-        require(
-            "gateway.audience",
-            audience.is_none(),
-            "set it to what the gateway expects as `aud`",
-        );
-        require(
-            "gateway.service_token_file",
-            section.service_token_file.is_none(),
-            "name the file",
-        );
-        require(
-            "gateway.jwks_file",
-            section.jwks_file.is_none(),
-            "name the file the gateway reads",
-        );
-        Some(GatewayAuth::ServiceToken {
-            token_file: self.path(
-                "gateway.service_token_file",
-                section.service_token_file.as_deref()?,
-            ),
-            audience: audience?.to_owned(),
-            jwks_file: self.path("gateway.jwks_file", section.jwks_file.as_deref()?),
-        })
-    }
-
     fn seal(&mut self, section: settings::Seal, data_dir: &Path) -> Option<SealSource> {
         match (section.secret_file, section.secret_env) {
             (None, None) => Some(SealSource::Generated(data_dir.join("sealing.key"))),
@@ -435,28 +296,6 @@ impl Check<'_> {
         }
     }
 
-    fn listeners_apart(&mut self, listeners: &[(&str, Option<SocketAddr>)]) {
-        let open: Vec<_> = listeners
-            .iter()
-            .filter_map(|(key, at)| at.map(|at| (*key, at)))
-            .collect();
-        for (position, (key, address)) in open.iter().enumerate() {
-            let clash = open.iter().take(position).find(|(_, other)| {
-                let same_host = other.ip() == address.ip()
-                    || other.ip().is_unspecified()
-                    || address.ip().is_unspecified();
-                address.port() != 0 && other.port() == address.port() && same_host
-            });
-            if let Some((other, _)) = clash {
-                self.add(
-                    key,
-                    format!("{address} is taken by {other}"),
-                    "give each listener a port of its own",
-                );
-            }
-        }
-    }
-
     fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         let parsed = text.parse().ok();
         if parsed.is_none() {
@@ -503,32 +342,6 @@ impl Check<'_> {
             hint: Some(hint.to_owned()),
         });
     }
-}
-
-/// The shape of a gateway origin; the gateway client takes it apart.
-fn check_origin(text: &str) -> Result<(), String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return match path.starts_with('/') {
-            true => Ok(()),
-            false => Err("a unix socket needs an absolute path".to_owned()),
-        };
-    }
-    let uri: http::Uri = text
-        .parse()
-        .map_err(|error| format!("is not a URL: {error}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err("has another scheme than http, https or unix".to_owned());
-    }
-    let authority = uri.authority().ok_or("has no host")?;
-    if authority.as_str().contains('@') {
-        return Err("must not hold credentials".to_owned());
-    }
-    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
-        return Err(
-            "must end after host and port: the paths come from the preset or mapping".to_owned(),
-        );
-    }
-    Ok(())
 }
 
 fn count(number: u32) -> usize {

@@ -93,7 +93,13 @@ impl AssertionSigner {
 
     /// An assertion that `user` asks `method` of `target` (path and query; the query is left out).
     #[must_use]
-    pub fn sign(&self, user: &UserId, grant: Option<GrantId>, method: &str, target: &str) -> String {
+    pub fn sign(
+        &self,
+        user: &UserId,
+        grant: Option<GrantId>,
+        method: &str,
+        target: &str,
+    ) -> String {
         let now = self.clock.unix_millis().div_euclid(1000);
         let claims = Claims {
             iss: &self.issuer,
@@ -104,7 +110,11 @@ impl AssertionSigner {
             iat: now,
             exp: now.saturating_add(LIFETIME_SECONDS),
             htm: method,
-            htu: format!("{}{}", self.origin, target.split('?').next().unwrap_or_default()),
+            htu: format!(
+                "{}{}",
+                self.origin,
+                target.split('?').next().unwrap_or_default()
+            ),
         };
         // Claims are plain strings and integers: they always serialize.
         let claims = serde_json::to_vec(&claims).unwrap_or_default();

@@ -55,21 +55,35 @@ impl Origin {
             return if path.starts_with('/') {
                 Ok(Self::Unix(path.to_owned()))
             } else {
-                Err(format!("`{text}`: a unix socket needs an absolute path, as in unix:/run/gateway.sock"))
+                Err(format!(
+                    "`{text}`: a unix socket needs an absolute path, as in unix:/run/gateway.sock"
+                ))
             };
         }
-        let uri: http::Uri = text.parse().map_err(|error| format!("`{text}` is not a URL: {error}"))?;
+        let uri: http::Uri = text
+            .parse()
+            .map_err(|error| format!("`{text}` is not a URL: {error}"))?;
         let tls = match uri.scheme_str() {
             Some("http") => false,
             Some("https") => true,
-            _ => return Err(format!("`{text}`: the gateway is reached by http://, https:// or unix:")),
+            _ => {
+                return Err(format!(
+                    "`{text}`: the gateway is reached by http://, https:// or unix:"
+                ));
+            }
         };
         if uri.path() != "/" || uri.query().is_some() {
-            return Err(format!("`{text}`: give the origin only; paths come from the preset or mapping"));
+            return Err(format!(
+                "`{text}`: give the origin only; paths come from the preset or mapping"
+            ));
         }
-        let authority = uri.authority().ok_or_else(|| format!("`{text}` has no host"))?;
+        let authority = uri
+            .authority()
+            .ok_or_else(|| format!("`{text}` has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(format!("`{text}`: credentials do not belong in the gateway URL"));
+            return Err(format!(
+                "`{text}`: credentials do not belong in the gateway URL"
+            ));
         }
         Ok(Self::Tcp {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
@@ -81,7 +95,11 @@ impl Origin {
     /// The origin as a URL, without a path. A gateway on a unix socket is `http://localhost`.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if matches!(self, Self::Tcp { tls: true, .. }) { "https" } else { "http" };
+        let scheme = if matches!(self, Self::Tcp { tls: true, .. }) {
+            "https"
+        } else {
+            "http"
+        };
         format!("{scheme}://{}", self.host_header())
     }
 
@@ -115,7 +133,9 @@ pub enum GatewayError {
     #[error("the gateway did not answer in time while {0}")]
     Timeout(&'static str),
     /// It refused the subject's credential (401).
-    #[error("the gateway refused the subject's credential; register a new one with `gateway token set`")]
+    #[error(
+        "the gateway refused the subject's credential; register a new one with `gateway token set`"
+    )]
     CredentialRejected,
     /// No credential is registered for the subject.
     #[error("no gateway token is registered for this user; register one with `gateway token set`")]
@@ -234,14 +254,21 @@ impl GatewayClient {
             RequestHeader::build_no_case(http::Method::GET, target.as_bytes(), Some(6))
                 .map_err(unusable)?;
         let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static("-"));
-        request.insert_header(header::HOST, &self.host).map_err(unusable)?;
+        request
+            .insert_header(header::HOST, &self.host)
+            .map_err(unusable)?;
         request
             .insert_header(header::ACCEPT, HeaderValue::from_static("application/json"))
             .map_err(unusable)?;
         request
-            .insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+            .insert_header(
+                header::ACCEPT_ENCODING,
+                HeaderValue::from_static("identity"),
+            )
             .map_err(unusable)?;
-        request.insert_header("x-request-id", id).map_err(unusable)?;
+        request
+            .insert_header("x-request-id", id)
+            .map_err(unusable)?;
         auth.apply(&mut request, target)?;
         Ok(Box::new(request))
     }
@@ -298,7 +325,10 @@ async fn exchange_heads(
             .read_response()
             .await
             .map_err(|error| GatewayError::of(&error, "waiting for the answer"))?;
-        if !session.get_status().is_some_and(|status| status.is_informational()) {
+        if !session
+            .get_status()
+            .is_some_and(|status| status.is_informational())
+        {
             return Ok(());
         }
     }
@@ -328,7 +358,10 @@ impl<'c> Answer<'c> {
             other => return malformed(format!("status {}", other.as_u16())),
         }
         let content_type = session.get_header_bytes(header::CONTENT_TYPE);
-        let media = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+        let media = content_type
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or_default();
         if !media.trim_ascii().eq_ignore_ascii_case(b"application/json") {
             return malformed("it is not application/json".to_owned());
         }
@@ -336,7 +369,11 @@ impl<'c> Answer<'c> {
         if !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity") {
             return malformed("it is compressed, which was not asked for".to_owned());
         }
-        Ok(Self { client, peer, session })
+        Ok(Self {
+            client,
+            peer,
+            session,
+        })
     }
 
     /// The next bytes of the body, or `None` at its proper end.
@@ -358,7 +395,9 @@ impl<'c> Answer<'c> {
         let mut body = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             if body.len().saturating_add(chunk.len()) > limit {
-                return Err(GatewayError::Malformed(format!("it is longer than {limit} bytes")));
+                return Err(GatewayError::Malformed(format!(
+                    "it is longer than {limit} bytes"
+                )));
             }
             body.extend_from_slice(chunk);
         }
@@ -385,7 +424,14 @@ mod tests {
     fn an_origin_is_a_bare_origin() {
         assert!(Origin::parse("http://127.0.0.1:14242").is_ok());
         assert!(Origin::parse("unix:/run/gateway.sock").is_ok());
-        for wrong in ["ftp://a", "http://a/b", "http://a?x=1", "unix:relative", "http://u:p@a", "nonsense"] {
+        for wrong in [
+            "ftp://a",
+            "http://a/b",
+            "http://a?x=1",
+            "unix:relative",
+            "http://u:p@a",
+            "nonsense",
+        ] {
             assert!(Origin::parse(wrong).is_err(), "{wrong}");
         }
     }

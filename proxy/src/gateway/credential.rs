@@ -35,22 +35,35 @@ pub enum SubjectAuth {
 }
 
 impl SubjectAuth {
-    pub(super) fn apply(&self, request: &mut RequestHeader, target: &str) -> Result<(), GatewayError> {
-        let unusable =
-            |_| GatewayError::Malformed("the subject's credential cannot stand in a header".to_owned());
+    pub(super) fn apply(
+        &self,
+        request: &mut RequestHeader,
+        target: &str,
+    ) -> Result<(), GatewayError> {
+        let unusable = |_| {
+            GatewayError::Malformed("the subject's credential cannot stand in a header".to_owned())
+        };
         match self {
             Self::Token(token) => request
                 .insert_header(header::AUTHORIZATION, token)
                 .map_err(unusable),
-            Self::Assertion { service, signer, user, grant } => {
+            Self::Assertion {
+                service,
+                signer,
+                user,
+                grant,
+            } => {
                 request
                     .insert_header(header::AUTHORIZATION, service)
                     .map_err(unusable)?;
                 let assertion = signer.sign(user, *grant, "GET", target);
-                let mut value = HeaderValue::from_str(&assertion)
-                    .map_err(|_| GatewayError::Malformed("the assertion cannot stand in a header".to_owned()))?;
+                let mut value = HeaderValue::from_str(&assertion).map_err(|_| {
+                    GatewayError::Malformed("the assertion cannot stand in a header".to_owned())
+                })?;
                 value.set_sensitive(true);
-                request.insert_header(ASSERTION_HEADER, value).map_err(unusable)
+                request
+                    .insert_header(ASSERTION_HEADER, value)
+                    .map_err(unusable)
             }
         }
     }
@@ -94,7 +107,11 @@ impl SubjectCredentials {
     ///
     /// # Errors
     /// [`GatewayError::CredentialMissing`].
-    pub fn for_subject(&self, user: &UserId, grant: Option<GrantId>) -> Result<SubjectAuth, GatewayError> {
+    pub fn for_subject(
+        &self,
+        user: &UserId,
+        grant: Option<GrantId>,
+    ) -> Result<SubjectAuth, GatewayError> {
         match self {
             Self::PerSubject(tokens) => tokens
                 .load()

@@ -11,12 +11,16 @@ use std::time::Duration;
 use certs::clock::Clock;
 use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use policy::id::{GrantId, MissionId, ProjectId, TeamId, UserId};
 use policy::decision::Permit;
-use policy::mapping::{FactEntries, FactsMap, ListedFacts, Mapping, MemberPath, SingleFacts, SourceMap};
-use policy::rows::{FilterError, RowFilter, RowMatch};
-use policy::native::{MissionFacts, NativeFacts, NativeFactsBuilder, NativeFactsError, ProjectFacts};
+use policy::id::{GrantId, MissionId, ProjectId, TeamId, UserId};
+use policy::mapping::{
+    FactEntries, FactsMap, ListedFacts, Mapping, MemberPath, SingleFacts, SourceMap,
+};
+use policy::native::{
+    MissionFacts, NativeFacts, NativeFactsBuilder, NativeFactsError, ProjectFacts,
+};
 use policy::revision::EffectiveRevision;
+use policy::rows::{FilterError, RowFilter, RowMatch};
 use serde_json::Value;
 
 use crate::telemetry::Metrics;
@@ -54,7 +58,9 @@ impl FetchedFacts {
         source: &Arc<SourceMap>,
         matching: &RowMatch,
     ) -> Result<Arc<RowFilter>, FilterError> {
-        let compile = || RowFilter::new(permit, Arc::clone(&self.facts), &source.fields, matching).map(Arc::new);
+        let compile = || {
+            RowFilter::new(permit, Arc::clone(&self.facts), &source.fields, matching).map(Arc::new)
+        };
         if !matching.equals.is_empty() {
             return compile();
         }
@@ -148,7 +154,9 @@ impl FactsCache {
             if recent.len() >= MAX_GRANTS {
                 recent.clear();
             }
-            self.slots.lock().retain(|_, slot| Arc::strong_count(slot) > 1);
+            self.slots
+                .lock()
+                .retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         recent.insert(grant, Arc::clone(fetched));
     }
@@ -165,7 +173,12 @@ pub async fn fetch(
     auth: &SubjectAuth,
     request_id: &str,
 ) -> Result<NativeFacts, GatewayError> {
-    let fetcher = Fetcher { client, authority, auth, request_id };
+    let fetcher = Fetcher {
+        client,
+        authority,
+        auth,
+        request_id,
+    };
     match &mapping.facts {
         FactsMap::Single(single) => fetcher.single(single).await,
         FactsMap::Lists(lists) => fetcher.lists(lists).await,
@@ -181,10 +194,15 @@ struct Fetcher<'a> {
 
 impl Fetcher<'_> {
     async fn page(&self, target: &str) -> Result<Value, GatewayError> {
-        let answer = self.client.ask(self.authority, target, self.auth, self.request_id).await;
+        let answer = self
+            .client
+            .ask(self.authority, target, self.auth, self.request_id)
+            .await;
         // An endpoint of facts that is not there is a wrong mapping, not an absent row.
         let answer = answer.map_err(|error| match error {
-            GatewayError::NotFound => GatewayError::Malformed(format!("it has no `{}`", path_of(target))),
+            GatewayError::NotFound => {
+                GatewayError::Malformed(format!("it has no `{}`", path_of(target)))
+            }
             other => other,
         })?;
         let body = answer.collect(PAGE_BYTES).await?;
@@ -192,7 +210,10 @@ impl Fetcher<'_> {
     }
 
     async fn single(&self, map: &SingleFacts) -> Result<NativeFacts, GatewayError> {
-        let path = map.path.fill(None, None).ok_or_else(|| malformed("the path of facts has a placeholder"))?;
+        let path = map
+            .path
+            .fill(None, None)
+            .ok_or_else(|| malformed("the path of facts has a placeholder"))?;
         let mut facts = NativeFacts::builder();
         let mut after: Option<String> = None;
         for _ in 0..MAX_PAGES {
@@ -208,7 +229,11 @@ impl Fetcher<'_> {
             after = match member(&page, &map.next) {
                 None | Some(Value::Null) => return Ok(facts.build()),
                 Some(Value::String(next)) => Some(next.clone()),
-                Some(_) => return Err(malformed("the position of the next page of facts is no string")),
+                Some(_) => {
+                    return Err(malformed(
+                        "the position of the next page of facts is no string",
+                    ));
+                }
             };
         }
         Err(malformed("its facts have too many pages"))
@@ -221,7 +246,10 @@ impl Fetcher<'_> {
             (&map.projects, add_projects),
             (&map.missions, add_missions),
         ] {
-            let path = list.path.fill(None, None).ok_or_else(|| malformed("the path of facts has a placeholder"))?;
+            let path = list
+                .path
+                .fill(None, None)
+                .ok_or_else(|| malformed("the path of facts has a placeholder"))?;
             let page = self.page(&path).await?;
             add(&mut facts, &list.entries, &page)?;
         }
@@ -273,33 +301,57 @@ fn refused(error: NativeFactsError) -> GatewayError {
     GatewayError::Malformed(error.to_string())
 }
 
-fn add_teams(facts: &mut NativeFactsBuilder, map: &FactEntries, page: &Value) -> Result<(), GatewayError> {
+fn add_teams(
+    facts: &mut NativeFactsBuilder,
+    map: &FactEntries,
+    page: &Value,
+) -> Result<(), GatewayError> {
     for entry in entries(page, map)? {
-        let team = required(id(entry, Some(&map.id), |text| text.parse::<TeamId>().ok())?)?;
+        let team = required(id(entry, Some(&map.id), |text| {
+            text.parse::<TeamId>().ok()
+        })?)?;
         facts.team(team).map_err(refused)?;
     }
     Ok(())
 }
 
-fn add_projects(facts: &mut NativeFactsBuilder, map: &FactEntries, page: &Value) -> Result<(), GatewayError> {
+fn add_projects(
+    facts: &mut NativeFactsBuilder,
+    map: &FactEntries,
+    page: &Value,
+) -> Result<(), GatewayError> {
     for entry in entries(page, map)? {
-        let project = required(id(entry, Some(&map.id), |text| text.parse::<ProjectId>().ok())?)?;
+        let project = required(id(entry, Some(&map.id), |text| {
+            text.parse::<ProjectId>().ok()
+        })?)?;
         let of = ProjectFacts {
             team: id(entry, map.team.as_ref(), |text| text.parse::<TeamId>().ok())?,
-            owner: id(entry, map.owner.as_ref(), |text| text.parse::<UserId>().ok())?,
+            owner: id(entry, map.owner.as_ref(), |text| {
+                text.parse::<UserId>().ok()
+            })?,
         };
         facts.project(project, of).map_err(refused)?;
     }
     Ok(())
 }
 
-fn add_missions(facts: &mut NativeFactsBuilder, map: &FactEntries, page: &Value) -> Result<(), GatewayError> {
+fn add_missions(
+    facts: &mut NativeFactsBuilder,
+    map: &FactEntries,
+    page: &Value,
+) -> Result<(), GatewayError> {
     for entry in entries(page, map)? {
-        let mission = required(id(entry, Some(&map.id), |text| text.parse::<MissionId>().ok())?)?;
+        let mission = required(id(entry, Some(&map.id), |text| {
+            text.parse::<MissionId>().ok()
+        })?)?;
         let of = MissionFacts {
-            project: id(entry, map.project.as_ref(), |text| text.parse::<ProjectId>().ok())?,
+            project: id(entry, map.project.as_ref(), |text| {
+                text.parse::<ProjectId>().ok()
+            })?,
             team: id(entry, map.team.as_ref(), |text| text.parse::<TeamId>().ok())?,
-            owner: id(entry, map.owner.as_ref(), |text| text.parse::<UserId>().ok())?,
+            owner: id(entry, map.owner.as_ref(), |text| {
+                text.parse::<UserId>().ok()
+            })?,
         };
         facts.mission(mission, of).map_err(refused)?;
     }

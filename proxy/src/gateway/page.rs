@@ -22,7 +22,9 @@ pub enum PageError {
     #[error(transparent)]
     Rows(#[from] RowError),
     /// Its rows are not in the order its mapping promises.
-    #[error("the gateway's rows are not in descending order of creation: check the paging of its mapping")]
+    #[error(
+        "the gateway's rows are not in descending order of creation: check the paging of its mapping"
+    )]
     Disorder,
     /// It answered another row than the one asked for.
     #[error("the gateway answered another row than the one asked for")]
@@ -69,7 +71,10 @@ impl<'a> Asking<'a> {
             .client
             .ask(&authority, target, self.auth, self.request_id)
             .await?;
-        Ok(Page { answer, reader: RowReader::new(filter, rows) })
+        Ok(Page {
+            answer,
+            reader: RowReader::new(filter, rows),
+        })
     }
 }
 

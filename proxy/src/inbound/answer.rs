@@ -18,9 +18,9 @@ use policy::revision::EffectiveRevision;
 use policy::rows::{FilterError, RowsAt};
 
 use crate::directory::View;
+use crate::gateway::GatewayError;
 use crate::gateway::facts::FetchedFacts;
 use crate::gateway::page::{Asking, PageError, Reading};
-use crate::gateway::GatewayError;
 use crate::message::failure::Failure;
 use crate::transport::{AnswerGuard, Stale};
 
@@ -141,7 +141,11 @@ impl Answering<'_> {
     ///
     /// # Errors
     /// [`Halt`].
-    pub async fn list(&mut self, admitted: Admitted, question: ListQuestion<'_>) -> Result<(), Halt> {
+    pub async fn list(
+        &mut self,
+        admitted: Admitted,
+        question: ListQuestion<'_>,
+    ) -> Result<(), Halt> {
         let (permit, facts) = self.permit(admitted).await?;
         let binding = CursorBinding::new(
             permit.grant(),
@@ -163,9 +167,16 @@ impl Answering<'_> {
             })
             .map_err(Halt::Refused)?;
         let gateway = &self.inbound.gateway;
-        let auth = gateway.credentials.for_subject(permit.user(), Some(permit.grant()))?;
+        let auth = gateway
+            .credentials
+            .for_subject(permit.user(), Some(permit.grant()))?;
         let request_id = self.exchange.request_id().to_owned();
-        let asking = Asking { client: &gateway.client, permit: &permit, auth: &auth, request_id: &request_id };
+        let asking = Asking {
+            client: &gateway.client,
+            permit: &permit,
+            auth: &auth,
+            request_id: &request_id,
+        };
         let mut rows = sources(asking, &plan, &facts, after).await?;
         let written = self.rows(&permit, &mut rows, &question, &binding).await;
         let tally = rows.tally();
@@ -183,7 +194,9 @@ impl Answering<'_> {
         binding: &CursorBinding,
     ) -> Result<(), Halt> {
         let clock = Arc::clone(&self.inbound.recorder.clock);
-        let until = clock.boot_nanos().saturating_add(u64::try_from(READ_ON.as_nanos()).unwrap_or(u64::MAX));
+        let until = clock
+            .boot_nanos()
+            .saturating_add(u64::try_from(READ_ON.as_nanos()).unwrap_or(u64::MAX));
         let in_time = move || clock.boot_nanos() < until;
         let limit = u64::from(permit.row_limit().rows());
         let mut body = Body::new(permit.effective_revision());
@@ -209,7 +222,11 @@ impl Answering<'_> {
             if shown > 0 {
                 body.buffer.push(b',');
             }
-            match rows.next(&mut body.buffer, &in_time).await.map_err(|error| body.halt(&error))? {
+            match rows
+                .next(&mut body.buffer, &in_time)
+                .await
+                .map_err(|error| body.halt(&error))?
+            {
                 Next::Row => shown = shown.saturating_add(1),
                 ended => {
                     body.buffer.truncate(mark);
@@ -255,9 +272,16 @@ impl Answering<'_> {
         let (permit, facts) = self.permit(admitted).await?;
         let plan = QueryPlan::get(&permit, self.view.snapshot.mapping(), id, &facts.facts);
         let gateway = &self.inbound.gateway;
-        let auth = gateway.credentials.for_subject(permit.user(), Some(permit.grant()))?;
+        let auth = gateway
+            .credentials
+            .for_subject(permit.user(), Some(permit.grant()))?;
         let request_id = self.exchange.request_id().to_owned();
-        let asking = Asking { client: &gateway.client, permit: &permit, auth: &auth, request_id: &request_id };
+        let asking = Asking {
+            client: &gateway.client,
+            permit: &permit,
+            auth: &auth,
+            request_id: &request_id,
+        };
         let mut body = b"{\"item\":".to_vec();
         let mark = body.len();
         for source in plan.sources() {
@@ -307,8 +331,16 @@ impl Answering<'_> {
             }
         }
         let tally = page.tally();
-        self.exchange.figures.withheld = self.exchange.figures.withheld.saturating_add(tally.withheld);
-        self.exchange.figures.redacted = self.exchange.figures.redacted.saturating_add(tally.redacted_members);
+        self.exchange.figures.withheld = self
+            .exchange
+            .figures
+            .withheld
+            .saturating_add(tally.withheld);
+        self.exchange.figures.redacted = self
+            .exchange
+            .figures
+            .redacted
+            .saturating_add(tally.redacted_members);
         page.release().await;
         Ok(found)
     }
@@ -318,7 +350,11 @@ impl Answering<'_> {
         let facts = self
             .inbound
             .gateway
-            .facts_for(&admitted, self.view.snapshot.mapping(), self.exchange.request_id())
+            .facts_for(
+                &admitted,
+                self.view.snapshot.mapping(),
+                self.exchange.request_id(),
+            )
             .await
             .map_err(|error| match error {
                 GatewayError::CredentialMissing | GatewayError::CredentialRejected => {
@@ -341,7 +377,9 @@ impl Answering<'_> {
     }
 
     fn begin(&mut self, revision: EffectiveRevision) -> Result<(), Halt> {
-        let Some(identity) = self.connection.identity() else { return Err(Halt::PeerGone) };
+        let Some(identity) = self.connection.identity() else {
+            return Err(Halt::PeerGone);
+        };
         let directory = &self.inbound.directory;
         let live = || directory.live_revision(identity.grant.into());
         match self.connection.gate.begin(revision, live) {
@@ -364,8 +402,10 @@ async fn sources<'a>(
 ) -> Result<Rows<'a>, Halt> {
     // One more than can be shown, to know whether there are more.
     let rows = u32::from(asking.permit.row_limit().rows()).saturating_add(1);
-    let (paged, whole): (Vec<&SourcePlan>, Vec<&SourcePlan>) =
-        plan.sources().iter().partition(|plan| plan.source().paging.is_some());
+    let (paged, whole): (Vec<&SourcePlan>, Vec<&SourcePlan>) = plan
+        .sources()
+        .iter()
+        .partition(|plan| plan.source().paging.is_some());
     let mut sources = Vec::new();
     for plan in paged {
         let filter = facts
@@ -392,7 +432,12 @@ struct Body {
 
 impl Body {
     const fn new(revision: EffectiveRevision) -> Self {
-        Self { buffer: Vec::new(), revision, begun: false, sent: 0 }
+        Self {
+            buffer: Vec::new(),
+            revision,
+            begun: false,
+            sent: 0,
+        }
     }
 
     fn halt(&self, error: &PageError) -> Halt {
@@ -423,7 +468,11 @@ impl Body {
         self.send(answering, true).await
     }
 
-    async fn head(&mut self, answering: &mut Answering<'_>, length: Option<usize>) -> Result<(), Halt> {
+    async fn head(
+        &mut self,
+        answering: &mut Answering<'_>,
+        length: Option<usize>,
+    ) -> Result<(), Halt> {
         answering.begin(self.revision)?;
         self.begun = true;
         let request_id = answering.exchange.request_id().to_owned();
@@ -433,7 +482,9 @@ impl Body {
 
     async fn send(&mut self, answering: &mut Answering<'_>, end: bool) -> Result<(), Halt> {
         let part = Bytes::from(std::mem::take(&mut self.buffer));
-        self.sent = self.sent.saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        self.sent = self
+            .sent
+            .saturating_add(u64::try_from(part.len()).unwrap_or(u64::MAX));
         answering.exchange.figures.bytes = self.sent;
         if !end {
             self.buffer.reserve(PART.saturating_add(PART / 8));

@@ -44,7 +44,9 @@ impl Connection {
         let leaf = accepted.chain.first().map_or(&[][..], AsRef::as_ref);
         let identity = PeerIdentity::decode(leaf, generation);
         let registration = identity.as_ref().ok().map(|identity| {
-            directory.gates().register(GrantId::from(identity.grant), &accepted.gate)
+            directory
+                .gates()
+                .register(GrantId::from(identity.grant), &accepted.gate)
         });
         let connection = Self {
             gate: accepted.gate,
@@ -59,7 +61,10 @@ impl Connection {
     /// The identity of the certificate, when it has one.
     #[must_use]
     pub fn identity(&self) -> Option<Arc<PeerIdentity>> {
-        self.identity.as_ref().ok().map(|identity| identity.load_full())
+        self.identity
+            .as_ref()
+            .ok()
+            .map(|identity| identity.load_full())
     }
 }
 
@@ -103,8 +108,13 @@ impl Authenticator {
         let Some(leaf) = view.leaf(grant, &identity.fingerprint) else {
             return Err(DenyCode::CertificateUnregistered);
         };
-        let entry = identify(&view.snapshot, grant, SubjectId::from(identity.subject), now)
-            .map_err(|deny| deny.code())?;
+        let entry = identify(
+            &view.snapshot,
+            grant,
+            SubjectId::from(identity.subject),
+            now,
+        )
+        .map_err(|deny| deny.code())?;
         // not_after is a whole second and inclusive (RFC 5280, section 4.1.2.5).
         if now.0.div_euclid(1000) > identity.not_after {
             return Err(DenyCode::CertificateExpired);
@@ -115,7 +125,10 @@ impl Authenticator {
             CertificateState::Revoked => return Err(DenyCode::CertificateRevoked),
         }
         self.keep_trusted(connection, &identity, now)?;
-        Ok(Authenticated { entry: Arc::clone(entry), now })
+        Ok(Authenticated {
+            entry: Arc::clone(entry),
+            now,
+        })
     }
 
     /// Verifies the kept chain again when the trust anchors have changed since it was verified.

@@ -56,7 +56,11 @@ impl CursorBinding {
 ///
 /// # Errors
 /// [`DenyCode::GatewayMalformed`] when the position is too long for a cursor of 1 KiB.
-pub fn seal(sealer: &PageSealer, position: &Position, binding: &CursorBinding) -> Result<String, DenyCode> {
+pub fn seal(
+    sealer: &PageSealer,
+    position: &Position,
+    binding: &CursorBinding,
+) -> Result<String, DenyCode> {
     let created = position.created_at.as_bytes();
     let length = u8::try_from(created.len()).map_err(|_| DenyCode::GatewayMalformed)?;
     let content = [&[VERSION, length], created, position.id.as_bytes()].concat();
@@ -69,17 +73,25 @@ pub fn seal(sealer: &PageSealer, position: &Position, binding: &CursorBinding) -
 ///
 /// # Errors
 /// [`DenyCode::InvalidCursor`].
-pub fn open(sealer: &PageSealer, cursor: &str, binding: &CursorBinding) -> Result<Position, DenyCode> {
+pub fn open(
+    sealer: &PageSealer,
+    cursor: &str,
+    binding: &CursorBinding,
+) -> Result<Position, DenyCode> {
     let content = sealer
         .open(cursor, &binding.0)
         .map_err(|_| DenyCode::InvalidCursor)?;
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| DenyCode::InvalidCursor);
+    let text =
+        |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(|_| DenyCode::InvalidCursor);
     match content.as_slice() {
         [VERSION, length, rest @ ..] => {
             let (created, id) = rest
                 .split_at_checked(usize::from(*length))
                 .ok_or(DenyCode::InvalidCursor)?;
-            Ok(Position { created_at: text(created)?, id: text(id)? })
+            Ok(Position {
+                created_at: text(created)?,
+                id: text(id)?,
+            })
         }
         _ => Err(DenyCode::InvalidCursor),
     }

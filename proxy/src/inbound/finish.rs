@@ -72,7 +72,10 @@ impl Exchange {
     /// # Errors
     /// [`DenyCode::AuditUnavailable`] when the queue is full: the request must be refused.
     pub fn begin(recorder: &Recorder) -> Result<Self, DenyCode> {
-        let slot = recorder.audit.reserve().map_err(|_| DenyCode::AuditUnavailable)?;
+        let slot = recorder
+            .audit
+            .reserve()
+            .map_err(|_| DenyCode::AuditUnavailable)?;
         let id = Uuid::now_v7();
         let request_id = id.to_string();
         let at = UnixMillis(recorder.clock.unix_millis());
@@ -160,7 +163,9 @@ impl Exchange {
         record.outcome = ending.outcome;
         record.http_status = (ending.status != 0).then_some(ending.status);
         record.deny_code = ending.denied.map(|code| AuditText::fixed(code.as_str()));
-        record.deny_stage = ending.denied.map(|code| AuditText::fixed(code.stage().as_str()));
+        record.deny_stage = ending
+            .denied
+            .map(|code| AuditText::fixed(code.stage().as_str()));
         record.rows_returned = figures.returned;
         record.rows_withheld = figures.withheld;
         record.bytes_out = figures.bytes;

@@ -14,9 +14,9 @@ use policy::mapping::PathTemplate;
 use policy::plan::{self, SourcePlan};
 use policy::rows::{RowFilter, RowKey, RowsAt, Tally};
 
+use crate::gateway::GatewayError;
 use crate::gateway::facts::FetchedFacts;
 use crate::gateway::page::{Asking, Page, PageError, Reading};
-use crate::gateway::GatewayError;
 
 use super::answer::Halt;
 use super::cursor::Position;
@@ -59,14 +59,21 @@ impl OwnedKey {
     /// The position right behind this row.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position { created_at: self.created_at.clone(), id: self.id.clone() }
+        Position {
+            created_at: self.created_at.clone(),
+            id: self.id.clone(),
+        }
     }
 
     /// Reads a position back.
     #[must_use]
     pub fn behind(position: &Position) -> Option<Self> {
         let nanos = policy::time::parse_rfc3339_nanos(position.created_at.as_bytes()).ok()?;
-        Some(Self { nanos, id: position.id.clone(), created_at: position.created_at.clone() })
+        Some(Self {
+            nanos,
+            id: position.id.clone(),
+            created_at: position.created_at.clone(),
+        })
     }
 
     fn order(&self) -> (i64, &str) {
@@ -155,7 +162,11 @@ impl<'a> Paged<'a> {
     ///
     /// # Errors
     /// [`PageError`].
-    pub async fn next(&mut self, out: &mut Vec<u8>, in_time: &(dyn Fn() -> bool + Sync)) -> Result<Next, PageError> {
+    pub async fn next(
+        &mut self,
+        out: &mut Vec<u8>,
+        in_time: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Next, PageError> {
         loop {
             if self.exhausted {
                 return Ok(Next::Exhausted);
@@ -189,7 +200,10 @@ impl<'a> Paged<'a> {
         let target = self.plan.target(self.asked, after);
         self.pages = self.pages.saturating_add(1);
         let rows = RowsAt::rows(&self.plan.source().rows);
-        let page = self.asking.page(&target, Arc::clone(&self.filter), rows).await;
+        let page = self
+            .asking
+            .page(&target, Arc::clone(&self.filter), rows)
+            .await;
         Ok(page.map_err(absent_is_malformed)?)
     }
 
@@ -286,7 +300,9 @@ impl Collected {
             let mut page = match asking.page(&plan.target(MAX_ASKED, None), filter, at).await {
                 Ok(page) => page,
                 // A mission that ended since the facts were fetched.
-                Err(GatewayError::NotFound) if PathTemplate::names_mission(&plan.source().list) => continue,
+                Err(GatewayError::NotFound) if PathTemplate::names_mission(&plan.source().list) => {
+                    continue;
+                }
                 Err(error) => return Err(PageError::from(absent_is_malformed(error)).into()),
             };
             loop {
@@ -296,15 +312,22 @@ impl Collected {
                     Reading::Skipped => continue,
                     Reading::Row => {}
                 }
-                let Some(key) = page.key().map(|key| OwnedKey::of(&key)) else { continue };
+                let Some(key) = page.key().map(|key| OwnedKey::of(&key)) else {
+                    continue;
+                };
                 if after.as_ref().is_some_and(|after| key >= *after) {
                     continue;
                 }
                 bytes = bytes.saturating_add(out.len());
-                heap.push(Reverse(Kept { key, row: out.clone() }));
+                heap.push(Reverse(Kept {
+                    key,
+                    row: out.clone(),
+                }));
                 while heap.len() > rows || bytes > MAX_COLLECTED {
                     cut |= heap.len() <= rows;
-                    let Some(Reverse(oldest)) = heap.pop() else { break };
+                    let Some(Reverse(oldest)) = heap.pop() else {
+                        break;
+                    };
                     bytes = bytes.saturating_sub(oldest.row.len());
                 }
             }
@@ -438,7 +461,9 @@ impl<'a> Merged<'a> {
             .iter_mut()
             .filter(|feed| feed.head.is_some())
             .max_by(|a, b| a.head.cmp(&b.head));
-        let Some(feed) = newest else { return Ok(Next::Exhausted) };
+        let Some(feed) = newest else {
+            return Ok(Next::Exhausted);
+        };
         out.extend_from_slice(&feed.row);
         feed.passed = feed.head.take();
         self.shown.clone_from(&feed.passed);
@@ -450,7 +475,11 @@ impl<'a> Merged<'a> {
     pub fn position(&self) -> Option<OwnedKey> {
         let shown = self.shown.as_ref();
         let mut through: Option<&OwnedKey> = None;
-        for feed in self.feeds.iter().filter(|feed| !feed.exhausted || feed.head.is_some()) {
+        for feed in self
+            .feeds
+            .iter()
+            .filter(|feed| !feed.exhausted || feed.head.is_some())
+        {
             match (&feed.passed, through) {
                 // Nothing of this source was examined: only what was shown is safe.
                 (None, _) => return shown.cloned(),

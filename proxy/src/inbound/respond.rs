@@ -26,12 +26,18 @@ fn head(
     let mut head = ResponseHeader::build_no_case(status, Some(8)).map_err(|_| PeerGone)?;
     let id = HeaderValue::from_str(request_id).map_err(|_| PeerGone)?;
     let mut put = |name, value| head.insert_header(name, value).map_err(|_| PeerGone);
-    put(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    put(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    )?;
     put(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
     put(header::HeaderName::from_static(headers::REQUEST_ID), id)?;
     match length {
         Some(length) => put(header::CONTENT_LENGTH, HeaderValue::from(length))?,
-        None if !http2 => put(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?,
+        None if !http2 => put(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        )?,
         None => {}
     }
     Ok(Box::new(head))
@@ -49,16 +55,27 @@ pub async fn begin_answer(
 ) -> Result<(), PeerGone> {
     let mut head = head(StatusCode::OK, request_id, length, session.is_http2())?;
     let value = HeaderValue::from_str(&revision.to_string()).map_err(|_| PeerGone)?;
-    head.insert_header(headers::REVISION, value).map_err(|_| PeerGone)?;
-    session.write_response_header(head).await.map_err(|_| PeerGone)
+    head.insert_header(headers::REVISION, value)
+        .map_err(|_| PeerGone)?;
+    session
+        .write_response_header(head)
+        .await
+        .map_err(|_| PeerGone)
 }
 
 /// Writes a part of a body.
 ///
 /// # Errors
 /// [`PeerGone`].
-pub async fn write_body(session: &mut ServerSession, part: Bytes, end: bool) -> Result<(), PeerGone> {
-    session.write_response_body(part, end).await.map_err(|_| PeerGone)
+pub async fn write_body(
+    session: &mut ServerSession,
+    part: Bytes,
+    end: bool,
+) -> Result<(), PeerGone> {
+    session
+        .write_response_body(part, end)
+        .await
+        .map_err(|_| PeerGone)
 }
 
 /// Writes a refusal as a whole response. Returns the bytes of its body.
@@ -75,11 +92,20 @@ pub async fn refuse(
     }
     let body = failure.envelope(request_id);
     let length = body.len();
-    let mut head = head(failure.http_status(), request_id, Some(length), session.is_http2())?;
+    let mut head = head(
+        failure.http_status(),
+        request_id,
+        Some(length),
+        session.is_http2(),
+    )?;
     if failure.http_status() == StatusCode::METHOD_NOT_ALLOWED {
-        head.insert_header(header::ALLOW, HeaderValue::from_static("POST")).map_err(|_| PeerGone)?;
+        head.insert_header(header::ALLOW, HeaderValue::from_static("POST"))
+            .map_err(|_| PeerGone)?;
     }
-    session.write_response_header(head).await.map_err(|_| PeerGone)?;
+    session
+        .write_response_header(head)
+        .await
+        .map_err(|_| PeerGone)?;
     write_body(session, body, true).await?;
     Ok(u64::try_from(length).unwrap_or(u64::MAX))
 }

@@ -194,18 +194,31 @@ impl ConnectionApp {
         };
         self.note_connection(&mut exchange);
         let fields = &session.req_header().headers;
-        exchange.note_peer(headers::peer_request_id(fields), headers::attempt(fields), headers::trace_id(fields));
+        exchange.note_peer(
+            headers::peer_request_id(fields),
+            headers::attempt(fields),
+            headers::trace_id(fields),
+        );
         match self.answer(session, &mut exchange, under_way).await {
             Ok(()) => {
-                exchange.finish(Ending { outcome: AuditOutcome::Allowed, denied: None, status: 200 });
+                exchange.finish(Ending {
+                    outcome: AuditOutcome::Allowed,
+                    denied: None,
+                    status: 200,
+                });
                 true
             }
             Err(Halt::Refused(failure)) => self.refuse(session, exchange, &failure).await,
             Err(Halt::Replan) => {
-                self.refuse(session, exchange, &DenyCode::Fenced.into()).await
+                self.refuse(session, exchange, &DenyCode::Fenced.into())
+                    .await
             }
             Err(Halt::Broken(code)) => {
-                exchange.finish(Ending { outcome: AuditOutcome::Error, denied: Some(code), status: 200 });
+                exchange.finish(Ending {
+                    outcome: AuditOutcome::Error,
+                    denied: Some(code),
+                    status: 200,
+                });
                 false
             }
             // Dropping the exchange records that it was cut off.
@@ -214,9 +227,15 @@ impl ConnectionApp {
     }
 
     fn note_connection(&self, exchange: &mut Exchange) {
-        let Some(identity) = self.connection.identity() else { return };
+        let Some(identity) = self.connection.identity() else {
+            return;
+        };
         let grant = GrantId::from(identity.grant);
-        exchange.note_identity(grant, SubjectId::from(identity.subject), identity.serial.as_str());
+        exchange.note_identity(
+            grant,
+            SubjectId::from(identity.subject),
+            identity.serial.as_str(),
+        );
         let view = self.inbound.directory.view();
         if let Some(entry) = view.snapshot.grant(grant) {
             exchange.note_grant(entry.peer.id, view.snapshot.revision());
@@ -239,7 +258,11 @@ impl ConnectionApp {
         } else {
             AuditOutcome::Denied
         };
-        exchange.finish(Ending { outcome, denied: Some(failure.code), status: status.as_u16() });
+        exchange.finish(Ending {
+            outcome,
+            denied: Some(failure.code),
+            status: status.as_u16(),
+        });
         true
     }
 
@@ -249,14 +272,20 @@ impl ConnectionApp {
         exchange: &mut Exchange,
         under_way: &mut Option<AnswerGuard>,
     ) -> Result<(), Halt> {
-        if let Some(raw) = session.as_http1().map(|http1| http1.get_headers_raw_bytes()) {
+        if let Some(raw) = session
+            .as_http1()
+            .map(|http1| http1.get_headers_raw_bytes())
+        {
             framing::inspect_raw_head(&raw)?;
         }
         // Identity before anything of the request is looked at.
         self.authenticated()?;
         let (route, body) = read_question(session, exchange).await?;
         for _ in 0..MAX_PLANS {
-            match self.planned(session, exchange, under_way, &route, &body).await {
+            match self
+                .planned(session, exchange, under_way, &route, &body)
+                .await
+            {
                 Err(Halt::Replan) => {}
                 done => return done,
             }
@@ -269,7 +298,9 @@ impl ConnectionApp {
             return Err(DenyCode::Fenced.into());
         }
         let view = self.inbound.directory.view();
-        self.inbound.authenticator.authenticate(&self.connection, &view)?;
+        self.inbound
+            .authenticator
+            .authenticate(&self.connection, &view)?;
         Ok(())
     }
 
@@ -283,7 +314,10 @@ impl ConnectionApp {
         body: &Body,
     ) -> Result<(), Halt> {
         let view = self.inbound.directory.view();
-        let authenticated = self.inbound.authenticator.authenticate(&self.connection, &view)?;
+        let authenticated = self
+            .inbound
+            .authenticator
+            .authenticate(&self.connection, &view)?;
         let entry = &authenticated.entry;
         exchange.note_grant(entry.peer.id, view.snapshot.revision());
         let request = AccessRequest {
@@ -310,10 +344,15 @@ impl ConnectionApp {
             }
             (Admission::Rows(admitted), Route::Get { id, .. }) => answering.get(admitted, id).await,
             (Admission::Rows(admitted), _) => {
-                let filter = QueryFilter::parse(admitted.resource(), &body.filter).map_err(|error| {
-                    Halt::Refused(Failure::saying(DenyCode::InvalidFilter, error.to_string()))
-                })?;
-                let question = ListQuestion { limit: body.limit, filter, cursor: body.cursor.as_deref() };
+                let filter =
+                    QueryFilter::parse(admitted.resource(), &body.filter).map_err(|error| {
+                        Halt::Refused(Failure::saying(DenyCode::InvalidFilter, error.to_string()))
+                    })?;
+                let question = ListQuestion {
+                    limit: body.limit,
+                    filter,
+                    cursor: body.cursor.as_deref(),
+                };
                 answering.list(admitted, question).await
             }
         }
@@ -334,7 +373,11 @@ async fn read_question(
     let bytes = read_body(session, &route).await?;
     let body = Body::parse(&bytes)
         .map_err(|problem| Halt::Refused(Failure::saying(problem.code, problem.message)))?;
-    if body.verb.as_deref().is_some_and(|verb| verb != route.verb()) {
+    if body
+        .verb
+        .as_deref()
+        .is_some_and(|verb| verb != route.verb())
+    {
         return Err(DenyCode::VerbMismatch.into());
     }
     if body.resource.is_some() && body.resource.as_deref() != route.resource() {
@@ -342,7 +385,10 @@ async fn read_question(
     }
     let lists = matches!(route, Route::List { .. });
     if !lists && (body.limit.is_some() || !body.filter.is_null() || body.cursor.is_some()) {
-        return Err(Halt::Refused(Failure::saying(DenyCode::UnknownKey, "only `list` takes a limit, a filter and a cursor")));
+        return Err(Halt::Refused(Failure::saying(
+            DenyCode::UnknownKey,
+            "only `list` takes a limit, a filter and a cursor",
+        )));
     }
     if let Ok(verb) = Verb::parse(route.verb()) {
         let resource = route.resource().and_then(|name| Resource::parse(name).ok());
@@ -356,7 +402,10 @@ async fn read_question(
 async fn read_body(session: &mut ServerSession, route: &Route) -> Result<Vec<u8>, Halt> {
     let head = session.req_header();
     let bodiless = head.method == Method::GET;
-    let declared = head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let declared = head
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if bodiless && head.headers.contains_key(header::TRANSFER_ENCODING) {
         return Err(DenyCode::AmbiguousFraming.into());
     }
@@ -370,14 +419,20 @@ async fn read_body(session: &mut ServerSession, route: &Route) -> Result<Vec<u8>
         return Err(DenyCode::AmbiguousFraming.into());
     }
     let head = session.req_header();
-    let media = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+    let media = head
+        .headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], |value| value.as_bytes());
     let media = media.split(|byte| *byte == b';').next().unwrap_or_default();
     if !media.trim_ascii().eq_ignore_ascii_case(b"application/json") {
         return Err(DenyCode::UnsupportedMediaType.into());
     }
     let expects = head.headers.get(header::EXPECT);
     if expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        session.write_continue_response().await.map_err(|_| Halt::PeerGone)?;
+        session
+            .write_continue_response()
+            .await
+            .map_err(|_| Halt::PeerGone)?;
     }
     let mut body = Vec::new();
     loop {

@@ -40,7 +40,10 @@ pub struct BodyProblem {
 }
 
 fn problem<T>(code: DenyCode, message: impl Into<String>) -> Result<T, BodyProblem> {
-    Err(BodyProblem { code, message: message.into() })
+    Err(BodyProblem {
+        code,
+        message: message.into(),
+    })
 }
 
 impl Body {
@@ -58,21 +61,42 @@ impl Body {
             match (key.as_str(), value) {
                 ("verb", Value::String(verb)) => body.verb = Some(verb),
                 ("resource", Value::String(resource)) => body.resource = Some(resource),
-                ("cursor", Value::String(cursor)) if !cursor.is_empty() => body.cursor = Some(cursor),
+                ("cursor", Value::String(cursor)) if !cursor.is_empty() => {
+                    body.cursor = Some(cursor)
+                }
                 ("cursor", Value::Null) => {}
-                ("cursor", _) => return problem(DenyCode::InvalidCursor, "`cursor` must be a cursor of an earlier answer"),
+                ("cursor", _) => {
+                    return problem(
+                        DenyCode::InvalidCursor,
+                        "`cursor` must be a cursor of an earlier answer",
+                    );
+                }
                 ("params", Value::Object(params)) => {
                     body.params(&params)?;
                     body.params = Value::Object(params);
                 }
                 ("params", Value::Null) => {}
                 ("subjectUserId" | "grantId", _) => {
-                    return problem(DenyCode::IdentityInBody, format!("`{key}` cannot be chosen: the client certificate names it"));
+                    return problem(
+                        DenyCode::IdentityInBody,
+                        format!("`{key}` cannot be chosen: the client certificate names it"),
+                    );
                 }
                 ("verb" | "resource" | "params", _) => {
-                    return problem(DenyCode::MalformedBody, format!("`{key}` has the wrong type"));
+                    return problem(
+                        DenyCode::MalformedBody,
+                        format!("`{key}` has the wrong type"),
+                    );
                 }
-                _ => return problem(DenyCode::UnknownKey, format!("unknown key `{}`; known are verb, resource, params, cursor", key.escape_debug())),
+                _ => {
+                    return problem(
+                        DenyCode::UnknownKey,
+                        format!(
+                            "unknown key `{}`; known are verb, resource, params, cursor",
+                            key.escape_debug()
+                        ),
+                    );
+                }
             }
         }
         Ok(body)
@@ -83,13 +107,29 @@ impl Body {
             match (key.as_str(), value) {
                 ("limit", value) => match value.as_u64().map(RowLimit::new) {
                     Some(Ok(limit)) => self.limit = Some(limit),
-                    _ => return problem(DenyCode::InvalidLimit, "`params.limit` must be a whole number from 1 to 10000"),
+                    _ => {
+                        return problem(
+                            DenyCode::InvalidLimit,
+                            "`params.limit` must be a whole number from 1 to 10000",
+                        );
+                    }
                 },
                 ("filter", filter) => self.filter = filter.clone(),
                 ("subjectUserId" | "grantId", _) => {
-                    return problem(DenyCode::IdentityInBody, format!("`params.{key}` cannot be chosen: the client certificate names it"));
+                    return problem(
+                        DenyCode::IdentityInBody,
+                        format!("`params.{key}` cannot be chosen: the client certificate names it"),
+                    );
                 }
-                _ => return problem(DenyCode::UnknownKey, format!("unknown key `params.{}`; known are limit and filter", key.escape_debug())),
+                _ => {
+                    return problem(
+                        DenyCode::UnknownKey,
+                        format!(
+                            "unknown key `params.{}`; known are limit and filter",
+                            key.escape_debug()
+                        ),
+                    );
+                }
             }
         }
         Ok(())
@@ -120,11 +160,23 @@ fn members(bytes: &[u8]) -> Result<Vec<(String, Value)>, BodyProblem> {
         }
     }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let parsed = reader.deserialize_map(Members).and_then(|members| reader.end().map(|()| members));
+    let parsed = reader
+        .deserialize_map(Members)
+        .and_then(|members| reader.end().map(|()| members));
     match parsed {
         Ok(Ok(members)) => Ok(members),
-        Ok(Err(key)) => problem(DenyCode::MalformedBody, format!("`{}` is given twice", key.escape_debug())),
-        Err(error) => problem(DenyCode::MalformedBody, format!("the body is not a JSON object: line {}, column {}", error.line(), error.column())),
+        Ok(Err(key)) => problem(
+            DenyCode::MalformedBody,
+            format!("`{}` is given twice", key.escape_debug()),
+        ),
+        Err(error) => problem(
+            DenyCode::MalformedBody,
+            format!(
+                "the body is not a JSON object: line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+        ),
     }
 }
 
@@ -133,7 +185,9 @@ mod tests {
     use super::*;
 
     fn code(text: &str) -> Option<DenyCode> {
-        Body::parse(text.as_bytes()).err().map(|problem| problem.code)
+        Body::parse(text.as_bytes())
+            .err()
+            .map(|problem| problem.code)
     }
 
     #[test]
@@ -156,13 +210,23 @@ mod tests {
     fn each_defect_has_its_code() {
         assert_eq!(code("[]"), Some(DenyCode::MalformedBody));
         assert_eq!(code("{} x"), Some(DenyCode::MalformedBody));
-        assert_eq!(code(r#"{"verb":"list","verb":"get"}"#), Some(DenyCode::MalformedBody));
+        assert_eq!(
+            code(r#"{"verb":"list","verb":"get"}"#),
+            Some(DenyCode::MalformedBody)
+        );
         assert_eq!(code(r#"{"limit":5}"#), Some(DenyCode::UnknownKey));
         assert_eq!(code(r#"{"params":{"nope":1}}"#), Some(DenyCode::UnknownKey));
-        assert_eq!(code(r#"{"subjectUserId":"x"}"#), Some(DenyCode::IdentityInBody));
+        assert_eq!(
+            code(r#"{"subjectUserId":"x"}"#),
+            Some(DenyCode::IdentityInBody)
+        );
         assert_eq!(code(r#"{"grantId":"x"}"#), Some(DenyCode::IdentityInBody));
         for limit in ["0", "10001", "-1", "1.5", "\"5\"", "null"] {
-            assert_eq!(code(&format!(r#"{{"params":{{"limit":{limit}}}}}"#)), Some(DenyCode::InvalidLimit), "{limit}");
+            assert_eq!(
+                code(&format!(r#"{{"params":{{"limit":{limit}}}}}"#)),
+                Some(DenyCode::InvalidLimit),
+                "{limit}"
+            );
         }
         assert_eq!(code(r#"{"cursor":5}"#), Some(DenyCode::InvalidCursor));
     }

@@ -25,7 +25,11 @@ pub struct Failure {
 
 impl From<DenyCode> for Failure {
     fn from(code: DenyCode) -> Self {
-        Self { code, message: None, close: closes(code) }
+        Self {
+            code,
+            message: None,
+            close: closes(code),
+        }
     }
 }
 
@@ -33,7 +37,10 @@ impl Failure {
     /// A failure with words of its own.
     #[must_use]
     pub fn saying(code: DenyCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { message: Some(message.into()), ..Self::from(code) }
+        Self {
+            message: Some(message.into()),
+            ..Self::from(code)
+        }
     }
 
     /// The HTTP status.
@@ -61,7 +68,9 @@ impl Failure {
         if !discloses(self.code) {
             return GENERIC_FORBIDDEN;
         }
-        self.message.as_deref().unwrap_or_else(|| self.code.meaning())
+        self.message
+            .as_deref()
+            .unwrap_or_else(|| self.code.meaning())
     }
 }
 
@@ -111,8 +120,16 @@ mod tests {
         .into_iter()
         .map(|code| Failure::saying(code, "something telling").envelope("r"))
         .collect();
-        assert!(texts.windows(2).all(|pair| matches!(pair, [a, b] if a == b)));
-        assert!(texts.iter().all(|text| !String::from_utf8_lossy(text).contains("details")));
+        assert!(
+            texts
+                .windows(2)
+                .all(|pair| matches!(pair, [a, b] if a == b))
+        );
+        assert!(
+            texts
+                .iter()
+                .all(|text| !String::from_utf8_lossy(text).contains("details"))
+        );
     }
 
     #[test]
@@ -120,7 +137,10 @@ mod tests {
         let text = Failure::from(DenyCode::GrantRevoked).envelope("r-1");
         let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
         assert_eq!(value.pointer("/error/code"), Some(&json!("forbidden")));
-        assert_eq!(value.pointer("/error/details/reason"), Some(&json!("grant_revoked")));
+        assert_eq!(
+            value.pointer("/error/details/reason"),
+            Some(&json!("grant_revoked"))
+        );
         assert_eq!(value.pointer("/error/requestId"), Some(&json!("r-1")));
     }
 }

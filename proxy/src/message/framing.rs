@@ -23,12 +23,20 @@ pub fn inspect_raw_head(head: &[u8]) -> Result<(), DenyCode> {
     for (line, last) in with_last(std::iter::once(request_line).chain(lines)) {
         if last {
             // What follows the final line feed: nothing, in a complete head.
-            if line.is_empty() { break } else { return Err(DenyCode::AmbiguousFraming) }
+            if line.is_empty() {
+                break;
+            } else {
+                return Err(DenyCode::AmbiguousFraming);
+            }
         }
         let Some(line) = line.strip_suffix(b"\r") else {
             return Err(DenyCode::AmbiguousFraming);
         };
-        if line.contains(&b'\r') || line.contains(&0) || line.starts_with(b" ") || line.starts_with(b"\t") {
+        if line.contains(&b'\r')
+            || line.contains(&0)
+            || line.starts_with(b" ")
+            || line.starts_with(b"\t")
+        {
             return Err(DenyCode::AmbiguousFraming);
         }
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
@@ -43,7 +51,12 @@ pub fn inspect_raw_head(head: &[u8]) -> Result<(), DenyCode> {
             }
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             encodings = encodings.saturating_add(1);
-            if !rest.get(1..).unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"chunked") {
+            if !rest
+                .get(1..)
+                .unwrap_or_default()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"chunked")
+            {
                 return Err(DenyCode::AmbiguousFraming);
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
@@ -56,9 +69,7 @@ pub fn inspect_raw_head(head: &[u8]) -> Result<(), DenyCode> {
     Ok(())
 }
 
-fn with_last<'a>(
-    lines: impl Iterator<Item = &'a [u8]>,
-) -> impl Iterator<Item = (&'a [u8], bool)> {
+fn with_last<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = (&'a [u8], bool)> {
     let mut lines = lines.peekable();
     std::iter::from_fn(move || {
         let line = lines.next()?;
@@ -77,7 +88,10 @@ mod tests {
     #[test]
     fn an_ordinary_head_passes() {
         assert_eq!(inspect_raw_head(&head("Content-Length: 12\r\n")), Ok(()));
-        assert_eq!(inspect_raw_head(&head("Transfer-Encoding: chunked\r\n")), Ok(()));
+        assert_eq!(
+            inspect_raw_head(&head("Transfer-Encoding: chunked\r\n")),
+            Ok(())
+        );
     }
 
     #[test]
@@ -90,20 +104,38 @@ mod tests {
     fn several_lengths_are_ambiguous_even_when_equal() {
         let twice = head("Content-Length: 3\r\ncontent-length: 3\r\n");
         assert_eq!(inspect_raw_head(&twice), Err(DenyCode::AmbiguousFraming));
-        assert_eq!(inspect_raw_head(&head("Content-Length: 3, 3\r\n")), Err(DenyCode::AmbiguousFraming));
-        assert_eq!(inspect_raw_head(&head("Content-Length: +3\r\n")), Err(DenyCode::AmbiguousFraming));
+        assert_eq!(
+            inspect_raw_head(&head("Content-Length: 3, 3\r\n")),
+            Err(DenyCode::AmbiguousFraming)
+        );
+        assert_eq!(
+            inspect_raw_head(&head("Content-Length: +3\r\n")),
+            Err(DenyCode::AmbiguousFraming)
+        );
     }
 
     #[test]
     fn folded_lines_and_bare_line_feeds_are_ambiguous() {
-        assert_eq!(inspect_raw_head(&head("X-A: 1\r\n folded\r\n")), Err(DenyCode::AmbiguousFraming));
-        assert_eq!(inspect_raw_head(&head("X-A: 1\nX-B: 2\r\n")), Err(DenyCode::AmbiguousFraming));
-        assert_eq!(inspect_raw_head(b"POST /x HTTP/1.1\nHost: a\n\n"), Err(DenyCode::AmbiguousFraming));
+        assert_eq!(
+            inspect_raw_head(&head("X-A: 1\r\n folded\r\n")),
+            Err(DenyCode::AmbiguousFraming)
+        );
+        assert_eq!(
+            inspect_raw_head(&head("X-A: 1\nX-B: 2\r\n")),
+            Err(DenyCode::AmbiguousFraming)
+        );
+        assert_eq!(
+            inspect_raw_head(b"POST /x HTTP/1.1\nHost: a\n\n"),
+            Err(DenyCode::AmbiguousFraming)
+        );
     }
 
     #[test]
     fn upgrade_and_connect_are_refused() {
-        assert_eq!(inspect_raw_head(&head("Upgrade: websocket\r\n")), Err(DenyCode::UpgradeRefused));
+        assert_eq!(
+            inspect_raw_head(&head("Upgrade: websocket\r\n")),
+            Err(DenyCode::UpgradeRefused)
+        );
         assert_eq!(
             inspect_raw_head(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"),
             Err(DenyCode::ConnectRefused)
@@ -112,7 +144,13 @@ mod tests {
 
     #[test]
     fn other_transfer_encodings_are_ambiguous() {
-        assert_eq!(inspect_raw_head(&head("Transfer-Encoding: gzip, chunked\r\n")), Err(DenyCode::AmbiguousFraming));
-        assert_eq!(inspect_raw_head(&head("Transfer-Encoding: xchunked\r\n")), Err(DenyCode::AmbiguousFraming));
+        assert_eq!(
+            inspect_raw_head(&head("Transfer-Encoding: gzip, chunked\r\n")),
+            Err(DenyCode::AmbiguousFraming)
+        );
+        assert_eq!(
+            inspect_raw_head(&head("Transfer-Encoding: xchunked\r\n")),
+            Err(DenyCode::AmbiguousFraming)
+        );
     }
 }

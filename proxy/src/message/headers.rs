@@ -32,9 +32,13 @@ pub fn peer_request_id(headers: &HeaderMap) -> Option<String> {
 pub fn trace_id(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     let mut parts = value.split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, len: usize| {
-        text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        text.len() == len
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let valid = version == "00"
         && parts.next().is_none()
@@ -62,12 +66,18 @@ mod tests {
     use http::HeaderValue;
 
     fn one(name: &'static str, value: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+        HeaderMap::from_iter([(
+            http::HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )])
     }
 
     #[test]
     fn only_plain_request_ids_are_kept() {
-        assert_eq!(peer_request_id(&one(REQUEST_ID, "a-1_b.c:d")).as_deref(), Some("a-1_b.c:d"));
+        assert_eq!(
+            peer_request_id(&one(REQUEST_ID, "a-1_b.c:d")).as_deref(),
+            Some("a-1_b.c:d")
+        );
         assert_eq!(peer_request_id(&one(REQUEST_ID, "a b")), None);
         assert_eq!(peer_request_id(&one(REQUEST_ID, "")), None);
     }
@@ -76,7 +86,13 @@ mod tests {
     fn a_trace_id_needs_the_whole_form() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(trace_id(&one("traceparent", good)).is_some());
-        assert!(trace_id(&one("traceparent", "00-00000000000000000000000000000000-b7ad6b7169203331-01")).is_none());
+        assert!(
+            trace_id(&one(
+                "traceparent",
+                "00-00000000000000000000000000000000-b7ad6b7169203331-01"
+            ))
+            .is_none()
+        );
         assert!(trace_id(&one("traceparent", "01-zz")).is_none());
     }
 }

@@ -61,12 +61,21 @@ impl Route {
         let (resource, id, more) = (segments.next(), segments.next(), segments.next());
         let (route, get_allowed) = match (verb, resource, id, more) {
             ("capabilities", None, None, None) => (Self::Capabilities, true),
-            ("list", Some(resource), None, None) if is_word(resource) => {
-                (Self::List { resource: resource.to_owned() }, false)
-            }
+            ("list", Some(resource), None, None) if is_word(resource) => (
+                Self::List {
+                    resource: resource.to_owned(),
+                },
+                false,
+            ),
             ("get", Some(resource), Some(id), None) if is_word(resource) => {
                 let id = decode_id(id)?;
-                (Self::Get { resource: resource.to_owned(), id }, false)
+                (
+                    Self::Get {
+                        resource: resource.to_owned(),
+                        id,
+                    },
+                    false,
+                )
             }
             _ => return Err(DenyCode::UnknownRoute),
         };
@@ -83,11 +92,15 @@ impl Route {
 fn is_word(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 64
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }
 
 fn decode_id(text: &str) -> Result<ItemId, DenyCode> {
-    let id = percent_decode_str(text).decode_utf8().map_err(|_| DenyCode::InvalidId)?;
+    let id = percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| DenyCode::InvalidId)?;
     ItemId::parse(&id).map_err(|_| DenyCode::InvalidId)
 }
 
@@ -101,12 +114,25 @@ mod tests {
 
     #[test]
     fn the_routes_of_version_one() {
-        assert_eq!(post("/api/federation/v1/list/tasks"), Ok(Route::List { resource: "tasks".into() }));
+        assert_eq!(
+            post("/api/federation/v1/list/tasks"),
+            Ok(Route::List {
+                resource: "tasks".into()
+            })
+        );
         assert_eq!(
             post("/api/federation/v1/get/tasks/a%2Fb"),
-            ItemId::parse("a/b").map(|id| Route::Get { resource: "tasks".into(), id }).map_err(|_| DenyCode::InvalidId)
+            ItemId::parse("a/b")
+                .map(|id| Route::Get {
+                    resource: "tasks".into(),
+                    id
+                })
+                .map_err(|_| DenyCode::InvalidId)
         );
-        assert_eq!(post("/api/federation/v1/capabilities"), Ok(Route::Capabilities));
+        assert_eq!(
+            post("/api/federation/v1/capabilities"),
+            Ok(Route::Capabilities)
+        );
         assert_eq!(
             Route::parse(&Method::GET, "/api/federation/v1/capabilities", None),
             Ok(Route::Capabilities)
@@ -115,8 +141,15 @@ mod tests {
 
     #[test]
     fn anything_else_is_an_unknown_route() {
-        for path in ["/", "/api/federation/v2/list/tasks", "/api/federation/v1/search", "/api/federation/v1/list/tasks/",
-            "/api/federation/v1/list/", "/api/federation/v1/get/tasks", "/api/federation/v1//list/tasks"] {
+        for path in [
+            "/",
+            "/api/federation/v2/list/tasks",
+            "/api/federation/v1/search",
+            "/api/federation/v1/list/tasks/",
+            "/api/federation/v1/list/",
+            "/api/federation/v1/get/tasks",
+            "/api/federation/v1//list/tasks",
+        ] {
             assert_eq!(post(path), Err(DenyCode::UnknownRoute), "{path}");
         }
     }
@@ -128,16 +161,32 @@ mod tests {
             Err(DenyCode::MethodNotAllowed)
         );
         assert_eq!(
-            Route::parse(&Method::POST, "/api/federation/v1/list/tasks", Some("limit=1")),
+            Route::parse(
+                &Method::POST,
+                "/api/federation/v1/list/tasks",
+                Some("limit=1")
+            ),
             Err(DenyCode::UnknownKey)
         );
     }
 
     #[test]
     fn ids_are_decoded_and_bounded() {
-        assert_eq!(post("/api/federation/v1/get/tasks/%00"), Err(DenyCode::InvalidId));
-        assert_eq!(post("/api/federation/v1/get/tasks/.."), Err(DenyCode::InvalidId));
-        assert_eq!(post("/api/federation/v1/get/tasks/%ff"), Err(DenyCode::InvalidId));
-        assert_eq!(post(&format!("/api/federation/v1/get/tasks/{}", "a".repeat(257))), Err(DenyCode::InvalidId));
+        assert_eq!(
+            post("/api/federation/v1/get/tasks/%00"),
+            Err(DenyCode::InvalidId)
+        );
+        assert_eq!(
+            post("/api/federation/v1/get/tasks/.."),
+            Err(DenyCode::InvalidId)
+        );
+        assert_eq!(
+            post("/api/federation/v1/get/tasks/%ff"),
+            Err(DenyCode::InvalidId)
+        );
+        assert_eq!(
+            post(&format!("/api/federation/v1/get/tasks/{}", "a".repeat(257))),
+            Err(DenyCode::InvalidId)
+        );
     }
 }

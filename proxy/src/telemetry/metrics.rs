@@ -61,14 +61,40 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let requests = counter("requests_total", "Federated requests by direction, verb and outcome.", &["direction", "verb", "outcome"])?;
-        let decisions = counter("denials_total", "Requests denied or failed, by stage and code.", &["stage", "code"])?;
-        let rows = counter("rows_total", "Rows of answers: returned, withheld; and members redacted.", &["disposition"])?;
-        let handshakes = counter("handshakes_total", "Handshakes on the federation listener, by result.", &["result"])?;
-        let cut = counter("connections_cut_total", "Connections ended by a change of their grant.", &["how"])?;
+        let requests = counter(
+            "requests_total",
+            "Federated requests by direction, verb and outcome.",
+            &["direction", "verb", "outcome"],
+        )?;
+        let decisions = counter(
+            "denials_total",
+            "Requests denied or failed, by stage and code.",
+            &["stage", "code"],
+        )?;
+        let rows = counter(
+            "rows_total",
+            "Rows of answers: returned, withheld; and members redacted.",
+            &["disposition"],
+        )?;
+        let handshakes = counter(
+            "handshakes_total",
+            "Handshakes on the federation listener, by result.",
+            &["result"],
+        )?;
+        let cut = counter(
+            "connections_cut_total",
+            "Connections ended by a change of their grant.",
+            &["how"],
+        )?;
         let latency = HistogramVec::new(
-            HistogramOpts::new(format!("{PREFIX}_request_duration_seconds"), "From the request's head to the last byte of its answer.")
-                .buckets(vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0]),
+            HistogramOpts::new(
+                format!("{PREFIX}_request_duration_seconds"),
+                "From the request's head to the last byte of its answer.",
+            )
+            .buckets(vec![
+                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                10.0, 30.0,
+            ]),
             &["direction", "verb"],
         )?;
         registry.register(Box::new(latency.clone()))?;
@@ -78,23 +104,50 @@ impl Metrics {
         ))?;
         registry.register(Box::new(facts.clone()))?;
         let expiry = IntGaugeVec::new(
-            Opts::new(format!("{PREFIX}_certificate_expiry_timestamp_seconds"), "When a certificate of ours expires, Unix time. `peer` is empty for our own server certificate and CA."),
+            Opts::new(
+                format!("{PREFIX}_certificate_expiry_timestamp_seconds"),
+                "When a certificate of ours expires, Unix time. `peer` is empty for our own server certificate and CA.",
+            ),
             &["role", "peer"],
         )?;
         registry.register(Box::new(expiry.clone()))?;
-        let policy_failures = IntCounter::new(format!("{PREFIX}_policy_reload_failures_total"), "Policy reloads that kept the last good set.")?;
+        let policy_failures = IntCounter::new(
+            format!("{PREFIX}_policy_reload_failures_total"),
+            "Policy reloads that kept the last good set.",
+        )?;
         registry.register(Box::new(policy_failures.clone()))?;
         for result in HandshakeResult::ALL {
             handshakes.with_label_values(&[result.as_str()]).inc_by(0);
         }
         Ok(Self {
             connections: gauge("connections", "Open federation connections.")?,
-            policy_loaded: gauge("policy_loaded_timestamp_seconds", "When the policy in force was loaded, Unix time.")?,
+            policy_loaded: gauge(
+                "policy_loaded_timestamp_seconds",
+                "When the policy in force was loaded, Unix time.",
+            )?,
             store_revision: gauge("store_revision", "Revision of the snapshot in force.")?,
-            audit_queue: gauge("audit_queue_records", "Audit records waiting to be written.")?,
-            audit_written: gauge("audit_written_records", "Audit records written since the start.")?,
-            audit_failures: gauge("audit_write_failures", "Failed tries to write audit records since the start.")?,
-            registry, requests, decisions, rows, latency, handshakes, cut, expiry, policy_failures, facts,
+            audit_queue: gauge(
+                "audit_queue_records",
+                "Audit records waiting to be written.",
+            )?,
+            audit_written: gauge(
+                "audit_written_records",
+                "Audit records written since the start.",
+            )?,
+            audit_failures: gauge(
+                "audit_write_failures",
+                "Failed tries to write audit records since the start.",
+            )?,
+            registry,
+            requests,
+            decisions,
+            rows,
+            latency,
+            handshakes,
+            cut,
+            expiry,
+            policy_failures,
+            facts,
         })
     }
 
@@ -107,11 +160,17 @@ impl Metrics {
         denied: Option<(DenyStage, DenyCode)>,
         elapsed: Duration,
     ) {
-        self.requests.with_label_values(&[direction, verb, outcome]).inc();
+        self.requests
+            .with_label_values(&[direction, verb, outcome])
+            .inc();
         if let Some((stage, code)) = denied {
-            self.decisions.with_label_values(&[stage.as_str(), code.as_str()]).inc();
+            self.decisions
+                .with_label_values(&[stage.as_str(), code.as_str()])
+                .inc();
         }
-        self.latency.with_label_values(&[direction, verb]).observe(elapsed.as_secs_f64());
+        self.latency
+            .with_label_values(&[direction, verb])
+            .observe(elapsed.as_secs_f64());
     }
 
     /// Counts rows or members.
@@ -142,7 +201,9 @@ impl Metrics {
 
     /// When a certificate expires. `role` is `server`, `ca` or `client`; `peer` a configured name.
     pub fn certificate_expiry(&self, role: &'static str, peer: &str, unix_seconds: i64) {
-        self.expiry.with_label_values(&[role, peer]).set(unix_seconds);
+        self.expiry
+            .with_label_values(&[role, peer])
+            .set(unix_seconds);
     }
 
     /// A policy set came into force.
@@ -157,7 +218,8 @@ impl Metrics {
 
     /// The revision of the snapshot in force.
     pub fn store_revision(&self, revision: u64) {
-        self.store_revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.store_revision
+            .set(i64::try_from(revision).unwrap_or(i64::MAX));
     }
 
     /// Time of one fetch of native facts.

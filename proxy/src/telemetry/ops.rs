@@ -49,10 +49,7 @@ pub fn router(metrics: Arc<Metrics>, readiness: Arc<dyn Readiness>) -> Router {
         .with_state(Ops { metrics, readiness })
 }
 
-async fn readyz(
-    State(ops): State<Ops>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
+async fn readyz(State(ops): State<Ops>, Query(query): Query<HashMap<String, String>>) -> Response {
     let checks = ops.readiness.checks().await;
     let ready = checks.iter().all(|check| check.failure.is_none());
     let mut text = String::new();
@@ -65,7 +62,11 @@ async fn readyz(
         }
     }
     text.push_str(if ready { "ok\n" } else { "not ready\n" });
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, text).into_response()
 }
 

@@ -87,7 +87,10 @@ impl HandshakeResult {
 
     fn of(error: &io::Error) -> Self {
         use rustls::{CertificateError, Error};
-        let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        let Some(tls) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Error>())
+        else {
             return Self::Io;
         };
         match tls {
@@ -203,7 +206,10 @@ impl Acceptor {
         }
         drop(self.listener);
         let all = self.limits.max_connections;
-        if tokio::time::timeout(drain, self.slots.acquire_many(all)).await.is_err() {
+        if tokio::time::timeout(drain, self.slots.acquire_many(all))
+            .await
+            .is_err()
+        {
             tracing::warn!("connections still open at the end of the drain time were dropped");
         }
     }

@@ -44,7 +44,8 @@ impl Drop for GatedStream {
     fn drop(&mut self) {
         if self.gate.resets() {
             // Linger 0 makes the close a reset: what is still queued in the kernel is discarded.
-            let _ = socket2::SockRef::from(&self.socket).set_linger(Some(std::time::Duration::ZERO));
+            let _ =
+                socket2::SockRef::from(&self.socket).set_linger(Some(std::time::Duration::ZERO));
         }
     }
 }
@@ -124,7 +125,11 @@ impl MtlsStream {
     }
 
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = self
+            .pending
+            .get(self.sent..)
+            .filter(|rest| !rest.is_empty())
+        {
             let written = ready!(Pin::new(&mut self.tls).poll_write(cx, rest))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
