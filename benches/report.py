@@ -104,7 +104,7 @@ def verdict(value, bar, goal):
         return "goal met"
     if bar is None:
         return "goal not met"
-    return "first bar met" if value <= bar else "NOT met"
+    return "first bar met" if value < bar else "NOT met"
 
 
 def bars(results):

@@ -13,7 +13,6 @@ for pair in nginx:nginx gcc:gcc python3:python3 openssl:openssl curl:curl; do
 done
 ls /usr/lib/nginx/modules/ngx_http_lua_module.so >/dev/null 2>&1 || missing+=(libnginx-mod-http-lua)
 ls /usr/lib/*/lua/5.1/cjson.so >/dev/null 2>&1 || missing+=(lua-cjson)
-ls /usr/include/openssl/ssl.h >/dev/null 2>&1 || missing+=(libssl-dev)
 if [ ${#missing[@]} -gt 0 ]; then
   as_root=()
   [ "$(id -u)" = 0 ] || as_root=(sudo -n)
@@ -29,4 +28,4 @@ fi
 
 note "building (release)"
 cargo build --locked --release -p proxy -p benches
-exec python3 -B benches/bench.py --binaries "$target/release" "$@"
+exec python3 -B benches/bench.py --binaries "$target/release" --json "$target/bench-results.json" "$@"

@@ -239,7 +239,7 @@ async fn compose(
     )
     .await?;
     let origin = Origin::parse(&config.gateway.url).map_err(StartError::Gateway)?;
-    let client = Arc::new(gateway_client(config, origin.clone())?);
+    let client = Arc::new(gateway_client(config, origin.clone(), Arc::clone(&base.clock))?);
     let credentials = Arc::new(subject_credentials(base, &secrets, &origin).await?);
     let (trust_publisher, trust) = channel(anchors.clone());
     let authority: Arc<dyn CertificateAuthority> = authority;
@@ -393,13 +393,17 @@ fn preset(preset: Preset) -> Option<Arc<Mapping>> {
     }
 }
 
-fn gateway_client(config: &Config, origin: Origin) -> Result<GatewayClient, StartError> {
+fn gateway_client(
+    config: &Config,
+    origin: Origin,
+    clock: Arc<dyn Clock>,
+) -> Result<GatewayClient, StartError> {
     let limits = GatewayLimits {
         connect: config.gateway.connect_timeout,
         read: config.gateway.read_timeout,
         idle: Duration::from_secs(60),
     };
-    GatewayClient::new(origin, limits).map_err(StartError::Gateway)
+    GatewayClient::new(origin, limits, clock).map_err(StartError::Gateway)
 }
 
 async fn subject_credentials(

@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! Invariant: data goes to standard output, notes and failures to standard error, and the exit status means what
-//! `exit.rs` says. Commands talk to a running sidecar through its sockets; only `serve`, `ca init`, `policy check`,
+//! `exit.rs` says. Commands talk to a running sidecar through its sockets; only `serve`, `demo`, `ca init`, `policy check`,
 //! `policy schema`, `doctor` and `completions` do something without one.
 //!
 //! What serving is, is given by the caller ([`EntryPoints`]), so that the layers below stay below.
@@ -9,6 +9,7 @@
 mod arguments;
 mod audit;
 mod authority;
+mod demo;
 mod doctor;
 mod door;
 mod failure;
@@ -30,6 +31,7 @@ use clap::{CommandFactory, Parser};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::config::{self, Config, Override};
+use crate::demo::DemoOptions;
 use crate::exit::Exit;
 use arguments::{Cli, Command};
 use door::Door;
@@ -45,13 +47,15 @@ pub struct AuthorityRoot {
     pub sha256: String,
 }
 
-/// What a command does that is more than asking a running sidecar. Both block, with a runtime of their own, and
+/// What a command does that is more than asking a running sidecar. All block, with a runtime of their own, and
 /// fail with words for the operator: what failed and what to do.
 pub struct EntryPoints<'a> {
     /// Runs the sidecar until it is told to stop.
     pub serve: &'a dyn Fn(Config) -> Result<(), String>,
     /// Opens the store without a running sidecar and makes the authority unless there is one.
     pub init_authority: &'a dyn Fn(&Config) -> Result<AuthorityRoot, String>,
+    /// Shows the demo on the given output.
+    pub demo: &'a dyn Fn(DemoOptions, &mut dyn Write) -> Result<(), String>,
 }
 
 /// Runs one invocation: `arguments` with the program's name first, `environment` as the process has it.
@@ -166,6 +170,16 @@ fn execute(
     points: &EntryPoints<'_>,
     console: &mut Console<'_>,
 ) -> Result<Exit, CliFailure> {
+    if let Command::Demo {
+        gateway_binary,
+        keep,
+    } = cli.command
+    {
+        demo::refuse_settings(
+            cli.json || cli.admin_socket.is_some() || !cli.overrides.is_empty(),
+        )?;
+        return demo::run(gateway_binary, keep, points, console);
+    }
     let overrides = cli.overrides.into_iter().map(|(key, value)| Override {
         flag: format!("--set {key}"),
         key,
@@ -238,7 +252,7 @@ async fn ask(
         Command::Ca(_) => authority::export(context, console).await,
         Command::Healthcheck => doctor::healthcheck(context, console).await,
         // Done before a runtime is needed.
-        Command::Serve | Command::Completions { .. } => Ok(Exit::Done),
+        Command::Serve | Command::Demo { .. } | Command::Completions { .. } => Ok(Exit::Done),
     }
 }
 

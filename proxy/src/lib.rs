@@ -2,13 +2,14 @@
 //!
 //! Layers, bottom up; a layer uses lower ones only: `config`, `telemetry`, `audit`, `store`,
 //! `transport` and `message`, `gateway`, `directory`, `inbound`, `enrollment`, `outbound`, `admin`,
-//! `app`, `cli`. What may be seen is decided in the crate `policy`, who asks in the crate `certs`.
+//! `app`, `cli`; apart from them `demo`. What may be seen is decided in the crate `policy`, who asks in the crate `certs`.
 
 pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod directory;
 pub mod enrollment;
 pub mod exit;

@@ -6,6 +6,12 @@ use std::sync::Arc;
 use certs::SystemClock;
 use proxy::app;
 use proxy::cli::{self, EntryPoints};
+use proxy::demo;
+
+/// Answers are many short-lived buffers of very different sizes; the system's allocator gives their
+/// pages back and faults them in again for each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Pingora would install another provider; post-quantum key exchange exists only in this one.
@@ -18,6 +24,7 @@ fn main() -> ExitCode {
     let points = EntryPoints {
         serve: &|config| app::run(config, Arc::new(SystemClock)),
         init_authority: &|config| app::init_authority(config, Arc::new(SystemClock)),
+        demo: &|options, out| demo::run(&options, out),
     };
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -61,10 +61,24 @@ pub struct RowFilter {
     team: Slot,
     project: Slot,
     mission: Slot,
+    /// What the row says it is, where it says so.
+    declared: Slot,
     /// Slots that must not be marked twice in a row.
     singular: u32,
     equals: Vec<(Slot, Box<str>)>,
     non_empty: Option<Slot>,
+}
+
+/// The member by which rows of mixed collections say what they are.
+const DECLARED: &str = "type";
+/// Letters of the names of the sensitive resources, as a row may spell them.
+const SENSITIVE: [&str; 4] = ["credential", "credentials", "apikey", "apikeys"];
+
+/// The letters of a name in lower case, without what separates its words.
+fn letters(name: &[u8]) -> impl Iterator<Item = u8> {
+    name.iter()
+        .filter(|byte| !matches!(byte, b'_' | b'-' | b'.' | b' '))
+        .map(u8::to_ascii_lowercase)
 }
 
 /// What becomes of a row.
@@ -127,6 +141,7 @@ impl RowFilter {
         let team = mark(map.team.as_deref(), true)?;
         let project = mark(map.project.as_deref(), true)?;
         let mission = mark(map.mission.as_deref(), true)?;
+        let declared = mark(Some(DECLARED), false)?;
         let references = [owner, team, project, mission];
         if id == created_at || references.contains(&id) || references.contains(&created_at) {
             return Err(FilterError::Ambiguous(map.id.to_string()));
@@ -153,6 +168,7 @@ impl RowFilter {
             team,
             project,
             mission,
+            declared,
             singular,
             equals,
             non_empty,
@@ -169,7 +185,10 @@ impl RowFilter {
     ) -> (Verdict, Option<KeyMarks>) {
         let key = self.key(row, found);
         let is_sound = key.is_some() && !found.any_twice(self.singular);
-        let verdict = if !is_sound || !self.is_allowed(row, found, places) {
+        let verdict = if !is_sound
+            || self.is_sensitive(row, found)
+            || !self.is_allowed(row, found, places)
+        {
             Verdict::Withhold
         } else if self.is_asked_for(row, found) {
             Verdict::Pass
@@ -183,6 +202,18 @@ impl RowFilter {
     #[inline]
     pub(super) fn key(&self, row: &[u8], found: &Scanner) -> Option<KeyMarks> {
         order::key_marks(row, found.only(self.id)?, found.only(self.created_at)?)
+    }
+
+    /// Whether the row says of itself that it is of a sensitive resource, whatever list it stands in. A gateway
+    /// that mixes its collections up would otherwise show the subject's own credentials as rows of another kind.
+    #[inline]
+    fn is_sensitive(&self, row: &[u8], found: &Scanner) -> bool {
+        let declared = found.only(self.declared).and_then(|mark| string(row, mark));
+        declared.is_some_and(|declared| {
+            SENSITIVE
+                .iter()
+                .any(|name| letters(&declared).eq(name.bytes()))
+        })
     }
 
     #[inline]

@@ -106,6 +106,15 @@ pub(super) enum LastKey {
 }
 
 impl LastKey {
+    /// The instant alone.
+    pub(super) const fn nanos(&self) -> Option<i64> {
+        match self {
+            Self::None => None,
+            Self::Lying { marks, .. } => Some(marks.nanos),
+            Self::Kept { nanos, .. } => Some(*nanos),
+        }
+    }
+
     /// The key of a row at `start..end` of the buffer.
     #[inline]
     pub(super) fn of(buffer: &[u8], start: usize, end: usize, marks: KeyMarks) -> Self {

@@ -125,6 +125,13 @@ impl RowReader {
         self.key.read(self.input.all())
     }
 
+    /// The instant of the row examined last that had a key, in nanoseconds since the Unix epoch: what
+    /// [`RowReader::key`] would say, without looking at its texts.
+    #[must_use]
+    pub const fn key_nanos(&self) -> Option<i64> {
+        self.key.nanos()
+    }
+
     /// The counts so far.
     #[must_use]
     pub const fn tally(&self) -> Tally {

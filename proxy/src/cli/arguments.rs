@@ -44,6 +44,15 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Run the sidecar
     Serve,
+    /// Show two gateways and two sidecars on this machine, from onboarding to revocation
+    Demo {
+        /// Program that stands in for both gateways [default: reference-gateway beside this program]
+        #[arg(long, value_name = "FILE")]
+        gateway_binary: Option<PathBuf>,
+        /// Leave everything running until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
     /// Check settings, policy and a running sidecar; say what to do
     Doctor,
     /// Show listeners, policy, peers and grants

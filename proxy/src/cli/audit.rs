@@ -13,7 +13,7 @@ use super::output::{Console, cell};
 use super::{Context, segment};
 use crate::exit::Exit;
 
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("AT", "/at"),
     ("DIRECTION", "/direction"),
     ("OUTCOME", "/outcome"),
@@ -21,6 +21,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("STATUS", "/http_status"),
     ("CODE", "/deny_code"),
     ("ROWS", "/rows_returned"),
+    ("WITHHELD", "/rows_withheld"),
     ("GRANT", "/grant_id"),
     ("REQUEST", "/request_id"),
 ];

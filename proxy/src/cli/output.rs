@@ -26,6 +26,11 @@ impl<'w> Console<'w> {
         Self { json, out, notes }
     }
 
+    /// Where data goes, for what prints by itself.
+    pub(super) fn out(&mut self) -> &mut dyn Write {
+        self.out
+    }
+
     /// One JSON document.
     pub(super) fn document(&mut self, value: &Value) -> io::Result<()> {
         writeln!(self.out, "{value:#}")

@@ -33,6 +33,10 @@ fn invoke(arguments: &[&str]) -> Outcome {
                 sha256: "ab".repeat(32),
             })
         },
+        demo: &|options, out| {
+            let name = options.gateway_binary.file_name().unwrap();
+            writeln!(out, "demo {} {}", name.display(), options.keep).map_err(|e| e.to_string())
+        },
     };
     let (mut out, mut errors) = (Vec::new(), Vec::new());
     let arguments = arguments.iter().map(OsString::from).collect();

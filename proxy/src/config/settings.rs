@@ -95,7 +95,7 @@ pub(crate) struct Federation {
     /// How long a TLS handshake may take, milliseconds.
     #[schemars(range(min = 100, max = 60_000))]
     pub handshake_timeout_ms: u64,
-    /// Connections open at once; further ones are closed at once.
+    /// Connections open at once; further ones wait in the kernel's backlog.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
     /// How long requests in flight may take after SIGTERM, seconds.

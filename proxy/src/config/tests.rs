@@ -272,6 +272,11 @@ fn relations_between_keys_are_checked() {
             "impersonation",
         ),
         (
+            "[gateway]\npreset = \"mapped\"\nauth = \"service_token\"",
+            "gateway.auth",
+            "nothing would prove",
+        ),
+        (
             "[gateway]\nauth = \"service_token\"",
             "gateway.jwks_file",
             "required",

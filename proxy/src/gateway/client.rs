@@ -9,13 +9,18 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::{HeaderValue, StatusCode, header};
-use pingora_core::connectors::http::v1::Connector;
+use certs::clock::Clock;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use pingora_core::connectors::TransportConnector;
+use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::RequestHeader;
 use policy::decision::Permit;
 use policy::deny::DenyCode;
 use policy::evaluate::Admitted;
+use tokio::io::AsyncReadExt;
 
 use super::credential::SubjectAuth;
 
@@ -180,9 +185,25 @@ impl GatewayError {
     }
 }
 
+/// Idle connections kept at most.
+const MAX_IDLE: usize = 256;
+
+struct Idle {
+    stream: Stream,
+    /// What it is connected to: a name that resolves anew makes new connections.
+    peer: Arc<HttpPeer>,
+    /// When it came back, on the clock that counts suspended time.
+    since: u64,
+}
+
 /// The pooled client of one gateway.
+///
+/// Idle connections are kept here rather than in Pingora's pool, which spawns a task and asks the
+/// kernel for the peer's address each time one comes back.
 pub struct GatewayClient {
-    connector: Connector,
+    connector: TransportConnector,
+    idle: Mutex<Vec<Idle>>,
+    clock: Arc<dyn Clock>,
     origin: Origin,
     host: HeaderValue,
     resolved: ArcSwapOption<HttpPeer>,
@@ -194,11 +215,17 @@ impl GatewayClient {
     ///
     /// # Errors
     /// When the origin's host cannot stand in a header.
-    pub fn new(origin: Origin, limits: GatewayLimits) -> Result<Self, String> {
+    pub fn new(
+        origin: Origin,
+        limits: GatewayLimits,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, String> {
         let host = HeaderValue::from_str(&origin.host_header())
             .map_err(|_| "the gateway's host has characters a header cannot hold".to_owned())?;
         Ok(Self {
-            connector: Connector::new(None),
+            connector: TransportConnector::new(None),
+            idle: Mutex::new(Vec::new()),
+            clock,
             origin,
             host,
             resolved: ArcSwapOption::empty(),
@@ -224,14 +251,13 @@ impl GatewayClient {
         let mut fresh = false;
         loop {
             let request = self.request(target, auth, request_id)?;
-            let (mut session, reused) = match self.connector.get_http_session(&*peer).await {
-                Ok(connected) => connected,
-                Err(error) => {
-                    // The name may point elsewhere by now: resolve again for the next question.
-                    self.resolved.store(None);
-                    return Err(GatewayError::of(&error, "connecting"));
-                }
+            let kept = if fresh { None } else { self.take_idle(&peer) };
+            let reused = kept.is_some();
+            let stream = match kept {
+                Some(stream) => stream,
+                None => self.connect(&peer).await?,
             };
+            let mut session = HttpSession::new_with_options(stream, &*peer);
             session.read_timeout = Some(self.limits.read);
             session.write_timeout = Some(self.limits.read);
             match exchange_heads(&mut session, request).await {
@@ -240,6 +266,42 @@ impl GatewayClient {
                 Err(GatewayError::Unreachable(_)) if reused && !fresh => fresh = true,
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    async fn connect(&self, peer: &Arc<HttpPeer>) -> Result<Stream, GatewayError> {
+        self.connector.new_stream(&**peer).await.map_err(|error| {
+            // The name may point elsewhere by now: resolve again for the next question.
+            self.resolved.store(None);
+            GatewayError::of(&error, "connecting")
+        })
+    }
+
+    /// An idle connection to `peer` that is open and silent. One with bytes on it is dropped: they
+    /// would be read as the answer to the next question, which may be another user's.
+    fn take_idle(&self, peer: &Arc<HttpPeer>) -> Option<Stream> {
+        let now = self.clock.boot_nanos();
+        loop {
+            let mut idle = self.idle.lock().pop()?;
+            let age = Duration::from_nanos(now.saturating_sub(idle.since));
+            if age >= self.limits.idle || !Arc::ptr_eq(&idle.peer, peer) {
+                continue;
+            }
+            if idle.stream.read(&mut [0; 1]).now_or_never().is_none() {
+                return Some(idle.stream);
+            }
+        }
+    }
+
+    fn keep_idle(&self, stream: Stream, peer: Arc<HttpPeer>) {
+        let since = self.clock.boot_nanos();
+        let mut idle = self.idle.lock();
+        if idle.len() >= MAX_IDLE {
+            let limit = self.limits.idle;
+            idle.retain(|kept| Duration::from_nanos(since.saturating_sub(kept.since)) < limit);
+        }
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle { stream, peer, since });
         }
     }
 
@@ -408,11 +470,10 @@ impl<'c> Answer<'c> {
     /// Gives the connection back to the pool. Only after [`Answer::chunk`] returned `None`; an
     /// answer that is dropped instead closes its connection.
     pub async fn release(self) {
-        let idle = self.client.limits.idle;
-        self.client
-            .connector
-            .release_http_session(self.session, &*self.peer, Some(idle))
-            .await;
+        let Self { client, peer, session } = self;
+        if let Some(stream) = session.reuse().await {
+            client.keep_idle(stream, peer);
+        }
     }
 }
 

@@ -120,6 +120,12 @@ impl Page<'_> {
         self.reader.key()
     }
 
+    /// The instant of the row examined last that had a key, in nanoseconds since the Unix epoch.
+    #[must_use]
+    pub const fn key_nanos(&self) -> Option<i64> {
+        self.reader.key_nanos()
+    }
+
     /// Counts so far.
     #[must_use]
     pub const fn tally(&self) -> Tally {

@@ -200,6 +200,9 @@ impl Answering<'_> {
         let in_time = move || clock.boot_nanos() < until;
         let limit = u64::from(permit.row_limit().rows());
         let mut body = Body::new(permit.effective_revision());
+        // Room for rows of the usual size, so that a short answer is not moved as it grows.
+        let room = usize::from(permit.row_limit().rows()).saturating_mul(256);
+        body.buffer.reserve(room.clamp(1024, PART));
         body.buffer.extend_from_slice(b"{\"items\":[");
         let mut shown = 0_u64;
         let mut position = None;

@@ -47,15 +47,6 @@ impl OwnedKey {
         }
     }
 
-    /// Takes `key` over into the buffers already there.
-    fn set(&mut self, key: &RowKey<'_>) {
-        self.nanos = key.created_at_nanos;
-        self.id.clear();
-        self.id.push_str(key.id);
-        self.created_at.clear();
-        self.created_at.push_str(key.created_at_raw);
-    }
-
     /// The position right behind this row.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -130,8 +121,10 @@ pub struct Paged<'a> {
     page: Option<Page<'a>>,
     asked: u32,
     pages: u32,
-    /// The last row examined, or where reading began.
+    /// Where the page in hand was asked from.
     through: Option<OwnedKey>,
+    /// Instant of the row examined last.
+    nanos: i64,
     tally: Tally,
     exhausted: bool,
 }
@@ -152,6 +145,7 @@ impl<'a> Paged<'a> {
             page: None,
             asked: rows.min(MAX_ASKED),
             pages: 0,
+            nanos: after.as_ref().map_or(i64::MAX, |key| key.nanos),
             through: after,
             tally: Tally::default(),
             exhausted: false,
@@ -183,8 +177,11 @@ impl<'a> Paged<'a> {
                 self.close().await;
                 continue;
             }
-            if let Some(key) = page.key() {
-                follow(&mut self.through, &key)?;
+            if let Some(nanos) = page.key_nanos() {
+                if nanos > self.nanos || is_repeated(page, nanos, self.through.as_ref()) {
+                    return Err(PageError::Disorder);
+                }
+                self.nanos = nanos;
             }
             if reading == Reading::Row {
                 return Ok(Next::Row);
@@ -208,12 +205,20 @@ impl<'a> Paged<'a> {
     }
 
     async fn close(&mut self) {
+        let through = self.through();
         let Some(page) = self.page.take() else { return };
+        self.through = through;
         let tally = page.tally();
         // A full page may have a successor; a short one is the last.
         self.exhausted = tally.examined < u64::from(self.asked);
         add(&mut self.tally, tally);
         page.release().await;
+    }
+
+    /// The last row examined, or where reading began.
+    fn through(&self) -> Option<OwnedKey> {
+        let examined = self.page.as_ref().and_then(|page| page.key().map(|key| OwnedKey::of(&key)));
+        examined.or_else(|| self.through.clone())
     }
 
     fn counted(&self) -> Tally {
@@ -235,18 +240,12 @@ fn absent_is_malformed(error: GatewayError) -> GatewayError {
     }
 }
 
-/// Moves `through` on to `key`, which must lie behind it.
-fn follow(through: &mut Option<OwnedKey>, key: &RowKey<'_>) -> Result<(), PageError> {
-    match through {
-        None => *through = Some(OwnedKey::of(key)),
-        Some(held) => {
-            if (key.created_at_nanos, key.id) >= held.order() {
-                return Err(PageError::Disorder);
-            }
-            held.set(key);
-        }
-    }
-    Ok(())
+/// Whether the row examined last, made at `nanos`, does not lie behind the position that its page
+/// was asked from. Only a row of that very instant needs its id looked at.
+fn is_repeated(page: &Page<'_>, nanos: i64, asked_from: Option<&OwnedKey>) -> bool {
+    asked_from.is_some_and(|from| {
+        nanos == from.nanos && page.key().is_some_and(|key| (nanos, key.id) >= from.order())
+    })
 }
 
 /// Rows of a collection that was read whole, newest first.
@@ -373,10 +372,10 @@ impl Source<'_> {
 
     /// The row examined last, or where reading began.
     #[must_use]
-    pub const fn through(&self) -> Option<&OwnedKey> {
+    pub fn through(&self) -> Option<OwnedKey> {
         match self {
-            Self::Paged(paged) => paged.through.as_ref(),
-            Self::Collected(collected) => collected.through.as_ref(),
+            Self::Paged(paged) => paged.through(),
+            Self::Collected(collected) => collected.through.clone(),
         }
     }
 
@@ -414,7 +413,7 @@ impl<'a> Merged<'a> {
         let feeds = sources
             .into_iter()
             .map(|source| Feed {
-                passed: source.through().cloned(),
+                passed: source.through(),
                 source,
                 head: None,
                 row: Vec::new(),
@@ -439,15 +438,15 @@ impl<'a> Merged<'a> {
                 continue;
             }
             feed.row.clear();
-            let before = feed.source.through().cloned();
+            let before = feed.source.through();
             match feed.source.next(&mut feed.row, in_time).await? {
                 Next::Row => {
                     feed.passed = before;
-                    feed.head = feed.source.through().cloned();
+                    feed.head = feed.source.through();
                 }
                 Next::Exhausted => feed.exhausted = true,
                 Next::Bound => {
-                    feed.passed = feed.source.through().cloned();
+                    feed.passed = feed.source.through();
                     bound = true;
                 }
             }
@@ -541,7 +540,7 @@ impl<'a> Rows<'a> {
     #[must_use]
     pub fn position(&self) -> Option<OwnedKey> {
         match self {
-            Self::One(source) => source.through().cloned(),
+            Self::One(source) => source.through(),
             Self::Many(merged) => merged.position(),
         }
     }

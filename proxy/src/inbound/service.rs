@@ -21,7 +21,7 @@ use policy::query_hash::QueryHash;
 use policy::request::{AccessRequest, QueryFilter};
 use policy::resource::Resource;
 use policy::verb::Verb;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::audit::AuditOutcome;
 use crate::directory::Directory;
@@ -81,19 +81,23 @@ pub async fn serve_connection(
     let (connection, stream) = Connection::open(accepted, &inbound.directory);
     let gate = Arc::clone(&connection.gate);
     let metrics = Arc::clone(&inbound.recorder.metrics);
+    let (ending, ends) = watch::channel(false);
     let app = Arc::new(ConnectionApp {
         inbound,
         connection,
         busy: AtomicUsize::new(0),
         idle: Notify::new(),
+        dismissal: Notify::new(),
+        ending,
     });
     metrics.connection(1);
     tokio::select! {
         biased;
         () = gate.cut() => {}
         () = async { gate.ending().await; tokio::time::sleep(FAREWELL).await } => {}
-        () = app.drained(shutdown.clone()) => {}
-        _ = app.process_new(Box::new(stream), &shutdown) => {}
+        () = app.dismissed() => {}
+        () = app.drained(shutdown) => {}
+        _ = app.process_new(Box::new(stream), &ends) => {}
     }
     metrics.connection(-1);
 }
@@ -104,6 +108,10 @@ struct ConnectionApp {
     connection: Connection,
     busy: AtomicUsize,
     idle: Notify,
+    /// Wakes `dismissed`: the identity of an HTTP/2 connection was refused.
+    dismissal: Notify,
+    /// Tells Pingora to end the connection: GOAWAY in HTTP/2, no keep-alive in HTTP/1.1.
+    ending: watch::Sender<bool>,
 }
 
 struct Busy<'a>(&'a ConnectionApp);
@@ -157,6 +165,7 @@ impl ConnectionApp {
                 return std::future::pending().await;
             }
         }
+        self.ending.send_replace(true);
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);
@@ -166,6 +175,14 @@ impl ConnectionApp {
             }
             idle.await;
         }
+    }
+
+    /// Ends a while after a refusal that ends the connection: HTTP/1.1 closes by itself, HTTP/2 has
+    /// to be told, and a peer that goes on nevertheless is dropped.
+    async fn dismissed(&self) {
+        self.dismissal.notified().await;
+        self.ending.send_replace(true);
+        tokio::time::sleep(FAREWELL).await;
     }
 
     /// A head that cannot be parsed is still answered in our envelope, and recorded.
@@ -250,6 +267,9 @@ impl ConnectionApp {
     ) -> bool {
         let request_id = exchange.request_id().to_owned();
         let written = respond::refuse(session, &request_id, failure).await;
+        if session.is_http2() && failure.ends_identity() {
+            self.dismissal.notify_one();
+        }
         let Ok(bytes) = written else { return false };
         exchange.figures.bytes = bytes;
         let status = failure.http_status();

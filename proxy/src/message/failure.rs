@@ -49,6 +49,16 @@ impl Failure {
         status_of(self.code).0
     }
 
+    /// True when the certificate of the connection opens nothing any more, so that no later request
+    /// on it can fare better.
+    #[must_use]
+    pub const fn ends_identity(&self) -> bool {
+        matches!(
+            status_of(self.code).1,
+            WireCode::Unauthorized | WireCode::Forbidden
+        )
+    }
+
     /// The error envelope (specification, section 3).
     #[must_use]
     pub fn envelope(&self, request_id: &str) -> Bytes {

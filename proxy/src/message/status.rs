@@ -5,7 +5,7 @@
 use http::StatusCode;
 use policy::deny::DenyCode;
 
-/// The seven codes of the error envelope (specification, section 3).
+/// The codes of the error envelope that this version answers with (specification, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WireCode {
     /// The request itself is wrong.

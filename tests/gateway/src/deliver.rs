@@ -81,6 +81,15 @@ pub fn mix_in(rows: &mut Vec<Record>, credentials: Vec<Record>) {
     }
 }
 
+/// Put mixed-in rows where the keyset has them, and leave out those that do not come after
+/// `before`: whatever else such a gateway does, its pages stay in order.
+pub fn keep_keyset(rows: &mut Vec<Record>, before: Option<&(String, String)>) {
+    rows.retain(|row| {
+        before.is_none_or(|(created_at, id)| (&row.created_at, &row.id) < (created_at, id))
+    });
+    rows.sort_by(|left, right| (&right.created_at, &right.id).cmp(&(&left.created_at, &left.id)));
+}
+
 /// The response that holds these rows.
 ///
 /// # Errors

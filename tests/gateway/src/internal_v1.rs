@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::authenticate::Asker;
 use crate::big;
-use crate::deliver::{self, Frame, deliver, mix_in};
+use crate::deliver::{self, Frame, deliver, keep_keyset, mix_in};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::modes::{Behaviour, Mode};
@@ -93,6 +93,7 @@ async fn list(
     };
     let mut rows = gateway.store.rows(&question).await?;
     mix_in(&mut rows, gateway.leaked_rows(asker, behaviour).await?);
+    keep_keyset(&mut rows, question.before.as_ref());
     deliver(Frame::Rows, shape, rows, behaviour)
 }
 

@@ -183,6 +183,23 @@ fn without_personal_rows_only_teams_pass() {
 }
 
 #[test]
+fn a_row_that_calls_itself_sensitive_is_withheld_from_every_list() {
+    for resource in [Resource::Tasks, Resource::Projects, Resource::Memory] {
+        let rules = Rules::usual(resource);
+        for said in ["credential", "Credentials", "api_key", "apiKeys", "API-KEY", "\\u0063redential"] {
+            let row = format!(r#""ownerId":"u1","type":"{said}""#);
+            assert_eq!(one(&rules, &row), Seen::Withheld, "{row}");
+        }
+        for said in [r#""credentialing""#, r#""task""#, r#""""#, "null", "7", r#"["credential"]"#] {
+            let row = format!(r#""ownerId":"u1","type":{said}"#);
+            assert!(passes(&rules, &row), "{row}");
+        }
+        let twice = r#""ownerId":"u1","type":"task","type":"credential""#;
+        assert_eq!(one(&rules, twice), Seen::Withheld);
+    }
+}
+
+#[test]
 fn sensitive_resources_have_no_rows() {
     for resource in [Resource::Credentials, Resource::ApiKeys] {
         assert!(!passes(

@@ -54,9 +54,17 @@ impl Check<'_> {
     }
 
     fn service_token(&mut self, section: &settings::Gateway) -> Option<GatewayAuth> {
-        if section.preset == Preset::Mosaic {
-            let message = "\"service_token\" cannot be used with preset \"mosaic\": that gateway knows no impersonation";
-            let hint = "use auth = \"subject_token\", or preset \"internal-v1\" or \"mapped\"";
+        let refused = match section.preset {
+            Preset::InternalV1 => None,
+            Preset::Mosaic => Some(
+                "\"service_token\" cannot be used with preset \"mosaic\": that gateway knows no impersonation",
+            ),
+            Preset::Mapped => Some(
+                "\"service_token\" cannot be used with preset \"mapped\": nothing would prove that the gateway honours the assertion",
+            ),
+        };
+        if let Some(message) = refused {
+            let hint = "use auth = \"subject_token\", or preset \"internal-v1\"";
             self.add("gateway.auth", message.to_owned(), hint);
         }
         let mut require = |key: &str, missing: bool, hint: &str| {

@@ -1,0 +1,145 @@
+//! An asking side: a sidecar with the role `ask` alone, and local sessions at its door.
+//!
+//! Invariant: it learns of the serving side only what an enrollment URL and its answers say.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use certs::{Clock, SystemClock};
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use proxy::admin::{AddPeer, AddedView, AdminFailure, Control, CreateSession};
+use proxy::app::Running;
+use proxy::config::Config;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+
+use crate::response::Response;
+use crate::world::{configuration, operator};
+
+/// An asking side that runs.
+pub struct Home {
+    /// The sidecar.
+    pub sidecar: Running,
+    /// Its settings.
+    pub config: Arc<Config>,
+    /// Settings and database.
+    pub dir: TempDir,
+}
+
+impl Home {
+    /// Starts one with the system's clock.
+    pub async fn start() -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), Arc::new(SystemClock)).await
+    }
+
+    /// Starts one in a directory, which may be that of an earlier one, with a clock.
+    pub async fn start_in(dir: TempDir, clock: Arc<dyn Clock>) -> Self {
+        let settings = "data_dir = \"data\"\n\
+             [roles]\nserve = false\n\
+             [ops]\nlisten = \"127.0.0.1:0\"\n";
+        let config = Arc::new(configuration(dir.path().join("federation.toml"), settings));
+        let sidecar = proxy::app::start(Arc::clone(&config), clock).await.unwrap();
+        Self {
+            sidecar,
+            config,
+            dir,
+        }
+    }
+
+    /// What operators do.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.sidecar.control
+    }
+
+    /// `peer add`.
+    ///
+    /// # Errors
+    /// As the operation.
+    pub async fn add_peer(
+        &self,
+        url: &str,
+        user: &str,
+        name: &str,
+    ) -> Result<AddedView, AdminFailure> {
+        let request = AddPeer {
+            url: url.to_owned(),
+            user: user.to_owned(),
+            name: name.to_owned(),
+            endpoint: None,
+            fingerprint: None,
+            trust_root_pem: None,
+        };
+        self.control().add_peer(&operator(), request).await
+    }
+
+    /// A session token of a local user.
+    pub async fn session(&self, user: &str) -> String {
+        let request = CreateSession {
+            user: user.to_owned(),
+            ttl_s: None,
+        };
+        self.control()
+            .create_session(&operator(), request)
+            .await
+            .unwrap_or_else(|failure| panic!("{failure:?}"))
+            .token
+    }
+
+    /// Asks `peer` through the door's unix socket; `path` is below `/api/federation/v1`.
+    pub async fn ask(&self, token: &str, peer: &str, path: &str, body: &Value) -> Response {
+        let path = format!("/peers/{peer}/api/federation/v1{path}");
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        door(&self.config.session.socket, &path, &headers, body.to_string()).await
+    }
+
+    /// Stops the sidecar; the directory can be used again.
+    pub async fn stop(self) -> TempDir {
+        self.sidecar.stop().await.unwrap();
+        self.dir
+    }
+}
+
+/// A POST to a session door's unix socket.
+pub async fn door(
+    socket: &Path,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> Response {
+    let stream = UnixStream::connect(socket).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let driver = tokio::spawn(connection);
+    let mut request = Request::post(path).header("host", "localhost");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::from(body))).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            (name.as_str().to_owned(), value)
+        })
+        .collect();
+    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    driver.abort();
+    Response {
+        status: head.status.as_u16(),
+        headers,
+        body,
+    }
+}

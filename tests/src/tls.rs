@@ -1,0 +1,73 @@
+//! TLS clients as good and as bad as a test wants them.
+//!
+//! Invariant: they verify the server; what they present is the test's choice.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use certs::testing::{Minted, foreign_client_config};
+use rustls::{AlertDescription, ClientConfig};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// A TLS 1.3 client that presents `minted` (or nothing), trusts `root`, and offers these protocols.
+#[must_use]
+pub fn client(
+    minted: Option<&Minted>,
+    root: &CertificateDer<'static>,
+    alpn: &[&str],
+) -> ClientConfig {
+    let mut config = foreign_client_config(minted, root, &[&rustls::version::TLS13]);
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    config
+}
+
+/// Connects and shakes hands. In TLS 1.3 a refused client certificate shows at the first read only.
+///
+/// # Errors
+/// Whatever the socket or the handshake says.
+pub async fn connect(
+    address: SocketAddr,
+    config: impl Into<Arc<ClientConfig>>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    let name = ServerName::from(address.ip());
+    TlsConnector::from(config.into())
+        .connect(name, socket)
+        .await
+}
+
+/// The alert behind an error, if the other side sent one.
+#[must_use]
+pub fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// Asks for capabilities and expects to be refused by TLS: gives the alert. Panics if a single byte
+/// of an answer arrives.
+pub async fn refusal(address: SocketAddr, config: ClientConfig) -> AlertDescription {
+    let head = b"GET /api/federation/v1/capabilities HTTP/1.1\r\nhost: b\r\n\r\n";
+    let error = async {
+        let mut stream = connect(address, config).await?;
+        stream.write_all(head).await?;
+        let mut bytes = Vec::new();
+        let read = stream.read_to_end(&mut bytes).await;
+        assert!(
+            bytes.is_empty(),
+            "answered: {}",
+            String::from_utf8_lossy(&bytes)
+        );
+        read.map(drop)
+    }
+    .await
+    .expect_err("the connection ended without an alert");
+    alert(&error).unwrap_or_else(|| panic!("no alert: {error}"))
+}

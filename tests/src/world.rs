@@ -1,0 +1,247 @@
+//! A serving side: reference gateway, sidecar, and the keys of its authority.
+//!
+//! Invariant: the sidecar is the product's, started by the function that `serve` uses; what a test
+//! knows more than a peer could is only the authority's key, put into the store before the start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use certs::testing::{ManualClock, Mint, TestCa};
+use certs::{Clock, SealPurpose, SystemClock};
+use policy::time::UnixMillis;
+use proxy::admin::Control;
+use proxy::app::{Running, secrets};
+use proxy::config::Config;
+use proxy::store::{Act, Actor, SealedSecret, SecretPurpose, SqliteOptions, SqliteStore, Store};
+use reference_gateway::store::seed::Data;
+use rustls_pki_types::CertificateDer;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::gateway::GatewayProcess;
+
+/// A policy under which the five ordinary resources are open and two fields of a task are removed.
+pub const POLICY: &str = r#"
+schema = 1
+[ceiling]
+resources = ["tasks", "notes", "memory", "projects", "missions"]
+max_rows_per_query = 10000
+[redaction]
+fields.tasks = ["internalNote", "meta.cost"]
+"#;
+
+/// A serving side in the making.
+#[derive(Debug)]
+pub struct WorldBuilder {
+    data: Data,
+    preset: String,
+    policy: String,
+    manual: bool,
+    settings: String,
+}
+
+impl WorldBuilder {
+    /// The gateway's data; the plan unless told otherwise.
+    #[must_use]
+    pub fn data(mut self, data: Data) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// How the gateway is asked: `internal-v1` (unless told otherwise) or `mosaic`.
+    #[must_use]
+    pub fn preset(mut self, preset: &str) -> Self {
+        preset.clone_into(&mut self.preset);
+        self
+    }
+
+    /// The text of the one policy file; [`POLICY`] unless told otherwise.
+    #[must_use]
+    pub fn policy(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.policy);
+        self
+    }
+
+    /// The sidecar's time moves only when told to: see [`World::clock`].
+    #[must_use]
+    pub fn manual_clock(mut self) -> Self {
+        self.manual = true;
+        self
+    }
+
+    /// More settings: whole sections of `federation.toml` other than those the harness writes
+    /// (`roles`, `federation`, `enrollment`, `ops`, `gateway`, `policy`).
+    #[must_use]
+    pub fn settings(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.settings);
+        self
+    }
+
+    /// Starts gateway and sidecar.
+    pub async fn start(self) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let gateway = GatewayProcess::start(dir.path(), self.data, None).await;
+        let policy_dir = dir.path().join("policy.d");
+        std::fs::create_dir(&policy_dir).unwrap();
+        std::fs::write(policy_dir.join("policy.toml"), &self.policy).unwrap();
+        let settings = format!(
+            "data_dir = \"data\"\n\
+             [roles]\nask = false\n\
+             [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n\
+             [enrollment]\nlisten = \"127.0.0.1:0\"\n\
+             [ops]\nlisten = \"127.0.0.1:0\"\n\
+             [gateway]\nurl = \"{}\"\npreset = \"{}\"\n\
+             [policy]\ndir = \"policy.d\"\n{}",
+            gateway.running.url(),
+            self.preset,
+            self.settings
+        );
+        let config = Arc::new(configuration(dir.path().join("federation.toml"), &settings));
+        let now = SystemClock.unix_millis();
+        let manual = self.manual.then(|| Arc::new(ManualClock::at_millis(now)));
+        let clock: Arc<dyn Clock> = match &manual {
+            Some(manual) => Arc::clone(manual) as Arc<dyn Clock>,
+            None => Arc::new(SystemClock),
+        };
+        let ca = TestCa::root("work authority");
+        plant_authority(&config, &ca, now).await;
+        let sidecar = proxy::app::start(Arc::clone(&config), Arc::clone(&clock))
+            .await
+            .unwrap();
+        World {
+            gateway,
+            sidecar,
+            ca,
+            config,
+            manual,
+            dir,
+        }
+    }
+}
+
+/// Settings as they would be read from a file at `path`.
+pub(crate) fn configuration(path: PathBuf, text: &str) -> Config {
+    proxy::config::parse(Some((&path, text)), &[], &[])
+        .unwrap_or_else(|problems| panic!("{problems:?}\n{text}"))
+}
+
+/// Puts the authority into the store before the sidecar would make its own.
+async fn plant_authority(config: &Config, ca: &TestCa, now: i64) {
+    std::fs::create_dir_all(&config.data_dir).unwrap();
+    let sealer = secrets::sealer(&config.seal).unwrap();
+    let plain = secrets::encode_authority(ca.root_der(), &ca.private_key()).unwrap();
+    let id = "embedded";
+    let sealed = sealer.seal(SealPurpose::CaKey, id, &plain).unwrap();
+    let now = UnixMillis(now);
+    let path = config.data_dir.join("federation.db");
+    let store = SqliteStore::open(&SqliteOptions::new(path, Uuid::new_v4(), now))
+        .await
+        .unwrap();
+    let act = Act {
+        id: Uuid::now_v7(),
+        actor: Actor::Sidecar("test"),
+        now,
+    };
+    let secret = SealedSecret {
+        purpose: SecretPurpose::CaKey,
+        id: id.to_owned(),
+        generation: 1,
+        sealed,
+    };
+    let planted = store.put_secret_if_absent(&act, secret).await.unwrap();
+    assert!(planted.changed);
+}
+
+/// A serving side that runs.
+pub struct World {
+    /// Its gateway.
+    pub gateway: GatewayProcess,
+    /// The sidecar.
+    pub sidecar: Running,
+    /// Its authority: root of its own server certificate and of everything it issues.
+    pub ca: TestCa,
+    /// Its settings.
+    pub config: Arc<Config>,
+    manual: Option<Arc<ManualClock>>,
+    /// Settings, policy and databases.
+    pub dir: TempDir,
+}
+
+impl World {
+    /// A serving side in the making.
+    #[must_use]
+    pub fn builder() -> WorldBuilder {
+        WorldBuilder {
+            data: Data::Plan,
+            preset: "internal-v1".to_owned(),
+            policy: POLICY.to_owned(),
+            manual: false,
+            settings: String::new(),
+        }
+    }
+
+    /// The usual one: plan data, preset `internal-v1`, [`POLICY`], the system's clock.
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    /// What operators do.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.sidecar.control
+    }
+
+    /// The clock, when it is a manual one.
+    #[must_use]
+    pub fn clock(&self) -> &ManualClock {
+        self.manual.as_ref().expect("built with manual_clock()")
+    }
+
+    /// Where the federation listener is.
+    #[must_use]
+    pub fn federation(&self) -> SocketAddr {
+        self.sidecar.addresses().federation.unwrap()
+    }
+
+    /// Where the enrollment listener is.
+    #[must_use]
+    pub fn enrollment(&self) -> SocketAddr {
+        self.sidecar.addresses().enrollment.unwrap()
+    }
+
+    /// The root of its server certificate.
+    #[must_use]
+    pub fn root(&self) -> &CertificateDer<'static> {
+        self.ca.root_der()
+    }
+
+    /// A good client certificate in the making, valid by the sidecar's clock.
+    #[must_use]
+    pub fn mint(&self, grant: Uuid, subject: Uuid) -> Mint {
+        Mint::client(grant, subject)
+    }
+
+    /// Replaces the policy file, without reloading it.
+    pub fn write_policy(&self, text: &str) {
+        std::fs::write(self.config.policy.dir.join("policy.toml"), text).unwrap();
+    }
+
+    /// Replaces the policy file and reloads it; it must be a good one.
+    pub async fn reload_policy(&self, text: &str) {
+        self.write_policy(text);
+        self.control().reload_policy(&operator()).await.unwrap();
+    }
+
+    /// Stops the sidecar, then the gateway.
+    pub async fn stop(self) {
+        self.sidecar.stop().await.unwrap();
+        self.gateway.running.stop().await;
+    }
+}
+
+/// The operator on whose behalf tests act.
+#[must_use]
+pub const fn operator() -> Actor {
+    Actor::Operator { uid: 1000 }
+}

@@ -1,0 +1,24 @@
+//! What several of the long tests share beyond the harness.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+pub mod enlist;
+pub mod kernel;
+pub mod reader;
+pub mod stream;
+pub mod truth;
+
+/// Whether the long counts are asked for.
+pub fn is_soak() -> bool {
+    std::env::var_os("MOSAIC_SOAK").is_some()
+}
+
+/// `short` in CI, `long` in a soak.
+pub fn rounds(short: u32, long: u32) -> u32 {
+    if is_soak() { long } else { short }
+}
