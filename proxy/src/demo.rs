@@ -98,42 +98,46 @@ async fn perform(options: &DemoOptions, out: &mut dyn Write) -> Result<(), DemoF
     if ended.is_ok() && options.keep {
         ended = tokio::select! {
             // Asked to stay, it ends well when it is told to end.
-            _ = signals.any() => Ok(()),
+            _ = signals.any() => ended,
             died = stage.any_end() => Err(died),
         };
     }
-    if !matches!(ended, Ok(()) | Err(DemoFailure::Interrupted(_))) {
+    if !matches!(ended, Ok(_) | Err(DemoFailure::Interrupted(_))) {
         // The failure itself matters more than a terminal that is gone.
         let _ = stage.write_log_tails(out);
     }
     let closed = stage.close().await;
-    ended.and(closed)
+    let steps = ended?;
+    closed?;
+    writeln!(
+        out,
+        "All {steps} steps showed what they say. The processes and their files are gone again{}",
+        if options.keep {
+            "."
+        } else {
+            "; `--keep` leaves them\nrunning, to be tried."
+        }
+    )
+    .map_err(printing)
 }
 
+/// Everything up to the last step; gives the number of steps.
 async fn show(
     stage: &mut Stage,
     options: &DemoOptions,
     out: &mut dyn Write,
-) -> Result<(), DemoFailure> {
+) -> Result<usize, DemoFailure> {
     stage.start().await?;
     introduce(stage, out).map_err(printing)?;
     let mut play = Play::new(stage, out);
     for step in steps::STEPS {
         play.step(step).await?;
     }
-    let shown = play.numbered();
+    let steps = play.numbered();
     if options.keep {
-        let grant_user = steps::WORK_USER;
-        invite(stage, options, grant_user, out).map_err(printing)?;
-    } else {
-        writeln!(
-            out,
-            "All {shown} steps did what they say; the processes and their files are gone again.\n\
-             `--keep` leaves them running to be tried."
-        )
-        .map_err(printing)?;
+        invite(stage, options, out).map_err(printing)?;
     }
-    Ok(())
+    Ok(steps)
 }
 
 fn introduce(stage: &Stage, out: &mut dyn Write) -> io::Result<()> {
@@ -149,7 +153,7 @@ fn introduce(stage: &Stage, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-fn invite(stage: &Stage, options: &DemoOptions, user: &str, out: &mut dyn Write) -> io::Result<()> {
+fn invite(stage: &Stage, options: &DemoOptions, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "Everything keeps running until Ctrl-C. To try it, in another terminal:\n\
@@ -166,6 +170,7 @@ fn invite(stage: &Stage, options: &DemoOptions, user: &str, out: &mut dyn Write)
          curl -X PUT {control}/_control -d '{{\"over_share\":[\"rows\",\"secrets\"]}}'\n  \
          curl -X PUT {control}/_control -d '{{}}'\n",
         program = options.program.display(),
+        user = steps::WORK_USER,
         work = stage.directory(Side::Work).display(),
         home = stage.directory(Side::Home).display(),
         control = stage.control_url(),

@@ -19,8 +19,9 @@ use tokio::net::TcpStream;
 /// A running gateway.
 #[derive(Debug)]
 pub struct GatewayProcess {
-    /// The gateway.
-    pub running: Running,
+    running: Option<Running>,
+    url: String,
+    control: SocketAddr,
 }
 
 impl GatewayProcess {
@@ -37,7 +38,24 @@ impl GatewayProcess {
         })
         .await
         .unwrap();
-        Self { running }
+        Self {
+            url: running.url(),
+            control: running.control.unwrap(),
+            running: Some(running),
+        }
+    }
+
+    /// Its base URL, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Stops it; does nothing the second time.
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
     }
 
     /// Replaces its behaviour, as JSON: `{"over_share":["rows"]}`.
@@ -63,8 +81,7 @@ impl GatewayProcess {
     }
 
     async fn control(&self, method: Method, path: &str, body: &str) -> String {
-        let address = self.running.control.unwrap();
-        let stream = TcpStream::connect(address).await.unwrap();
+        let stream = TcpStream::connect(self.control).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream))
                 .await

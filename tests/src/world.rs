@@ -38,6 +38,7 @@ pub struct WorldBuilder {
     preset: String,
     policy: String,
     manual: bool,
+    gateway: String,
     settings: String,
 }
 
@@ -70,6 +71,13 @@ impl WorldBuilder {
         self
     }
 
+    /// More lines of the section `[gateway]`.
+    #[must_use]
+    pub fn gateway(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.gateway);
+        self
+    }
+
     /// More settings: whole sections of `federation.toml` other than those the harness writes
     /// (`roles`, `federation`, `enrollment`, `ops`, `gateway`, `policy`).
     #[must_use]
@@ -91,10 +99,11 @@ impl WorldBuilder {
              [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n\
              [enrollment]\nlisten = \"127.0.0.1:0\"\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
-             [gateway]\nurl = \"{}\"\npreset = \"{}\"\n\
+             [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n\
              [policy]\ndir = \"policy.d\"\n{}",
-            gateway.running.url(),
+            gateway.url(),
             self.preset,
+            self.gateway,
             self.settings
         );
         let config = Arc::new(configuration(dir.path().join("federation.toml"), &settings));
@@ -177,6 +186,7 @@ impl World {
             preset: "internal-v1".to_owned(),
             policy: POLICY.to_owned(),
             manual: false,
+            gateway: String::new(),
             settings: String::new(),
         }
     }
@@ -233,10 +243,15 @@ impl World {
         self.control().reload_policy(&operator()).await.unwrap();
     }
 
+    /// Stops the gateway: nothing answers at its address any more.
+    pub async fn stop_gateway(&mut self) {
+        self.gateway.stop().await;
+    }
+
     /// Stops the sidecar, then the gateway.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.sidecar.stop().await.unwrap();
-        self.gateway.running.stop().await;
+        self.gateway.stop().await;
     }
 }
 

@@ -138,6 +138,9 @@ impl<'a> Play<'a> {
         };
         writeln!(self.out, "{prompt}{}", seen.typed)?;
         write!(self.out, "{}{}", seen.out, seen.errors)?;
+        if seen.exit != 0 {
+            writeln!(self.out, "[exit status {}]", seen.exit)?;
+        }
         writeln!(self.out)?;
         self.out.flush()
     }

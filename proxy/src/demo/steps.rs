@@ -139,7 +139,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         say: "Home: Ben's errand exists, but the grant is about Amira. The answer is the same as for a row that\n\
-              does not exist, so nobody can find out what there is. The exit status is 3: not found.",
+              does not exist, so nobody can find out what there is.",
         act: Act::Command(
             Side::Home,
             "query get tasks 00000003-f0ed-4000-8000-000000000812 --peer work",
@@ -150,8 +150,8 @@ pub(super) const STEPS: &[Step] = &[
         ..PLAIN
     },
     Step {
-        say: "Home: credentials are in no grant that does not name them. Status 4: denied. With --json errors are\n\
-              JSON too.",
+        say: "Home: the grant does not name credentials, so they are refused before the gateway is even asked. With\n\
+              `--json` errors are JSON too.",
         act: Act::Command(Side::Home, "query list credentials --peer work --json"),
         exit: 4,
         shows: &["\"scope_violation\"", "resource_not_granted"],
@@ -172,12 +172,16 @@ pub(super) const STEPS: &[Step] = &[
         ..PLAIN
     },
     Step {
-        say: "Work: the audit log says that rows had to be withheld: a number above 0 is an alarm about the gateway.",
+        say: "Work: the audit log counts the rows that had to be withheld. Any but 0 is an alarm about the gateway.",
         act: Act::Command(
             Side::Work,
             "audit query --verb list --resource tasks --limit 1",
         ),
-        shows: &["list tasks", "{grant}"],
+        shows: &[
+            "ROWS  WITHHELD",
+            "list tasks  200     -     5     ",
+            "{grant}",
+        ],
         hides: &["   5     0   "],
         soon: true,
         ..PLAIN

@@ -146,12 +146,13 @@ impl Answering<'_> {
         admitted: Admitted,
         question: ListQuestion<'_>,
     ) -> Result<(), Halt> {
-        let (permit, facts) = self.permit(admitted).await?;
+        // The cursor belongs to the shape of the question: judged before the gateway is asked.
+        let entry = admitted.entry();
         let binding = CursorBinding::new(
-            permit.grant(),
-            permit.resource(),
+            entry.grant.id,
+            admitted.resource(),
             &question.filter,
-            permit.effective_revision(),
+            entry.effective_revision,
         );
         let after = match question.cursor {
             None => None,
@@ -160,6 +161,7 @@ impl Answering<'_> {
                 Some(OwnedKey::behind(&position).ok_or(DenyCode::InvalidCursor)?)
             }
         };
+        let (permit, facts) = self.permit(admitted).await?;
         let mapping = self.view.snapshot.mapping();
         let plan = QueryPlan::list(&permit, mapping, &question.filter, &facts.facts)
             .map_err(|error @ PlanError::FilterUnsupported { .. }| {

@@ -45,6 +45,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds an idle connection is kept.
 const KEEPALIVE_SECONDS: u64 = 75;
+/// Bytes of a body over [`MAX_BODY`] that are read before the connection is closed.
+const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 /// How long an idle connection of a grant that ended stays open, so that a request already on its
 /// way is told why.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -271,6 +273,11 @@ impl ConnectionApp {
             self.dismissal.notify_one();
         }
         let Ok(bytes) = written else { return false };
+        if failure.code == DenyCode::BodyTooLarge && !session.is_http2() {
+            // Closing on unread bytes would reset the connection and could take the answer with it
+            // (RFC 9112, section 9.6).
+            let _ = tokio::time::timeout(FAREWELL, discard_body(session)).await;
+        }
         exchange.figures.bytes = bytes;
         let status = failure.http_status();
         let outcome = if status.is_server_error() {
@@ -416,6 +423,17 @@ async fn read_question(
         exchange.note_query_hash(*hash.as_bytes());
     }
     Ok((route, body))
+}
+
+/// Reads what is left of a body that was refused for its size, to a bound.
+async fn discard_body(session: &mut ServerSession) {
+    let mut left = MAX_DISCARDED;
+    while let Ok(Some(part)) = session.read_request_body().await {
+        match left.checked_sub(part.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Reads the body of a request, of at most [`MAX_BODY`] bytes.

@@ -9,6 +9,7 @@
 
 pub mod enlist;
 pub mod kernel;
+pub mod process;
 pub mod reader;
 pub mod stream;
 pub mod truth;

@@ -1,0 +1,134 @@
+//! A sidecar as a process of its own, on what a sidecar in this process has left behind.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+
+use certs::testing::TestCa;
+use tempfile::TempDir;
+use tests::{GatewayProcess, World};
+
+use super::reader::PATIENCE;
+
+/// A running process and what was in its [`World`].
+pub struct Process {
+    child: Child,
+    /// Where its federation listener is.
+    pub federation: SocketAddr,
+    /// Where its enrollment listener is.
+    pub enrollment: SocketAddr,
+    /// Everything it wrote to standard error so far.
+    pub log: Arc<Mutex<String>>,
+    pub gateway: GatewayProcess,
+    pub ca: TestCa,
+    pub dir: TempDir,
+}
+
+/// The program, as built by the same profile as this test.
+fn program() -> PathBuf {
+    let dir = match std::env::var_os("MOSAIC_TEST_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            let own = std::env::current_exe().unwrap();
+            own.parent().and_then(Path::parent).unwrap().to_owned()
+        }
+    };
+    let program = dir.join("mosaic-federation");
+    assert!(
+        program.exists(),
+        "{} is missing: build it first (cargo build -p proxy with this profile)",
+        program.display()
+    );
+    program
+}
+
+impl Process {
+    /// Stops the sidecar of `world` and starts it again as a process.
+    pub async fn take_over(world: World) -> Self {
+        let World {
+            gateway,
+            sidecar,
+            ca,
+            dir,
+            ..
+        } = world;
+        sidecar.stop().await.unwrap();
+        let mut child = Command::new(program())
+            .args(["serve", "--set", "log.level=trace", "--config"])
+            .arg(dir.path().join("federation.toml"))
+            .env_remove("RUST_LOG")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let log = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&log);
+        let (send, ready) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if line.contains("ready addresses=") {
+                    // Nobody listens once the start has been waited for.
+                    let _unheard = send.send(line.clone());
+                }
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let line = ready
+            .recv_timeout(PATIENCE)
+            .unwrap_or_else(|error| panic!("{error}: {}", log.lock().unwrap()));
+        let address = |name: &str| -> SocketAddr {
+            let (_, rest) = line.split_once(&format!("{name}: Some(")).unwrap();
+            rest.split(')').next().unwrap().parse().unwrap()
+        };
+        Self {
+            federation: address("federation"),
+            enrollment: address("enrollment"),
+            child,
+            log,
+            gateway,
+            ca,
+            dir,
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL: nothing in the process runs any more.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Forgets the peak of memory so far.
+    pub fn reset_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.id()), "5").unwrap();
+    }
+
+    /// Resident memory and its peak, bytes.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let kib = |name: &str| -> u64 {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        };
+        (kib("VmRSS:") * 1024, kib("VmHWM:") * 1024)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may be dead already.
+        let _dead = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
