@@ -2,7 +2,12 @@
 //!
 //! Time is that of the processor where the system tells it (Linux), so that a busy machine does not distort it.
 //! Run it with `cargo run --release -p policy --example rowbench [BODY]`. The bodies are made here, always the same.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -239,7 +239,11 @@ async fn compose(
     )
     .await?;
     let origin = Origin::parse(&config.gateway.url).map_err(StartError::Gateway)?;
-    let client = Arc::new(gateway_client(config, origin.clone(), Arc::clone(&base.clock))?);
+    let client = Arc::new(gateway_client(
+        config,
+        origin.clone(),
+        Arc::clone(&base.clock),
+    )?);
     let credentials = Arc::new(subject_credentials(base, &secrets, &origin).await?);
     let (trust_publisher, trust) = channel(anchors.clone());
     let authority: Arc<dyn CertificateAuthority> = authority;

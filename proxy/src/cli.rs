@@ -175,9 +175,10 @@ fn execute(
         keep,
     } = cli.command
     {
-        demo::refuse_settings(
-            cli.json || cli.admin_socket.is_some() || !cli.overrides.is_empty(),
-        )?;
+        let names_file = |(name, _): &(String, String)| name == "MOSAIC_FEDERATION_CONFIG";
+        let file = cli.config.is_some() && !environment.iter().any(names_file);
+        let settings = file || cli.admin_socket.is_some() || !cli.overrides.is_empty();
+        demo::refuse_settings(settings || cli.json)?;
         return demo::run(gateway_binary, keep, points, console);
     }
     let overrides = cli.overrides.into_iter().map(|(key, value)| Override {

@@ -105,7 +105,14 @@ pub fn check_headers(response: &Response) {
     }
     let text = response.text();
     for inside in [
-        "panicked", "backtrace", ".rs:", "src/", "sqlite", "SELECT", "127.0.0.1", "token-",
+        "panicked",
+        "backtrace",
+        ".rs:",
+        "src/",
+        "sqlite",
+        "SELECT",
+        "127.0.0.1",
+        "token-",
     ] {
         assert!(!text.contains(inside), "{inside} in {text}");
     }

@@ -82,10 +82,9 @@ impl GatewayProcess {
 
     async fn control(&self, method: Method, path: &str, body: &str) -> String {
         let stream = TcpStream::connect(self.control).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream))
-                .await
-                .unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
         let driver = tokio::spawn(connection);
         let request = Request::builder()
             .method(method)

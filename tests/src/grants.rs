@@ -116,10 +116,7 @@ impl World {
             grant,
             certificate: entry,
         };
-        let enrolled = store
-            .complete_enrollment(&act(), enrollment)
-            .await
-            .unwrap();
+        let enrolled = store.complete_enrollment(&act(), enrollment).await.unwrap();
         assert!(enrolled.changed);
         self.control().directory.refresh().await.unwrap();
     }

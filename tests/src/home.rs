@@ -98,7 +98,13 @@ impl Home {
             ("authorization", bearer.as_str()),
             ("content-type", "application/json"),
         ];
-        door(&self.config.session.socket, &path, &headers, body.to_string()).await
+        door(
+            &self.config.session.socket,
+            &path,
+            &headers,
+            body.to_string(),
+        )
+        .await
     }
 
     /// Stops the sidecar; the directory can be used again.
@@ -109,12 +115,7 @@ impl Home {
 }
 
 /// A POST to a session door's unix socket.
-pub async fn door(
-    socket: &Path,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: String,
-) -> Response {
+pub async fn door(socket: &Path, path: &str, headers: &[(&str, &str)], body: String) -> Response {
     let stream = UnixStream::connect(socket).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await

@@ -56,7 +56,10 @@ impl Http2 {
     ///
     /// # Errors
     /// What hyper says; a stream that is reset.
-    pub async fn request(&mut self, request: Request<Full<Bytes>>) -> Result<Response, hyper::Error> {
+    pub async fn request(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response, hyper::Error> {
         let exchange = async {
             self.sender.ready().await?;
             let response = self.sender.send_request(request).await?;

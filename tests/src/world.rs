@@ -4,7 +4,7 @@
 //! knows more than a peer could is only the authority's key, put into the store before the start.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use certs::testing::{ManualClock, Mint, TestCa};
@@ -14,6 +14,7 @@ use proxy::admin::Control;
 use proxy::app::{Running, secrets};
 use proxy::config::Config;
 use proxy::store::{Act, Actor, SealedSecret, SecretPurpose, SqliteOptions, SqliteStore, Store};
+use reference_gateway::authenticate::{Service, unix_seconds};
 use reference_gateway::store::seed::Data;
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
@@ -39,6 +40,7 @@ pub struct WorldBuilder {
     policy: String,
     manual: bool,
     gateway: String,
+    service: bool,
     settings: String,
 }
 
@@ -78,6 +80,13 @@ impl WorldBuilder {
         self
     }
 
+    /// The gateway is asked with one service token and a signed statement of the subject.
+    #[must_use]
+    pub fn service_token(mut self) -> Self {
+        self.service = true;
+        self
+    }
+
     /// More settings: whole sections of `federation.toml` other than those the harness writes
     /// (`roles`, `federation`, `enrollment`, `ops`, `gateway`, `policy`).
     #[must_use]
@@ -89,7 +98,8 @@ impl WorldBuilder {
     /// Starts gateway and sidecar.
     pub async fn start(self) -> World {
         let dir = tempfile::tempdir().unwrap();
-        let gateway = GatewayProcess::start(dir.path(), self.data, None).await;
+        let service = self.service.then(|| service(dir.path()));
+        let gateway = GatewayProcess::start(dir.path(), self.data, service).await;
         let policy_dir = dir.path().join("policy.d");
         std::fs::create_dir(&policy_dir).unwrap();
         std::fs::write(policy_dir.join("policy.toml"), &self.policy).unwrap();
@@ -99,23 +109,22 @@ impl WorldBuilder {
              [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n\
              [enrollment]\nlisten = \"127.0.0.1:0\"\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
-             [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n\
+             [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n{}\n\
              [policy]\ndir = \"policy.d\"\n{}",
             gateway.url(),
             self.preset,
             self.gateway,
+            if self.service { SERVICE_KEYS } else { "" },
             self.settings
         );
-        let config = Arc::new(configuration(dir.path().join("federation.toml"), &settings));
+        let file = dir.path().join("federation.toml");
+        std::fs::write(&file, &settings).unwrap();
+        let config = Arc::new(configuration(file, &settings));
         let now = SystemClock.unix_millis();
         let manual = self.manual.then(|| Arc::new(ManualClock::at_millis(now)));
-        let clock: Arc<dyn Clock> = match &manual {
-            Some(manual) => Arc::clone(manual) as Arc<dyn Clock>,
-            None => Arc::new(SystemClock),
-        };
         let ca = TestCa::root("work authority");
         plant_authority(&config, &ca, now).await;
-        let sidecar = proxy::app::start(Arc::clone(&config), Arc::clone(&clock))
+        let sidecar = proxy::app::start(Arc::clone(&config), clock(manual.as_ref()))
             .await
             .unwrap();
         World {
@@ -126,6 +135,28 @@ impl WorldBuilder {
             manual,
             dir,
         }
+    }
+}
+
+/// Keys of `[gateway]` for a service token.
+const SERVICE_KEYS: &str = r#"auth = "service_token"
+service_token_file = "service-token"
+assertion = "v1"
+audience = "work-gateway"
+jwks_file = "jwks.json""#;
+
+/// The service that a gateway in `dir` knows, its token written where the sidecar looks for it.
+fn service(dir: &Path) -> Service {
+    let token = "one-token-for-the-service";
+    std::fs::write(dir.join("service-token"), token).unwrap();
+    let (audience, jwks) = ("work-gateway".to_owned(), dir.join("jwks.json"));
+    Service::new(token.to_owned(), audience, jwks, unix_seconds)
+}
+
+fn clock(manual: Option<&Arc<ManualClock>>) -> Arc<dyn Clock> {
+    match manual {
+        Some(manual) => Arc::clone(manual) as Arc<dyn Clock>,
+        None => Arc::new(SystemClock),
     }
 }
 
@@ -187,6 +218,7 @@ impl World {
             policy: POLICY.to_owned(),
             manual: false,
             gateway: String::new(),
+            service: false,
             settings: String::new(),
         }
     }
@@ -246,6 +278,16 @@ impl World {
     /// Stops the gateway: nothing answers at its address any more.
     pub async fn stop_gateway(&mut self) {
         self.gateway.stop().await;
+    }
+
+    /// Stops the sidecar and starts it again on what it kept.
+    pub async fn restart(self) -> Self {
+        self.sidecar.stop().await.unwrap();
+        let clock = clock(self.manual.as_ref());
+        let sidecar = proxy::app::start(Arc::clone(&self.config), clock)
+            .await
+            .unwrap();
+        Self { sidecar, ..self }
     }
 
     /// Stops the sidecar, then the gateway.

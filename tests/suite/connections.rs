@@ -30,7 +30,10 @@ async fn an_asking_side_is_answered_through_its_door() {
     let world = World::start().await;
     world.let_in(reference_gateway::plan::AMIRA).await;
     let grant = world
-        .pending(reference_gateway::plan::AMIRA, json!({"resources": ["tasks"]}))
+        .pending(
+            reference_gateway::plan::AMIRA,
+            json!({"resources": ["tasks"]}),
+        )
         .await;
     let url = world.enrollment_url(grant.id).await;
     let home = Home::start().await;

@@ -60,7 +60,9 @@ async fn capabilities(world: &World, holder: &Holder) -> Value {
 async fn unknown_resource() {
     let world = World::start().await;
     let holder = world.amira().await;
-    for name in ["nothing", "Tasks", "TASKS", "task", "_tasks", "all", "local"] {
+    for name in [
+        "nothing", "Tasks", "TASKS", "task", "_tasks", "all", "local",
+    ] {
         let denial = outside(DenyCode::UnknownResource);
         refused_before_the_gateway(&world, &holder, name, denial).await;
     }
@@ -84,7 +86,14 @@ async fn resource_not_granted() {
     let holder = world
         .holder(plan::AMIRA, json!({"resources": ["tasks"]}))
         .await;
-    for name in ["notes", "memory", "projects", "missions", "credentials", "api_keys"] {
+    for name in [
+        "notes",
+        "memory",
+        "projects",
+        "missions",
+        "credentials",
+        "api_keys",
+    ] {
         let denial = outside(DenyCode::ResourceNotGranted);
         refused_before_the_gateway(&world, &holder, name, denial).await;
     }
@@ -248,14 +257,22 @@ async fn row_outside_the_scope() {
                 world.gateway.behave(&json!({"over_share": ["rows"]})).await;
             }
             let task = |number| plan::id(Collection::Tasks, number);
+            let research = plan::id(Collection::Projects, 2);
+            let of_research = plan::plan()
+                .rows
+                .into_iter()
+                .find(|row| {
+                    row.collection == Collection::Tasks && row.project.as_ref() == Some(&research)
+                })
+                .unwrap();
             let denial = Denial::new(404, "not_found", DenyCode::NotFound);
             let mut bodies = Vec::new();
             for id in [
-                // Ben's and Chloe's own, the research team's, nobody's.
+                // Ben's and Chloe's own, the research team's, nobody's, no id of a task.
                 task(812),
                 task(813),
                 task(862),
-                task(4),
+                of_research.id,
                 task(9_999),
                 "nothing".to_owned(),
             ] {
@@ -292,18 +309,30 @@ async fn personal_rows_without_include_personal() {
     world.stop().await;
 }
 
-/// A team in the scope that the subject is not in opens nothing.
+/// A team in the scope that the subject is not in opens nothing, whatever the gateway answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn team_of_which_the_subject_is_no_member() {
     let world = World::start().await;
-    let scope = json!({"resources": ["tasks"],
-        "filters": {"tasks": {"include_teams": ["research"], "include_personal": false}}});
-    let holder = world.holder(plan::AMIRA, scope).await;
+    let scope = |teams: Value, personal: bool| {
+        json!({"resources": ["tasks"],
+            "filters": {"tasks": {"include_teams": teams, "include_personal": personal}}})
+    };
+    let with = world
+        .holder(plan::AMIRA, scope(json!(["research"]), true))
+        .await;
+    let without = world.holder(plan::AMIRA, scope(json!([]), true)).await;
+    let nothing = world
+        .holder(plan::AMIRA, scope(json!(["research"]), false))
+        .await;
     world.gateway.behave(&json!({"over_share": ["rows"]})).await;
-    let answer = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
-    assert!(answer.items().is_empty(), "{}", answer.text());
-    let row = tests::audit::audit_row(world.control(), answer.request_id()).await;
+    let with = world.ask(&with.minted, "/list/tasks", &json!({})).await;
+    let without = world.ask(&without.minted, "/list/tasks", &json!({})).await;
+    assert_eq!(with.items(), without.items());
+    assert!(!with.items().is_empty());
+    let row = tests::audit::audit_row(world.control(), with.request_id()).await;
     assert!(row["rows_withheld"].as_u64().unwrap() > 0, "{row}");
+    let nothing = world.ask(&nothing.minted, "/list/tasks", &json!({})).await;
+    assert!(nothing.items().is_empty(), "{}", nothing.text());
     world.stop().await;
 }
 
@@ -317,7 +346,10 @@ async fn gateway_denies_the_subject() {
         // The facts are fetched while the user is still welcome.
         let first = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
         assert_eq!(first.status, 200, "{}", first.text());
-        world.gateway.behave(&json!({"banned": [plan::AMIRA]})).await;
+        world
+            .gateway
+            .behave(&json!({"banned": [plan::AMIRA]}))
+            .await;
         for wire in Wire::BOTH {
             let list = world
                 .ask_on(wire, &holder.minted, "/list/tasks", &json!({}))
@@ -365,9 +397,12 @@ async fn row_fault(modes: Value, denial: Denial) {
         let world = World::builder()
             .preset(preset)
             .gateway("read_timeout_ms = 500")
+            .settings("[limits]\nfacts_cache_ms = 10000\n")
             .start()
             .await;
         let holder = world.amira().await;
+        let first = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
+        assert_eq!(first.status, 200, "{}", first.text());
         world.gateway.behave(&json!({"over_share": modes})).await;
         for wire in Wire::BOTH {
             let answer = world
@@ -386,7 +421,7 @@ async fn row_fault(modes: Value, denial: Denial) {
 async fn gateway_answers_500() {
     row_fault(
         json!(["status500"]),
-        unavailable(503, DenyCode::GatewayUnreachable),
+        unavailable(502, DenyCode::GatewayMalformed),
     )
     .await;
 }
@@ -468,18 +503,14 @@ async fn change_that_could_not_be_applied() {
     let path = format!("{BASE}/list/tasks");
     assert_eq!(open.post(&path, "{}").await.unwrap().status, 200);
     let mut database = world.database().await;
-    let damage = |scope: &'static str| {
-        sqlx::query("UPDATE grants SET scope = ?")
-            .bind(scope)
-    };
+    let damage = |scope: &'static str| sqlx::query("UPDATE grants SET scope = ?").bind(scope);
     damage("{\"resources\":[\"everything\"]}")
         .execute(&mut database)
         .await
         .unwrap();
     assert!(world.control().directory.refresh().await.is_err());
     let denial = unavailable(503, DenyCode::Fenced);
-    denial
-        .check_response(&open.post(&path, "{}").await.unwrap());
+    denial.check_response(&open.post(&path, "{}").await.unwrap());
     for wire in Wire::BOTH {
         let answer = world
             .ask_on(wire, &holder.minted, "/capabilities", &json!({}))

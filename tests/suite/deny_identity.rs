@@ -370,9 +370,7 @@ async fn refusals_that_would_tell_which_grants_exist_are_identical() {
             (other, of_a_peer_pending_again(other).await),
         ];
         for (world, minted) in probes {
-            let mut answer = world
-                .ask_on(wire, &minted, "/list/tasks", &json!({}))
-                .await;
+            let mut answer = world.ask_on(wire, &minted, "/list/tasks", &json!({})).await;
             assert!(answer.text().contains(GENERIC));
             let id = answer.request_id().to_owned();
             answer.body = answer.text().replace(&id, "ID").into_bytes();
@@ -433,7 +431,12 @@ async fn grant_revoked_on_an_open_http2_connection() {
     let unknown = fresh.post(&format!("{BASE}/nothing"), "{}").await.unwrap();
     assert_eq!(unknown.status, 404);
     world.revoke(holder.grant).await;
-    assert!(answered.post(&format!("{BASE}/list/tasks"), "{}").await.is_err());
+    assert!(
+        answered
+            .post(&format!("{BASE}/list/tasks"), "{}")
+            .await
+            .is_err()
+    );
     told(&world, vec![fresh], forbidden(DenyCode::GrantRevoked)).await;
     world.stop().await;
 }
@@ -466,9 +469,7 @@ async fn grant_expired() {
     world.register(grant.id, &holder.minted).await;
     let clients = connected(&world, &holder).await;
     world.clock().advance(Duration::from_millis(599_999));
-    let last = world
-        .ask(&holder.minted, "/capabilities", &json!({}))
-        .await;
+    let last = world.ask(&holder.minted, "/capabilities", &json!({})).await;
     assert_eq!(last.status, 200);
     world.clock().advance(Duration::from_millis(1));
     let denial = forbidden(DenyCode::GrantExpired);
@@ -515,9 +516,7 @@ async fn certificate_revoked_since_the_handshake() {
     let world = World::start().await;
     let holder = world.amira().await;
     let clients = connected(&world, &holder).await;
-    world
-        .set_certificate_state(&holder.minted, "revoked")
-        .await;
+    world.set_certificate_state(&holder.minted, "revoked").await;
     told(&world, clients, forbidden(DenyCode::CertificateRevoked)).await;
     let config = tls::client(Some(&holder.minted), world.root(), &["http/1.1"]);
     let alert = tls::refusal(world.federation(), config).await;

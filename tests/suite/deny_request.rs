@@ -171,7 +171,16 @@ async fn invalid_id() {
     let world = World::start().await;
     let holder = world.amira().await;
     let long = "a".repeat(257);
-    for id in ["%00", "a%0Ab", "%ff", "..", ".", "%2e%2e", "", long.as_str()] {
+    for id in [
+        "%00",
+        "a%0Ab",
+        "%ff",
+        "..",
+        ".",
+        "%2e%2e",
+        "",
+        long.as_str(),
+    ] {
         let path = format!("{BASE}/get/tasks/{id}");
         refused(&world, &holder, &path, "{}", bad(DenyCode::InvalidId)).await;
     }
@@ -287,7 +296,15 @@ async fn resource_that_disagrees_with_the_path() {
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_limit() {
     let limits = [
-        "0", "10001", "-1", "1.5", "\"5\"", "null", "true", "1e9", "99999999999999999999",
+        "0",
+        "10001",
+        "-1",
+        "1.5",
+        "\"5\"",
+        "null",
+        "true",
+        "1e9",
+        "99999999999999999999",
     ];
     let bodies = limits.map(|limit| format!(r#"{{"params":{{"limit":{limit}}}}}"#));
     let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
@@ -316,7 +333,8 @@ async fn invalid_filter() {
 async fn a_body_that_says_what_the_path_says() {
     let world = World::start().await;
     let holder = world.amira().await;
-    let body = json!({"verb": "list", "resource": "tasks", "params": {"limit": 10_000}, "cursor": null});
+    let body =
+        json!({"verb": "list", "resource": "tasks", "params": {"limit": 10_000}, "cursor": null});
     for wire in Wire::BOTH {
         let answer = world
             .ask_on(wire, &holder.minted, "/list/tasks", &body)
@@ -477,7 +495,8 @@ async fn cursor_tampered_with() {
 async fn cursor_of_another_grant() {
     let world = World::start().await;
     let first = world.amira().await;
-    let scope = json!({"resources": ["tasks"], "filters": {"tasks": {"include_teams": ["platform"]}}});
+    let scope =
+        json!({"resources": ["tasks"], "filters": {"tasks": {"include_teams": ["platform"]}}});
     let second = world.holder(plan::AMIRA, scope.clone()).await;
     let other_user = world.holder(plan::BEN, scope).await;
     let cursor = first_cursor(&world, &first, "tasks", json!({"limit": 2})).await;
@@ -497,7 +516,14 @@ async fn cursor_of_another_serving_side() {
     let cursor = first_cursor(&one, &holder, "tasks", json!({"limit": 2})).await;
     let body = with_cursor(&cursor, json!({"limit": 2}));
     let path = format!("{BASE}/list/tasks");
-    refused(&other, &stranger, &path, &body, bad(DenyCode::InvalidCursor)).await;
+    refused(
+        &other,
+        &stranger,
+        &path,
+        &body,
+        bad(DenyCode::InvalidCursor),
+    )
+    .await;
     one.stop().await;
     other.stop().await;
 }
@@ -648,7 +674,10 @@ async fn folded_header() {
     ambiguous(&[
         list_with("X-A: 1\r\n 2\r\nContent-Length: 2\r\n", "{}"),
         list_with("X-A: 1\r\n\t2\r\nContent-Length: 2\r\n", "{}"),
-        list_with("X-A: 1\r\n Content-Length: 20\r\nContent-Length: 2\r\n", "{}"),
+        list_with(
+            "X-A: 1\r\n Content-Length: 20\r\nContent-Length: 2\r\n",
+            "{}",
+        ),
     ])
     .await;
 }
@@ -799,7 +828,10 @@ async fn connection_specific_fields_over_http2() {
             ("content-type", "application/json"),
             (name, value),
         ];
-        connection.send(http2_request(&fields, b"{}")).await.unwrap();
+        connection
+            .send(http2_request(&fields, b"{}"))
+            .await
+            .unwrap();
         let ending = http2_ending(&mut connection).await;
         assert!(ending != Some(OK), "{name} was accepted");
     }
@@ -878,9 +910,7 @@ async fn spoofed_identity_headers() {
     for preset in ["internal-v1", "mosaic"] {
         let world = World::builder().preset(preset).start().await;
         let holder = world.amira().await;
-        let plain = world
-            .ask(&holder.minted, "/list/tasks", &json!({}))
-            .await;
+        let plain = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
         let mut connection = raw(&world, &holder).await;
         let spoofed: String = SPOOFED
             .iter()

@@ -112,28 +112,36 @@ fn ceilings() -> impl Strategy<Value = Ceiling> {
 
 fn cases() -> impl Strategy<Value = Case> {
     let granted = proptest::array::uniform5(proptest::bool::weighted(0.7))
-        .prop_filter("a scope names a resource", |granted| granted.contains(&true));
+        .prop_filter("a scope names a resource", |granted| {
+            granted.contains(&true)
+        });
     let filter = || proptest::option::weighted(0.8, (teams(), any::<bool>()));
     let filters = [filter(), filter(), filter(), filter(), filter()];
     // The last of every hundred users is banned.
     let user = (0_u64..1_000).prop_filter("not banned", |user| user % 100 != 99);
     let cap = prop_oneof![Just(10_000_u16), 40_u16..400];
     (
-        (user, granted, proptest::array::uniform5(proptest::bool::weighted(0.1))),
+        (
+            user,
+            granted,
+            proptest::array::uniform5(proptest::bool::weighted(0.1)),
+        ),
         filters,
         (cap, proptest::option::weighted(0.6, ceilings())),
         (1_usize..4, any::<bool>()),
     )
-        .prop_map(|((user, granted, excluded), filters, (cap, ceiling), (pages, wire))| Case {
-            user,
-            granted,
-            excluded,
-            filters,
-            cap,
-            ceiling,
-            pages,
-            wire,
-        })
+        .prop_map(
+            |((user, granted, excluded), filters, (cap, ceiling), (pages, wire))| Case {
+                user,
+                granted,
+                excluded,
+                filters,
+                cap,
+                ceiling,
+                pages,
+                wire,
+            },
+        )
 }
 
 impl Case {
@@ -155,7 +163,10 @@ impl Case {
             }
         }
         let pick = |chosen: &dyn Fn(usize) -> bool| -> Vec<&str> {
-            (0..5).filter(|at| chosen(*at)).map(|at| RESOURCES[at]).collect()
+            (0..5)
+                .filter(|at| chosen(*at))
+                .map(|at| RESOURCES[at])
+                .collect()
         };
         json!({
             "resources": pick(&|at| self.named(at)),
@@ -176,7 +187,10 @@ impl Case {
         let mut text = format!("{BASE_POLICY}\n[peers.home]\nresources = {resources:?}\n");
         text += &format!("include_personal = {}\n", ceiling.personal);
         if let Some(teams) = &ceiling.teams {
-            text += &format!("teams = {:?}\n", Vec::from_iter(teams.names(truth, self.user)));
+            text += &format!(
+                "teams = {:?}\n",
+                Vec::from_iter(teams.names(truth, self.user))
+            );
         }
         if let Some(cap) = ceiling.cap {
             text += &format!("max_rows_per_query = {cap}\n");
@@ -230,10 +244,18 @@ fn says_secret(name: &str) -> bool {
         .collect::<String>()
         .to_ascii_lowercase();
     flat != "secretary"
-        && ["password", "passwd", "secret", "token", "apikey", "privatekey", "credential"]
-            .into_iter()
-            .chain(["authorization", "cookie"])
-            .any(|word| flat.contains(word))
+        && [
+            "password",
+            "passwd",
+            "secret",
+            "token",
+            "apikey",
+            "privatekey",
+            "credential",
+        ]
+        .into_iter()
+        .chain(["authorization", "cookie"])
+        .any(|word| flat.contains(word))
 }
 
 fn secret_member(value: &Value) -> Option<String> {
@@ -303,7 +325,11 @@ async fn walk(
         );
         let body = answer.json();
         let page = body["items"].as_array().unwrap();
-        demand!(page.len() <= limit.min(cap), "{} rows in one page", page.len());
+        demand!(
+            page.len() <= limit.min(cap),
+            "{} rows in one page",
+            page.len()
+        );
         for row in page {
             check_row(resource, row)?;
         }
@@ -358,7 +384,11 @@ async fn check(world: &World, truth: &Truth, case: &Case) -> Result<(), TestCase
             let answer = connection.list(resource, &json!({})).await;
             let answer = answer.map_err(|cut| TestCaseError::fail(format!("{cut:?}")))?;
             check_body(&answer)?;
-            demand!(answer.head.status == 403, "{resource}: {}", answer.head.status);
+            demand!(
+                answer.head.status == 403,
+                "{resource}: {}",
+                answer.head.status
+            );
             continue;
         };
         let expected = truth.granted(resource, &user, &reach);
@@ -368,11 +398,26 @@ async fn check(world: &World, truth: &Truth, case: &Case) -> Result<(), TestCase
         let keys: Vec<Key> = rows.iter().map(key_of).collect();
         let granted: HashSet<&Key> = expected.iter().collect();
         let strange = keys.iter().find(|key| !granted.contains(key));
-        demand!(strange.is_none(), "{resource}: {strange:?} is not granted by {reach:?}");
-        demand!(keys == expected, "{resource}: {} rows instead of {}, or out of order", keys.len(), expected.len());
-        let everything = Reach { teams: (0..40).map(|team| truth.world.team(team).id).collect(), personal: true };
+        demand!(
+            strange.is_none(),
+            "{resource}: {strange:?} is not granted by {reach:?}"
+        );
+        demand!(
+            keys == expected,
+            "{resource}: {} rows instead of {}, or out of order",
+            keys.len(),
+            expected.len()
+        );
+        let everything = Reach {
+            teams: (0..40).map(|team| truth.world.team(team).id).collect(),
+            personal: true,
+        };
         let foreign: Vec<Key> = truth
-            .granted(resource, &truth.world.user((case.user + 1) % 1_000), &everything)
+            .granted(
+                resource,
+                &truth.world.user((case.user + 1) % 1_000),
+                &everything,
+            )
             .into_iter()
             .filter(|key| !granted.contains(key))
             .take(2)
@@ -384,7 +429,8 @@ async fn check(world: &World, truth: &Truth, case: &Case) -> Result<(), TestCase
 
 /// Runs the property with a seed that can be given as `MOSAIC_SEED` and is printed on failure.
 fn no_scope_shows_a_row_of_anybody_else(preset: &str) {
-    let seed: u64 = std::env::var("MOSAIC_SEED").map_or(0x6973_6f6c_6174_6564, |text| text.parse().unwrap());
+    let seed: u64 =
+        std::env::var("MOSAIC_SEED").map_or(0x6973_6f6c_6174_6564, |text| text.parse().unwrap());
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -392,7 +438,10 @@ fn no_scope_shows_a_row_of_anybody_else(preset: &str) {
     let truth = Truth::of(data);
     let world = runtime.block_on(async {
         let world = start(preset, data).await;
-        world.gateway.behave(&json!({"over_share": ["rows", "secrets", "limit"]})).await;
+        world
+            .gateway
+            .behave(&json!({"over_share": ["rows", "secrets", "limit"]}))
+            .await;
         world
     });
     let config = Config {
@@ -402,8 +451,9 @@ fn no_scope_shows_a_row_of_anybody_else(preset: &str) {
         ..Config::default()
     };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let outcome = TestRunner::new_with_rng(config, rng)
-        .run(&cases(), |case| runtime.block_on(check(&world, &truth, &case)));
+    let outcome = TestRunner::new_with_rng(config, rng).run(&cases(), |case| {
+        runtime.block_on(check(&world, &truth, &case))
+    });
     if let Err(error) = outcome {
         panic!("preset {preset}, MOSAIC_SEED={seed}: {error}");
     }
@@ -472,7 +522,10 @@ async fn withheld_rows_are_counted_exactly_in_audit_and_metric() {
         let holder = enlist(&world, "home", &user, scope).await;
         let mut connection = open(&world, &holder, Shape::of(Wire::H1)).await;
         for over_share in [json!([]), json!(["rows"]), json!(["rows", "limit"])] {
-            world.gateway.behave(&json!({"over_share": over_share})).await;
+            world
+                .gateway
+                .behave(&json!({"over_share": over_share}))
+                .await;
             // Notes are asked for mission by mission with `mosaic`: which of everybody's are shown
             // depends on the missions asked about.
             for resource in ["tasks", "memory", "projects", "missions"] {
@@ -493,7 +546,8 @@ async fn withheld_rows_are_counted_exactly_in_audit_and_metric() {
                 assert_eq!(audit["rows_returned"], granted, "{what}");
                 let after = row_counters(&world).await;
                 for (kind, count) in [("withheld", withheld), ("returned", granted)] {
-                    let of = |counters: &BTreeMap<String, u64>| counters.get(kind).copied().unwrap_or(0);
+                    let of =
+                        |counters: &BTreeMap<String, u64>| counters.get(kind).copied().unwrap_or(0);
                     let grown = of(&after) - of(&before);
                     assert_eq!(grown, u64::try_from(count).unwrap(), "{kind} of {what}");
                 }
@@ -513,11 +567,17 @@ async fn an_innocent_name_stays_and_secrets_go_at_any_depth() {
         let (scope, _) = whole_scope(&truth, keeper(data));
         let holder = enlist(&world, "home", &user, scope).await;
         let mut connection = open(&world, &holder, Shape::of(Wire::H2)).await;
-        world.gateway.behave(&json!({"over_share": ["secrets"]})).await;
+        world
+            .gateway
+            .behave(&json!({"over_share": ["secrets"]}))
+            .await;
         let answer = connection.list("tasks", &json!({})).await.unwrap();
         let id = answer.head.header("x-request-id").unwrap();
         let audit = audit_row(world.control(), id).await;
-        assert!(audit["rows_withheld"].as_u64().unwrap() > 0, "the credentials mixed in: {audit}");
+        assert!(
+            audit["rows_withheld"].as_u64().unwrap() > 0,
+            "the credentials mixed in: {audit}"
+        );
         check_body(&answer).unwrap();
         let body = answer.json();
         let rows = body["items"].as_array().unwrap();

@@ -74,7 +74,9 @@ async fn act(world: &World, act: Act, peer: &str, holder: &Holder) -> Applied {
 async fn ask_afresh(world: &World, holder: &Holder, wire: Wire) -> Option<Answer> {
     let config = support::enlist::credentials(world, holder);
     let address = world.federation();
-    let mut connection = Connection::open(address, &config, Shape::of(wire)).await.ok()?;
+    let mut connection = Connection::open(address, &config, Shape::of(wire))
+        .await
+        .ok()?;
     let question = json!({"params": {"limit": 10_000}});
     connection.list("tasks", &question).await.ok()
 }
@@ -88,7 +90,10 @@ async fn check_after(world: &World, done: Act, peer: &str, holder: &Holder, wire
         Act::Suspend => {
             let answer = answer.unwrap();
             assert_eq!(answer.head.status, 403);
-            assert_eq!(answer.json()["error"]["details"]["reason"], "peer_suspended");
+            assert_eq!(
+                answer.json()["error"]["details"]["reason"],
+                "peer_suspended"
+            );
             let resumed = world.resume(peer).await;
             assert_eq!(resumed.connections_reset, 0);
             let answer = ask_afresh(world, holder, wire).await.unwrap();
@@ -111,7 +116,11 @@ async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: 
     let holder = member(world, &peer).await;
     let shape = Shape {
         receive_buffer: (number % 2 == 0).then_some(64 * 1024),
-        window: if pace == Pace::Fast { 16 << 20 } else { 1 << 20 },
+        window: if pace == Pace::Fast {
+            16 << 20
+        } else {
+            1 << 20
+        },
         ..Shape::of(wire)
     };
     let mut connection = open(world, &holder, shape).await;
@@ -138,7 +147,10 @@ async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: 
         reader.head.header("x-request-id").unwrap().to_owned(),
     );
     let got = reader.finish().await;
-    assert!(got.end.is_err(), "{what}: an answer that was cut looks whole");
+    assert!(
+        got.end.is_err(),
+        "{what}: an answer that was cut looks whole"
+    );
     assert!(got.bytes < 200 << 20, "{what}");
     if let (Some((sending, _)), Some((_, waiting))) = (server, client) {
         let accepted = sending + waiting + taken;
@@ -150,14 +162,21 @@ async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: 
     }
     let audit = audit_row(world.control(), &request_id).await;
     assert_eq!(audit["outcome"], "aborted", "{what}: {audit}");
-    assert_eq!(audit["grant_id"], holder.grant.to_string(), "{what}: {audit}");
+    assert_eq!(
+        audit["grant_id"],
+        holder.grant.to_string(),
+        "{what}: {audit}"
+    );
     check_after(world, done, &peer, &holder, wire).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_byte_is_accepted_after_the_act_has_returned() {
     let world = World::start().await;
-    world.gateway.behave(&json!({"big_mb": 200, "big_row_kib": 21})).await;
+    world
+        .gateway
+        .behave(&json!({"big_mb": 200, "big_row_kib": 21}))
+        .await;
     for number in 0..rounds(50, 2_000) {
         let done = ACTS[usize::try_from(number % 4).unwrap()];
         let wire = Wire::BOTH[usize::try_from(number / 4 % 2).unwrap()];
@@ -215,7 +234,12 @@ async fn no_question_sent_after_the_return_is_answered_under_the_old_revision() 
         let old = first.head.header("x-mosaic-revision").unwrap().to_owned();
         let returned = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
-        let ways = [(Wire::H1, true), (Wire::H1, false), (Wire::H2, true), (Wire::H2, false)];
+        let ways = [
+            (Wire::H1, true),
+            (Wire::H1, false),
+            (Wire::H2, true),
+            (Wire::H2, false),
+        ];
         let tasks = ways.map(|way| {
             let (world, holder, old) = (Arc::clone(&world), holder.clone(), old.clone());
             let (returned, answered) = (Arc::clone(&returned), Arc::clone(&answered));
@@ -235,18 +259,28 @@ async fn no_question_sent_after_the_return_is_answered_under_the_old_revision() 
 }
 
 /// A question whose answer the gateway drips, so slowly that it has not begun when the act comes.
-async fn asked_and_waiting(world: &World, holder: &Holder, wire: Wire) -> tokio::task::JoinHandle<Answer> {
+async fn asked_and_waiting(
+    world: &World,
+    holder: &Holder,
+    wire: Wire,
+) -> tokio::task::JoinHandle<Answer> {
     world.gateway.forget_requests().await;
     let slow = json!({"over_share": ["slow"], "slow_bytes": 400, "slow_pause_ms": 30});
     world.gateway.behave(&slow).await;
     let mut connection = open(world, holder, Shape::of(wire)).await;
     let asked = tokio::spawn(async move {
-        connection.list("tasks", &json!({"params": {"limit": 10_000}})).await.unwrap()
+        connection
+            .list("tasks", &json!({"params": {"limit": 10_000}}))
+            .await
+            .unwrap()
     });
     let seen = async {
         loop {
             let requests = world.gateway.requests().await;
-            if requests.iter().any(|request| request["path"] == "/internal/v1/tasks") {
+            if requests
+                .iter()
+                .any(|request| request["path"] == "/internal/v1/tasks")
+            {
                 return;
             }
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -271,7 +305,8 @@ async fn a_question_without_its_first_byte_is_planned_again() {
         assert_eq!(answer.head.status, 200);
         assert_eq!(answer.json()["items"].as_array().unwrap().len(), NARROWED);
         let after = ask_afresh(&world, &holder, wire).await.unwrap();
-        let revision = |answer: &Answer| answer.head.header("x-mosaic-revision").unwrap().to_owned();
+        let revision =
+            |answer: &Answer| answer.head.header("x-mosaic-revision").unwrap().to_owned();
         assert_eq!(revision(&answer), revision(&after));
         assert_ne!(revision(&answer), revision(&before));
         world.reload_policy(POLICY).await;
@@ -282,7 +317,10 @@ async fn a_question_without_its_first_byte_is_planned_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_without_its_first_byte_is_refused_once_the_grant_is_gone() {
     let world = World::start().await;
-    for (done, reason) in [(Act::Revoke, "grant_revoked"), (Act::Suspend, "peer_suspended")] {
+    for (done, reason) in [
+        (Act::Revoke, "grant_revoked"),
+        (Act::Suspend, "peer_suspended"),
+    ] {
         for wire in Wire::BOTH {
             let peer = format!("{done:?}-{wire:?}").to_lowercase();
             let holder = member(&world, &peer).await;
@@ -300,19 +338,28 @@ async fn a_question_without_its_first_byte_is_refused_once_the_grant_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_told_once_or_closed() {
     let world = World::start().await;
-    for (done, reason) in [(Act::Revoke, "grant_revoked"), (Act::Suspend, "peer_suspended")] {
+    for (done, reason) in [
+        (Act::Revoke, "grant_revoked"),
+        (Act::Suspend, "peer_suspended"),
+    ] {
         let peer = format!("idle-{done:?}").to_lowercase();
         let holder = member(&world, &peer).await;
         let mut connection = open(&world, &holder, Shape::of(Wire::H1)).await;
         let answer = connection.list("tasks", &json!({})).await.unwrap();
         assert_eq!(answer.head.status, 200);
         let applied = act(&world, done, &peer, &holder).await;
-        assert_eq!((applied.connections_closed, applied.connections_reset), (1, 0));
+        assert_eq!(
+            (applied.connections_closed, applied.connections_reset),
+            (1, 0)
+        );
         let answer = connection.list("tasks", &json!({})).await.unwrap();
         assert_eq!(answer.head.status, 403);
         assert_eq!(answer.json()["error"]["details"]["reason"], reason);
         let again = connection.list("tasks", &json!({})).await;
-        assert!(again.is_err(), "the connection outlived its grant: {again:?}");
+        assert!(
+            again.is_err(),
+            "the connection outlived its grant: {again:?}"
+        );
     }
     world.stop().await;
 }
@@ -322,15 +369,24 @@ async fn a_reload_leaves_other_grants_and_their_streams_alone() {
     let world = World::start().await;
     let (home, other) = (member(&world, "home").await, member(&world, "other").await);
     let before = ask_afresh(&world, &home, Wire::H1).await.unwrap();
-    world.gateway.behave(&json!({"big_mb": 60, "big_row_kib": 21})).await;
+    world
+        .gateway
+        .behave(&json!({"big_mb": 60, "big_row_kib": 21}))
+        .await;
     for wire in Wire::BOTH {
         let connection = open(&world, &home, Shape::of(wire)).await;
         let reader = Reader::start(connection, Pace::Stalled).await;
         reader.under_way(Pace::Stalled).await;
         let applied = act(&world, Act::Narrow, "other", &other).await;
-        assert_eq!((applied.connections_closed, applied.connections_reset), (0, 0));
+        assert_eq!(
+            (applied.connections_closed, applied.connections_reset),
+            (0, 0)
+        );
         let revision = reader.head.header("x-mosaic-revision").unwrap().to_owned();
-        assert_eq!(Some(revision.as_str()), before.head.header("x-mosaic-revision"));
+        assert_eq!(
+            Some(revision.as_str()),
+            before.head.header("x-mosaic-revision")
+        );
         let got = reader.finish().await;
         assert_eq!(got.end, Ok(()));
         assert!(got.bytes > 59 << 20);
@@ -351,14 +407,27 @@ async fn a_broken_policy_is_refused_by_place_and_the_old_one_stays() {
     let holder = member(&world, "home").await;
     let before = ask_afresh(&world, &holder, Wire::H1).await.unwrap();
     let broken = [
-        ("schema = 1\n[ceiling]\nresources = [\"tasks\"\n", "policy.toml:3"),
-        ("schema = 1\n[ceiling]\nresources = [\"tasks\"]\nteam = [\"a\"]\n", "policy.toml:4"),
-        ("schema = 1\n[ceiling]\nresources = [\"tasks\", \"wages\"]\n", "policy.toml:3"),
+        (
+            "schema = 1\n[ceiling]\nresources = [\"tasks\"\n",
+            "policy.toml:3",
+        ),
+        (
+            "schema = 1\n[ceiling]\nresources = [\"tasks\"]\nteam = [\"a\"]\n",
+            "policy.toml:4",
+        ),
+        (
+            "schema = 1\n[ceiling]\nresources = [\"tasks\", \"wages\"]\n",
+            "policy.toml:3",
+        ),
         ("schema = 2\n", "policy.toml:1"),
     ];
     for (text, place) in broken {
         world.write_policy(text);
-        let failure = world.control().reload_policy(&operator()).await.unwrap_err();
+        let failure = world
+            .control()
+            .reload_policy(&operator())
+            .await
+            .unwrap_err();
         let problems = failure.details["problems"].to_string();
         assert!(problems.contains(place), "{place} in {problems}");
         let status = serde_json::to_value(world.control().status().await.unwrap()).unwrap();
@@ -374,11 +443,26 @@ async fn a_broken_policy_is_refused_by_place_and_the_old_one_stays() {
     // One bad file among good ones: all or nothing.
     world.write_policy(&narrowed("home"));
     let dir = &world.config.policy.dir;
-    std::fs::write(dir.join("20-more.toml"), "schema = 1\n[peers.home]\nnope = 1\n").unwrap();
-    let failure = world.control().reload_policy(&operator()).await.unwrap_err();
-    assert!(failure.details["problems"].to_string().contains("20-more.toml:3"));
+    std::fs::write(
+        dir.join("20-more.toml"),
+        "schema = 1\n[peers.home]\nnope = 1\n",
+    )
+    .unwrap();
+    let failure = world
+        .control()
+        .reload_policy(&operator())
+        .await
+        .unwrap_err();
+    assert!(
+        failure.details["problems"]
+            .to_string()
+            .contains("20-more.toml:3")
+    );
     let after = ask_afresh(&world, &holder, Wire::H1).await.unwrap();
-    assert_eq!(after.json()["items"].as_array().unwrap().len(), before.json()["items"].as_array().unwrap().len());
+    assert_eq!(
+        after.json()["items"].as_array().unwrap().len(),
+        before.json()["items"].as_array().unwrap().len()
+    );
     std::fs::remove_file(dir.join("20-more.toml")).unwrap();
     world.reload_policy(POLICY).await;
     let status = serde_json::to_value(world.control().status().await.unwrap()).unwrap();

@@ -22,7 +22,7 @@ use support::process::Process;
 use support::reader::{PATIENCE, Pace, Reader};
 use support::stream::{Answer, Connection, Cut, Shape};
 use support::truth::{Reach, Truth};
-use tests::audit::{audit_row, audit_rows};
+use tests::audit::audit_row;
 use tests::{Holder, Wire, World};
 
 /// Most that an answer of 200 MB may add to the peak (the specification, section 13).
@@ -49,7 +49,10 @@ async fn count_rows(mut connection: Connection) -> (u64, u64) {
         objects += part.iter().filter(|byte| **byte == b'{').count();
         bytes += part.len();
     }
-    (u64::try_from(objects).unwrap() - 1, u64::try_from(bytes).unwrap())
+    (
+        u64::try_from(objects).unwrap() - 1,
+        u64::try_from(bytes).unwrap(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,15 +62,23 @@ async fn an_answer_of_200_mb_adds_less_than_8_mb() {
     let config = support::enlist::credentials(&world, &holder);
     let process = Process::take_over(world).await;
     let connect = async |wire| {
-        Connection::open(process.federation, &config, Shape::of(wire)).await.unwrap()
+        Connection::open(process.federation, &config, Shape::of(wire))
+            .await
+            .unwrap()
     };
     for wire in Wire::BOTH {
         // What is made once, at the first questions, is not the answer's.
-        process.gateway.behave(&json!({"big_mb": 2, "big_row_kib": 21})).await;
+        process
+            .gateway
+            .behave(&json!({"big_mb": 2, "big_row_kib": 21}))
+            .await;
         for _ in 0..3 {
             count_rows(connect(wire).await).await;
         }
-        process.gateway.behave(&json!({"big_mb": 200, "big_row_kib": 21})).await;
+        process
+            .gateway
+            .behave(&json!({"big_mb": 200, "big_row_kib": 21}))
+            .await;
         process.reset_peak();
         let (before, _) = process.memory();
         let (rows, bytes) = count_rows(connect(wire).await).await;
@@ -75,7 +86,10 @@ async fn an_answer_of_200_mb_adds_less_than_8_mb() {
         assert_eq!(rows, 200 * 1024 / 21);
         assert!(bytes > 200 * 1024 * 1024 / 21 * 20, "{bytes}");
         let rise = peak.saturating_sub(before);
-        println!("{wire:?}: {rows} rows, {bytes} bytes, peak over idle {} KiB", rise / 1024);
+        println!(
+            "{wire:?}: {rows} rows, {bytes} bytes, peak over idle {} KiB",
+            rise / 1024
+        );
         assert!(rise < RISE, "{wire:?}: the peak rose by {rise} bytes");
     }
     // A reader that stops does not make the sidecar keep what it cannot send.
@@ -129,12 +143,19 @@ async fn ask(world: &World, holder: &Holder, wire: Wire) -> Result<Answer, Cut> 
     let mut connection = open(world, holder, Shape::of(wire)).await;
     let path = format!("{}/list/tasks", tests::grants::BASE);
     let asked = connection.whole("POST", &path, EVERYTHING);
-    tokio::time::timeout(PATIENCE, asked).await.expect("an end in time")
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .expect("an end in time")
 }
 
 /// A failure before the first byte: an envelope, and its record.
 async fn check_refused(world: &World, answer: &Answer, status: u16, code: &str) {
-    assert_eq!(answer.head.status, status, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(
+        answer.head.status,
+        status,
+        "{}",
+        String::from_utf8_lossy(&answer.body)
+    );
     let error = answer.json()["error"].clone();
     assert_eq!(error["code"], "unavailable", "{error}");
     assert_eq!(error["details"]["reason"], code, "{error}");
@@ -161,7 +182,9 @@ async fn latest(world: &World, than: usize) -> Value {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(tests::audit::AUDIT_WITHIN, rows).await.expect("an audit row in time")
+    tokio::time::timeout(tests::audit::AUDIT_WITHIN, rows)
+        .await
+        .expect("an audit row in time")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +223,10 @@ async fn a_fault_after_the_first_byte_aborts_the_answer() {
         for mode in ["truncate", "garbage"] {
             world.gateway.behave(&json!({"over_share": [mode]})).await;
             let outcome = ask(&world, &holder, wire).await;
-            assert!(outcome.is_err(), "{wire:?} {mode}: a cut answer looks whole");
+            assert!(
+                outcome.is_err(),
+                "{wire:?} {mode}: a cut answer looks whole"
+            );
             let row = latest(&world, recorded).await;
             recorded += 1;
             assert_eq!(row["outcome"], "error", "{row}");
@@ -234,23 +260,23 @@ async fn whole_lists_that_break_off_are_errors_however_long() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_dies_in_the_middle_aborts_the_answer() {
     for wire in Wire::BOTH {
-        let world = start(Data::Plan, "internal-v1").await;
-        world.gateway.behave(&json!({"big_mb": 200, "big_row_kib": 21})).await;
+        let mut world = start(Data::Plan, "internal-v1").await;
+        world
+            .gateway
+            .behave(&json!({"big_mb": 200, "big_row_kib": 21}))
+            .await;
         let holder = enlist(&world, "home", &amira(), scope(&BTreeSet::new())).await;
         let connection = open(&world, &holder, Shape::of(wire)).await;
         let reader = Reader::start(connection, Pace::Stalled).await;
         reader.under_way(Pace::Stalled).await;
         let id = reader.head.header("x-request-id").unwrap().to_owned();
-        let World {
-            gateway, sidecar, ..
-        } = world;
-        gateway.running.stop().await;
+        world.stop_gateway().await;
         let got = reader.finish().await;
         assert!(got.end.is_err(), "{wire:?}: a cut answer looks whole");
         assert!(got.bytes < 200 << 20);
-        let row = audit_rows(&sidecar.control, &id, 1).await.remove(0);
+        let row = audit_row(world.control(), &id).await;
         assert_eq!(row["outcome"], "error", "{row}");
-        sidecar.stop().await.unwrap();
+        world.stop().await;
     }
 }
 
@@ -263,10 +289,14 @@ async fn a_row_of_2_mib_is_withheld_and_the_others_come() {
         let ids = |answer: &Answer| -> BTreeSet<String> {
             let body = answer.json();
             let rows = body["items"].as_array().unwrap().iter();
-            rows.map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+            rows.map(|row| row["id"].as_str().unwrap().to_owned())
+                .collect()
         };
         let all = ask(&world, &holder, Wire::H1).await.unwrap();
-        world.gateway.behave(&json!({"over_share": ["oversize"]})).await;
+        world
+            .gateway
+            .behave(&json!({"over_share": ["oversize"]}))
+            .await;
         for wire in Wire::BOTH {
             let answer = ask(&world, &holder, wire).await.unwrap();
             assert_eq!(answer.head.status, 200);

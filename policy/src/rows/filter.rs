@@ -185,16 +185,14 @@ impl RowFilter {
     ) -> (Verdict, Option<KeyMarks>) {
         let key = self.key(row, found);
         let is_sound = key.is_some() && !found.any_twice(self.singular);
-        let verdict = if !is_sound
-            || self.is_sensitive(row, found)
-            || !self.is_allowed(row, found, places)
-        {
-            Verdict::Withhold
-        } else if self.is_asked_for(row, found) {
-            Verdict::Pass
-        } else {
-            Verdict::Skip
-        };
+        let verdict =
+            if !is_sound || self.is_sensitive(row, found) || !self.is_allowed(row, found, places) {
+                Verdict::Withhold
+            } else if self.is_asked_for(row, found) {
+                Verdict::Pass
+            } else {
+                Verdict::Skip
+            };
         (verdict, key)
     }
 

@@ -16,7 +16,7 @@ pub(super) fn refuse_settings(are_given: bool) -> Result<(), CliFailure> {
     if !are_given {
         return Ok(());
     }
-    let why = "--set, --admin-socket and --json have no effect on it";
+    let why = "--config, --set, --admin-socket and --json have no effect on it";
     let failure = CliFailure::new(Exit::Usage, "usage", "the demo takes no settings", why);
     Err(failure.remedy("leave them out"))
 }

@@ -80,6 +80,38 @@ fn serving_gets_the_settings_with_flags_applied() {
 }
 
 #[test]
+fn the_demo_takes_no_settings_that_would_have_no_effect() {
+    for settings in [
+        &["--json"][..],
+        &["--config", "x.toml"],
+        &["--set", "log.level=debug"],
+        &["--admin-socket", "x"],
+    ] {
+        let outcome = invoke(&[&["mosaic-federation", "demo"], settings].concat());
+        assert_eq!(outcome.exit, Exit::Usage, "{}", outcome.errors);
+        assert_eq!(outcome.out, "");
+    }
+}
+
+#[test]
+fn the_demo_gets_the_gateway_it_is_given() {
+    let program = std::env::current_exe().unwrap();
+    let name = program.file_name().unwrap().to_str().unwrap().to_owned();
+    let program = program.to_str().unwrap();
+    let outcome = invoke(&[
+        "mosaic-federation",
+        "demo",
+        "--gateway-binary",
+        program,
+        "--keep",
+    ]);
+    assert_eq!(outcome.out, format!("demo {name} true\n"));
+    let outcome = invoke(&["mosaic-federation", "demo", "--gateway-binary", "/nowhere"]);
+    assert_eq!(outcome.exit, Exit::Failed);
+    assert!(outcome.errors.contains("/nowhere"), "{}", outcome.errors);
+}
+
+#[test]
 fn wrong_settings_end_with_usage_and_every_problem() {
     let (_dir, file) = settings("[roles]\nserve = false\nasks = true\n[log]\nlevel = \"loud\"\n");
     let outcome = invoke(&["mosaic-federation", "--config", &file, "serve"]);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::{HeaderValue, StatusCode, header};
 use certs::clock::Clock;
 use futures_util::FutureExt;
+use http::{HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use pingora_core::connectors::TransportConnector;
 use pingora_core::protocols::Stream;
@@ -301,7 +301,11 @@ impl GatewayClient {
             idle.retain(|kept| Duration::from_nanos(since.saturating_sub(kept.since)) < limit);
         }
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { stream, peer, since });
+            idle.push(Idle {
+                stream,
+                peer,
+                since,
+            });
         }
     }
 
@@ -470,7 +474,11 @@ impl<'c> Answer<'c> {
     /// Gives the connection back to the pool. Only after [`Answer::chunk`] returned `None`; an
     /// answer that is dropped instead closes its connection.
     pub async fn release(self) {
-        let Self { client, peer, session } = self;
+        let Self {
+            client,
+            peer,
+            session,
+        } = self;
         if let Some(stream) = session.reuse().await {
             client.keep_idle(stream, peer);
         }

@@ -217,7 +217,10 @@ impl<'a> Paged<'a> {
 
     /// The last row examined, or where reading began.
     fn through(&self) -> Option<OwnedKey> {
-        let examined = self.page.as_ref().and_then(|page| page.key().map(|key| OwnedKey::of(&key)));
+        let examined = self
+            .page
+            .as_ref()
+            .and_then(|page| page.key().map(|key| OwnedKey::of(&key)));
         examined.or_else(|| self.through.clone())
     }
 
@@ -244,7 +247,10 @@ fn absent_is_malformed(error: GatewayError) -> GatewayError {
 /// was asked from. Only a row of that very instant needs its id looked at.
 fn is_repeated(page: &Page<'_>, nanos: i64, asked_from: Option<&OwnedKey>) -> bool {
     asked_from.is_some_and(|from| {
-        nanos == from.nanos && page.key().is_some_and(|key| (nanos, key.id) >= from.order())
+        nanos == from.nanos
+            && page
+                .key()
+                .is_some_and(|key| (nanos, key.id) >= from.order())
     })
 }
 

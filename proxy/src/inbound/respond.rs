@@ -11,6 +11,7 @@ use policy::revision::EffectiveRevision;
 
 use crate::message::failure::Failure;
 use crate::message::headers;
+use crate::message::target::allowed_methods;
 
 /// The connection to the peer broke while a response was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,9 @@ pub async fn refuse(
         session.is_http2(),
     )?;
     if failure.http_status() == StatusCode::METHOD_NOT_ALLOWED {
-        head.insert_header(header::ALLOW, HeaderValue::from_static("POST"))
+        // The reason is only ever given for a head that was read.
+        let allowed = allowed_methods(session.req_header().uri.path());
+        head.insert_header(header::ALLOW, HeaderValue::from_static(allowed))
             .map_err(|_| PeerGone)?;
     }
     session

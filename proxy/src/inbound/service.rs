@@ -4,14 +4,16 @@
 //! questions to the gateway, so there is no one upstream to proxy to
 //! (`docs/decisions/0001-transport.md`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use certs::seal::PageSealer;
 use http::{Method, header};
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
+use pingora_core::apps::{
+    HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp,
+};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use policy::deny::DenyCode;
@@ -39,7 +41,7 @@ use super::respond;
 
 /// How often a question is planned again when its grant keeps changing under it.
 const MAX_PLANS: u32 = 8;
-/// How long the client of a connection may be silent inside a request.
+/// How long the client of a connection may take to send a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the client may refuse to take a part of an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -125,8 +127,19 @@ impl Drop for Busy<'_> {
     }
 }
 
+/// How Pingora's server treats a connection of ours.
+static SERVER_OPTIONS: LazyLock<HttpServerOptions> = LazyLock::new(|| {
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(Duration::from_secs(KEEPALIVE_SECONDS));
+    options
+});
+
 #[async_trait]
 impl HttpServerApp for ConnectionApp {
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&SERVER_OPTIONS)
+    }
+
     async fn process_new_http(
         self: &Arc<Self>,
         mut session: ServerSession,
@@ -145,6 +158,7 @@ impl HttpServerApp for ConnectionApp {
         session.set_keepalive((!*shutdown.borrow()).then_some(KEEPALIVE_SECONDS));
         session.set_read_timeout(Some(READ_TIMEOUT));
         session.set_write_timeout(Some(WRITE_TIMEOUT));
+        session.set_total_drain_timeout(Some(READ_TIMEOUT));
         let mut under_way = None;
         let whole = self.exchange(&mut session, &mut under_way).await;
         if !whole {
@@ -273,12 +287,9 @@ impl ConnectionApp {
             self.dismissal.notify_one();
         }
         let Ok(bytes) = written else { return false };
-        if failure.code == DenyCode::BodyTooLarge && !session.is_http2() {
-            // Closing on unread bytes would reset the connection and could take the answer with it
-            // (RFC 9112, section 9.6).
-            let _ = tokio::time::timeout(FAREWELL, discard_body(session)).await;
-        }
         exchange.figures.bytes = bytes;
+        // Rows that were ready but never sent were not returned.
+        exchange.figures.returned = 0;
         let status = failure.http_status();
         let outcome = if status.is_server_error() {
             AuditOutcome::Error
@@ -290,6 +301,11 @@ impl ConnectionApp {
             denied: Some(failure.code),
             status: status.as_u16(),
         });
+        if failure.code == DenyCode::BodyTooLarge && !session.is_http2() {
+            // Closing on unread bytes would reset the connection and could take the answer with it
+            // (RFC 9112, section 9.6).
+            let _ = tokio::time::timeout(FAREWELL, discard_body(session)).await;
+        }
         true
     }
 
@@ -397,7 +413,9 @@ async fn read_question(
     }
     let route = Route::parse(&head.method, head.uri.path(), head.uri.query())?;
     exchange.note_query(route.verb(), route.resource());
-    let bytes = read_body(session, &route).await?;
+    let bytes = tokio::time::timeout(READ_TIMEOUT, read_body(session, &route))
+        .await
+        .map_err(|_| Halt::PeerGone)??;
     let body = Body::parse(&bytes)
         .map_err(|problem| Halt::Refused(Failure::saying(problem.code, problem.message)))?;
     if body
@@ -419,7 +437,12 @@ async fn read_question(
     }
     if let Ok(verb) = Verb::parse(route.verb()) {
         let resource = route.resource().and_then(|name| Resource::parse(name).ok());
-        let hash = QueryHash::of(verb, resource, &body.params, body.cursor.as_deref());
+        let hash = QueryHash::of(
+            verb,
+            resource,
+            &route.hashed_params(&body.params),
+            body.cursor.as_deref(),
+        );
         exchange.note_query_hash(*hash.as_bytes());
     }
     Ok((route, body))

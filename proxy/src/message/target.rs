@@ -7,6 +7,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 use policy::deny::DenyCode;
 use policy::request::ItemId;
+use serde_json::{Value, json};
 
 /// Base path of wire protocol version 1.
 pub const BASE: &str = "/api/federation/v1/";
@@ -50,6 +51,16 @@ impl Route {
         }
     }
 
+    /// The parameters as the query hash takes them: the row id of a get stands in for parameters,
+    /// so that two gets of different rows are two queries.
+    #[must_use]
+    pub fn hashed_params(&self, params: &Value) -> Value {
+        match self {
+            Self::Get { id, .. } => json!({ "id": id.as_str() }),
+            Self::List { .. } | Self::Capabilities => params.clone(),
+        }
+    }
+
     /// Parses method, path and query.
     ///
     /// # Errors
@@ -86,6 +97,15 @@ impl Route {
             return Err(DenyCode::UnknownKey);
         }
         Ok(route)
+    }
+}
+
+/// The methods a path answers, as `Allow` lists them (RFC 9110, section 10.2.1).
+#[must_use]
+pub fn allowed_methods(path: &str) -> &'static str {
+    match path.strip_prefix(BASE) {
+        Some("capabilities") => "GET, POST",
+        _ => "POST",
     }
 }
 

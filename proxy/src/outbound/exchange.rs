@@ -124,7 +124,7 @@ fn query_hash(route: &Route, body: &[u8]) -> Option<[u8; 32]> {
     } else {
         policy::strict_json::parse_bytes(body).ok()?
     };
-    let params = body.get("params").unwrap_or(&Value::Null);
+    let params = route.hashed_params(body.get("params").unwrap_or(&Value::Null));
     let cursor = body.get("cursor").and_then(Value::as_str);
-    Some(*policy::query_hash::QueryHash::of(verb, resource, params, cursor).as_bytes())
+    Some(*policy::query_hash::QueryHash::of(verb, resource, &params, cursor).as_bytes())
 }

@@ -258,7 +258,6 @@ impl Connection {
     }
 }
 
-
 async fn handshake_h2(stream: Stream, window: u32) -> SendRequest<Full<Bytes>> {
     let (send, connection) = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(window)

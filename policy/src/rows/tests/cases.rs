@@ -186,11 +186,25 @@ fn without_personal_rows_only_teams_pass() {
 fn a_row_that_calls_itself_sensitive_is_withheld_from_every_list() {
     for resource in [Resource::Tasks, Resource::Projects, Resource::Memory] {
         let rules = Rules::usual(resource);
-        for said in ["credential", "Credentials", "api_key", "apiKeys", "API-KEY", "\\u0063redential"] {
+        for said in [
+            "credential",
+            "Credentials",
+            "api_key",
+            "apiKeys",
+            "API-KEY",
+            "\\u0063redential",
+        ] {
             let row = format!(r#""ownerId":"u1","type":"{said}""#);
             assert_eq!(one(&rules, &row), Seen::Withheld, "{row}");
         }
-        for said in [r#""credentialing""#, r#""task""#, r#""""#, "null", "7", r#"["credential"]"#] {
+        for said in [
+            r#""credentialing""#,
+            r#""task""#,
+            r#""""#,
+            "null",
+            "7",
+            r#"["credential"]"#,
+        ] {
             let row = format!(r#""ownerId":"u1","type":{said}"#);
             assert!(passes(&rules, &row), "{row}");
         }
