@@ -5,7 +5,7 @@
 //! (`ownership.rs`), names (`fields.rs`), writing (`write.rs`).
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::decision::Permit;
 use crate::mapping::FieldMap;
@@ -67,6 +67,35 @@ pub struct RowFilter {
     singular: u32,
     equals: Vec<(Slot, Box<str>)>,
     non_empty: Option<Slot>,
+    pub(super) spare: SpareScanner,
+}
+
+/// A scanner that a reader of an earlier body has left: it knows the names and their order already.
+///
+/// What it knows depends on the filter alone, and it decides nothing: it only finds the same answers
+/// sooner, so a short body does not pay for learning them again.
+#[derive(Debug, Default)]
+pub(super) struct SpareScanner(Mutex<Option<Scanner>>);
+
+impl Clone for SpareScanner {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl SpareScanner {
+    /// The scanner left behind, or a new one.
+    pub(super) fn take(&self) -> Scanner {
+        let left = self.0.lock().ok().and_then(|mut spare| spare.take());
+        left.unwrap_or_else(Scanner::new)
+    }
+
+    /// Leaves a scanner for the next reader.
+    pub(super) fn leave(&self, scanner: Scanner) {
+        if let Ok(mut spare) = self.0.lock() {
+            *spare = Some(scanner);
+        }
+    }
 }
 
 /// The member by which rows of mixed collections say what they are.
@@ -172,6 +201,7 @@ impl RowFilter {
             singular,
             equals,
             non_empty,
+            spare: SpareScanner::default(),
         })
     }
 

@@ -94,11 +94,12 @@ impl RowReader {
     /// A reader for one body.
     #[must_use]
     pub fn new(filter: Arc<RowFilter>, rows: RowsAt) -> Self {
+        let scanner = filter.spare.take();
         Self {
             filter,
             envelope: Envelope::new(rows.path),
             single: rows.single,
-            scanner: Scanner::new(),
+            scanner,
             places: Places::new(),
             input: Input::default(),
             closed: false,
@@ -371,6 +372,12 @@ impl RowReader {
         self.row_ended();
         self.tally.oversized += 1;
         self.tally.withhold()
+    }
+}
+
+impl Drop for RowReader {
+    fn drop(&mut self) {
+        self.filter.spare.leave(std::mem::replace(&mut self.scanner, Scanner::new()));
     }
 }
 

@@ -381,11 +381,17 @@ fn a_missing_file_is_a_problem_of_its_own() {
 }
 
 #[test]
-fn the_shipped_example_loads() {
+fn the_shipped_examples_load() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let config = load(Some(&root.join("compose/federation.toml")), &[], &[]);
-    let config = config.unwrap_or_else(|problems| panic!("{problems:#?}"));
-    assert!(config.roles.serve && config.roles.ask);
+    for (file, serve, ask) in [
+        ("compose/federation.toml", true, true),
+        ("compose/work/federation.toml", true, false),
+        ("compose/home/federation.toml", false, true),
+    ] {
+        let config = load(Some(&root.join(file)), &[], &[]);
+        let config = config.unwrap_or_else(|problems| panic!("{file}: {problems:#?}"));
+        assert_eq!((config.roles.serve, config.roles.ask), (serve, ask));
+    }
 }
 
 #[test]

@@ -172,7 +172,7 @@ pub(super) const STEPS: &[Step] = &[
         ..PLAIN
     },
     Step {
-        say: "Work: the audit log counts the rows that had to be withheld. Any but 0 is an alarm about the gateway.",
+        say: "Work: the audit log counts the rows that had to be withheld. While the gateway was honest there were none.",
         act: Act::Command(
             Side::Work,
             "audit query --verb list --resource tasks --limit 1",
@@ -207,6 +207,8 @@ pub(super) const STEPS: &[Step] = &[
         shows: &[
             "grant.create",
             "grant.activate",
+            // The honest gateway's list: 5 rows returned, none withheld.
+            "list tasks          200     -                     5     0   ",
             "list credentials",
             "grant.revoke",
         ],

@@ -11,6 +11,7 @@ pub mod enlist;
 pub mod kernel;
 pub mod process;
 pub mod reader;
+pub mod relay;
 pub mod stream;
 pub mod truth;
 
