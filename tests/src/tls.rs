@@ -53,7 +53,10 @@ pub fn alert(error: &io::Error) -> Option<AlertDescription> {
 
 /// Asks for capabilities and expects to be refused by TLS: gives the alert. Panics if a single byte
 /// of an answer arrives.
-pub async fn refusal(address: SocketAddr, config: ClientConfig) -> AlertDescription {
+pub async fn refusal(
+    address: SocketAddr,
+    config: impl Into<Arc<ClientConfig>>,
+) -> AlertDescription {
     let head = b"GET /api/federation/v1/capabilities HTTP/1.1\r\nhost: b\r\n\r\n";
     let error = async {
         let mut stream = connect(address, config).await?;

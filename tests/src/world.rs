@@ -73,6 +73,13 @@ impl WorldBuilder {
         self
     }
 
+    /// More lines of the section `[federation]`.
+    #[must_use]
+    pub fn federation(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.federation);
+        self
+    }
+
     /// More lines of the section `[gateway]`.
     #[must_use]
     pub fn gateway(mut self, lines: &str) -> Self {
@@ -106,11 +113,12 @@ impl WorldBuilder {
         let settings = format!(
             "data_dir = \"data\"\n\
              [roles]\nask = false\n\
-             [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n\
+             [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n{}\n\
              [enrollment]\nlisten = \"127.0.0.1:0\"\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
              [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n{}\n\
              [policy]\ndir = \"policy.d\"\n{}",
+            self.federation,
             gateway.url(),
             self.preset,
             self.gateway,
@@ -217,6 +225,7 @@ impl World {
             preset: "internal-v1".to_owned(),
             policy: POLICY.to_owned(),
             manual: false,
+            federation: String::new(),
             gateway: String::new(),
             service: false,
             settings: String::new(),

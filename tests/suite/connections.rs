@@ -6,8 +6,33 @@
     clippy::panic
 )]
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use certs::testing::{Mint, Minted, foreign_client_config};
+use rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+    Tls13ClientSessionValue,
+};
+use rustls::crypto::SupportedKxGroup;
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::sign::SingleCertAndKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    AlertDescription, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig,
+};
+use rustls_pki_types::ServerName;
 use serde_json::json;
-use tests::{Home, Wire, World};
+use tests::{Holder, Home, Http2, RawConnection, Wire, World, tls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client::TlsStream;
+
+const LIST: &str = "/api/federation/v1/list/tasks";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_is_answered_on_both_protocols() {
@@ -44,4 +69,367 @@ async fn an_asking_side_is_answered_through_its_door() {
     assert!(!answer.items().is_empty());
     home.stop().await;
     world.stop().await;
+}
+
+// TLS.
+
+/// Connects, and gives what the handshake settled on.
+async fn shaken(world: &World, config: impl Into<Arc<ClientConfig>>) -> TlsStream<TcpStream> {
+    tls::connect(world.federation(), config).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn post_quantum_key_exchange() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let mut config = tls::client(Some(&holder.minted), world.root(), &["h2"]);
+    let stream = shaken(&world, config.clone()).await;
+    let group = stream.get_ref().1.negotiated_key_exchange_group();
+    assert_eq!(group.unwrap().name(), NamedGroup::X25519MLKEM768);
+    // A client that knows only the classical ones is served all the same.
+    for only in [kx_group::X25519, kx_group::SECP256R1] {
+        config = with_groups(&holder, &world, vec![only]);
+        let stream = shaken(&world, config).await;
+        let group = stream.get_ref().1.negotiated_key_exchange_group();
+        assert_eq!(group.unwrap().name(), only.name());
+    }
+    let other = with_groups(&holder, &world, vec![kx_group::SECP384R1]);
+    let error = tls::connect(world.federation(), other).await.unwrap_err();
+    assert_eq!(tls::alert(&error), Some(AlertDescription::HandshakeFailure));
+    world.stop().await;
+}
+
+fn with_groups(
+    holder: &Holder,
+    world: &World,
+    groups: Vec<&'static dyn SupportedKxGroup>,
+) -> ClientConfig {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups = groups;
+    let mut roots = RootCertStore::empty();
+    roots.add(world.root().clone()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+            holder.minted.certified_key(),
+        )))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_1_2_is_refused_on_both_listeners() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    for address in [world.federation(), world.enrollment()] {
+        let config = foreign_client_config(Some(&holder.minted), world.root(), &[&TLS12]);
+        let alert = tls::refusal(address, config).await;
+        assert_eq!(alert, AlertDescription::ProtocolVersion);
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protocols_other_than_http_are_refused() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let config = tls::client(Some(&holder.minted), world.root(), &["http/1.0", "spdy/3"]);
+    let alert = tls::refusal(world.federation(), config).await;
+    assert_eq!(alert, AlertDescription::NoApplicationProtocol);
+    // h2 is preferred; who offers nothing speaks HTTP/1.1.
+    let config = tls::client(
+        Some(&holder.minted),
+        world.root(),
+        &["http/1.1", "h2"],
+    );
+    let stream = shaken(&world, config).await;
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let config = tls::client(Some(&holder.minted), world.root(), &[]);
+    let mut silent = RawConnection::open(world.federation(), config)
+        .await
+        .unwrap();
+    silent.post(LIST, "{}").await.unwrap();
+    assert_eq!(silent.response().await.unwrap().status, 200);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_is_not_answered() {
+    let world = World::start().await;
+    for address in [world.federation(), world.enrollment()] {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket
+            .write_all(b"GET /api/federation/v1/capabilities HTTP/1.1\r\nHost: b\r\n\r\n")
+            .await
+            .unwrap();
+        let mut bytes = Vec::new();
+        // A reset is as good an end as a close.
+        let _end = socket.read_to_end(&mut bytes).await;
+        assert!(!bytes.starts_with(b"HTTP"), "{bytes:?}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_takes_too_long_is_ended() {
+    let world = World::builder()
+        .federation("handshake_timeout_ms = 200")
+        .start()
+        .await;
+    let mut socket = TcpStream::connect(world.federation()).await.unwrap();
+    let mut bytes = Vec::new();
+    let read = socket.read_to_end(&mut bytes);
+    let ended = tokio::time::timeout(Duration::from_secs(10), read).await;
+    assert!(ended.is_ok(), "a silent connection is kept");
+    assert!(bytes.is_empty());
+    world.stop().await;
+}
+
+// Resumption.
+
+/// Remembers sessions as a client may, and counts the tickets it was given.
+#[derive(Debug)]
+struct Tickets {
+    kept: ClientSessionMemoryCache,
+    given: AtomicUsize,
+    offered: AtomicUsize,
+}
+
+impl Tickets {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            kept: ClientSessionMemoryCache::new(32),
+            given: AtomicUsize::new(0),
+            offered: AtomicUsize::new(0),
+        })
+    }
+}
+
+impl ClientSessionStore for Tickets {
+    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
+        self.kept.set_kx_hint(server, group);
+    }
+    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
+        self.kept.kx_hint(server)
+    }
+    fn set_tls12_session(&self, server: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.kept.set_tls12_session(server, value);
+    }
+    fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.kept.tls12_session(server)
+    }
+    fn remove_tls12_session(&self, server: &ServerName<'static>) {
+        self.kept.remove_tls12_session(server);
+    }
+    fn insert_tls13_ticket(&self, server: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.given.fetch_add(1, Ordering::SeqCst);
+        self.kept.insert_tls13_ticket(server, value);
+    }
+    fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let ticket = self.kept.take_tls13_ticket(server);
+        self.offered
+            .fetch_add(usize::from(ticket.is_some()), Ordering::SeqCst);
+        ticket
+    }
+}
+
+fn remembering(world: &World, minted: Option<&Minted>, tickets: &Arc<Tickets>) -> Arc<ClientConfig> {
+    let mut config = tls::client(minted, world.root(), &["http/1.1"]);
+    config.resumption = Resumption::store(Arc::clone(tickets) as Arc<dyn ClientSessionStore>);
+    config.enable_early_data = true;
+    Arc::new(config)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_session_ticket_is_ever_sent() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let tickets = Tickets::new();
+    let config = remembering(&world, Some(&holder.minted), &tickets);
+    for _ in 0..3 {
+        let mut connection = RawConnection::open(world.federation(), Arc::clone(&config))
+            .await
+            .unwrap();
+        connection.post(LIST, "{}").await.unwrap();
+        assert_eq!(connection.response().await.unwrap().status, 200);
+        let kind = connection.stream.get_ref().1.handshake_kind();
+        assert_eq!(kind, Some(HandshakeKind::Full));
+    }
+    assert_eq!(tickets.given.load(Ordering::SeqCst), 0);
+    world.stop().await;
+}
+
+/// A TLS server with the sidecar's name and authority that, unlike it, gives tickets out: where a
+/// client gets something to offer. Ends with the test.
+async fn generous_server(world: &World) -> SocketAddr {
+    let minted = Mint::server(&["127.0.0.1"]).sign_with(&world.ca);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(minted.chain.clone(), minted.key_der())
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            if let Ok(mut stream) = acceptor.accept(socket).await {
+                let _sent = stream.write_all(b"hello").await;
+                let _closed = stream.shutdown().await;
+            }
+        }
+    });
+    address
+}
+
+/// Lets `config` collect tickets: the second handshake proves that they are good ones.
+async fn collect_tickets(world: &World, config: &Arc<ClientConfig>) {
+    let address = generous_server(world).await;
+    for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let connection = RawConnection::open(address, Arc::clone(config))
+            .await
+            .unwrap();
+        let kind = connection.stream.get_ref().1.handshake_kind();
+        let (bytes, _) = connection.end().await;
+        assert_eq!(bytes, b"hello");
+        assert_eq!(kind, Some(expected));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offered_ticket_leads_to_a_full_handshake() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let tickets = Tickets::new();
+    let config = remembering(&world, Some(&holder.minted), &tickets);
+    collect_tickets(&world, &config).await;
+    let before = tickets.offered.load(Ordering::SeqCst);
+    let mut connection = RawConnection::open(world.federation(), Arc::clone(&config))
+        .await
+        .unwrap();
+    assert_eq!(tickets.offered.load(Ordering::SeqCst), before + 1);
+    connection.post(LIST, "{}").await.unwrap();
+    assert_eq!(connection.response().await.unwrap().status, 200);
+    let session = connection.stream.get_ref().1;
+    assert_eq!(session.handshake_kind(), Some(HandshakeKind::Full));
+    assert!(!session.is_early_data_accepted());
+    world.stop().await;
+}
+
+/// The hole that resumption opens elsewhere: the client certificate is not looked at again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_does_not_get_a_revoked_holder_back_in() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let tickets = Tickets::new();
+    let config = remembering(&world, Some(&holder.minted), &tickets);
+    let mut connection = RawConnection::open(world.federation(), Arc::clone(&config))
+        .await
+        .unwrap();
+    connection.post(LIST, "{}").await.unwrap();
+    assert_eq!(connection.response().await.unwrap().status, 200);
+    collect_tickets(&world, &config).await;
+    world.revoke(holder.grant).await;
+    let offered = tickets.offered.load(Ordering::SeqCst);
+    let alert = tls::refusal(world.federation(), Arc::clone(&config)).await;
+    assert_eq!(alert, AlertDescription::CertificateRevoked);
+    assert_eq!(tickets.offered.load(Ordering::SeqCst), offered + 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_does_not_replace_a_certificate() {
+    let world = World::start().await;
+    let tickets = Tickets::new();
+    let config = remembering(&world, None, &tickets);
+    collect_tickets(&world, &config).await;
+    let alert = tls::refusal(world.federation(), config).await;
+    assert_eq!(alert, AlertDescription::CertificateRequired);
+    world.stop().await;
+}
+
+// Lives of connections.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_answers_many_questions() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let mut ids = BTreeSet::new();
+    for wire in Wire::BOTH {
+        let mut client = world.client(wire, &holder.minted).await;
+        let first = client.post(LIST, "{}").await.unwrap();
+        for _ in 0..20 {
+            let answer = client.post(LIST, "{}").await.unwrap();
+            tests::expect::check_headers(&answer);
+            assert_eq!(answer.body, first.body);
+            assert_eq!(
+                answer.header("x-mosaic-revision"),
+                first.header("x-mosaic-revision")
+            );
+            assert!(ids.insert(answer.request_id().to_owned()), "an id twice");
+            // A refusal of the request is not the end of the connection.
+            let refused = client.post("/nothing", "{}").await.unwrap();
+            assert_eq!(refused.status, 404);
+        }
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_one_connection_are_answered_side_by_side() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let config = tls::client(Some(&holder.minted), world.root(), &["h2"]);
+    let connection = Http2::open(world.federation(), config).await.unwrap();
+    let mut asked = Vec::new();
+    for _ in 0..32 {
+        let mut sender = connection.sender.clone();
+        asked.push(tokio::spawn(async move {
+            sender.ready().await.unwrap();
+            let request = tests::http2::post(LIST, "{}");
+            sender.send_request(request).await.unwrap().status()
+        }));
+    }
+    for answer in asked {
+        assert_eq!(answer.await.unwrap(), 200);
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_ends_idle_connections() {
+    let world = World::start().await;
+    let bystander = world
+        .holder(reference_gateway::plan::BEN, json!({"resources": ["tasks"]}))
+        .await;
+    for wire in Wire::BOTH {
+        let mut other = world.client(wire, &bystander.minted).await;
+        assert_eq!(other.post(LIST, "{}").await.unwrap().status, 200);
+        let holder = world.amira().await;
+        let mut client = world.client(wire, &holder.minted).await;
+        assert_eq!(client.post(LIST, "{}").await.unwrap().status, 200);
+        world.revoke(holder.grant).await;
+        client.closed().await;
+        assert_eq!(other.post(LIST, "{}").await.unwrap().status, 200);
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_ends_idle_connections() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let mut clients = Vec::new();
+    for wire in Wire::BOTH {
+        let mut client = world.client(wire, &holder.minted).await;
+        assert_eq!(client.post(LIST, "{}").await.unwrap().status, 200);
+        clients.push(client);
+    }
+    world.stop().await;
+    for client in clients {
+        client.closed().await;
+    }
 }

@@ -15,8 +15,17 @@ pub type Key = (String, String);
 /// Everything the gateway holds.
 pub struct Truth {
     pub world: World,
-    rows: Vec<(Record, Resolved)>,
-    missions: HashMap<String, Resolved>,
+    rows: Vec<Placed>,
+    missions: HashMap<String, Placed>,
+}
+
+/// A row with what its references lead to.
+#[derive(Clone)]
+struct Placed {
+    row: Record,
+    team: Option<String>,
+    /// Its own, else its mission's, else its project's: one step each, as the specification has it.
+    owner: Option<String>,
 }
 
 /// What one resource of a grant reaches, every narrowing taken into account.
@@ -29,15 +38,27 @@ pub struct Reach {
 impl Truth {
     pub fn of(world: World) -> Self {
         let mut parents = Parents::default();
+        let mut owners: HashMap<String, Option<String>> = HashMap::new();
         let mut missions = HashMap::new();
         let rows = world
             .all_rows()
             .map(|row| {
-                let resolved = parents.resolve(&row).unwrap();
-                if row.collection == Collection::Missions {
-                    missions.insert(row.id.clone(), resolved.clone());
+                let Resolved { team, .. } = parents.resolve(&row).unwrap();
+                let of = |id: &Option<String>| id.as_ref().and_then(|id| owners[id].clone());
+                let own = row.owner.clone();
+                let owner = own.or_else(|| of(&row.mission)).or_else(|| of(&row.project));
+                let placed = Placed {
+                    row: row.clone(),
+                    team,
+                    owner,
+                };
+                if matches!(row.collection, Collection::Projects | Collection::Missions) {
+                    owners.insert(row.id.clone(), row.owner);
                 }
-                (row, resolved)
+                if row.collection == Collection::Missions {
+                    missions.insert(row.id, placed.clone());
+                }
+                placed
             })
             .collect();
         Self {
@@ -59,9 +80,9 @@ impl Truth {
         let mut keys: Vec<Key> = self
             .rows
             .iter()
-            .filter(|(row, _)| collections.contains(&row.collection))
-            .filter(|(row, resolved)| self.passes(row, resolved, user, reach))
-            .map(|(row, _)| (row.created_at.clone(), row.id.clone()))
+            .filter(|placed| collections.contains(&placed.row.collection))
+            .filter(|placed| self.passes(placed, user, reach))
+            .map(|placed| (placed.row.created_at.clone(), placed.row.id.clone()))
             .collect();
         keys.sort_unstable_by(|left, right| right.cmp(left));
         keys
@@ -72,20 +93,22 @@ impl Truth {
         let collections = collections(resource);
         self.rows
             .iter()
-            .filter(|(row, _)| collections.contains(&row.collection))
-            .filter(|(row, _)| row.collection != Collection::Notes || row.text.is_some())
+            .map(|placed| &placed.row)
+            .filter(|row| collections.contains(&row.collection))
+            .filter(|row| row.collection != Collection::Notes || row.text.is_some())
             .count()
     }
 
-    fn passes(&self, row: &Record, resolved: &Resolved, user: &User, reach: &Reach) -> bool {
-        let is_own = resolved.owner.as_ref() == Some(&user.id);
+    fn passes(&self, placed: &Placed, user: &User, reach: &Reach) -> bool {
+        let row = &placed.row;
+        let is_own = placed.owner.as_ref() == Some(&user.id);
         let opens = |team: Option<&String>, is_own: bool| match team {
             Some(team) => reach.teams.contains(team),
             None => reach.personal && is_own,
         };
         match row.collection {
             Collection::Tasks | Collection::Projects | Collection::Missions => {
-                opens(resolved.team.as_ref(), is_own)
+                opens(placed.team.as_ref(), is_own)
             }
             Collection::Notes => {
                 let mission = &self.missions[row.mission.as_ref().unwrap()];
