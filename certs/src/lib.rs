@@ -14,6 +14,7 @@ pub mod csr;
 pub mod identity;
 pub mod key;
 pub mod oid;
+mod provider;
 pub mod publish;
 pub mod seal;
 #[cfg(any(test, feature = "test-util"))]

@@ -4,15 +4,11 @@
 //! does not verify. Resumption is off because a resumed session never reaches the client
 //! certificate verifier, so a revoked peer would come back in. Sockets are elsewhere.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::aws_lc_rs::kx_group;
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature,
-    verify_tls13_signature,
-};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::{NoServerSessionStorage, WantsServerCert};
 use rustls::sign::SingleCertAndKey;
 use rustls::version::TLS13;
@@ -25,32 +21,12 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::clock::{Clock, TlsClock};
 use crate::credential::Credential;
 use crate::identity::fingerprint;
+pub use crate::provider::provider;
 use crate::trust::TrustAnchors;
 use crate::verify::{LiveClientVerifier, LiveServerResolver, Purpose, verify_path};
 
 const ALPN_H2: &[u8] = b"h2";
 const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
-
-static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-    let mut provider = aws_lc_rs::default_provider();
-    // Post-quantum hybrid first; nothing beyond what the specification names.
-    provider.kx_groups = vec![
-        kx_group::X25519MLKEM768,
-        kx_group::X25519,
-        kx_group::SECP256R1,
-    ];
-    provider
-        .cipher_suites
-        .retain(|suite| suite.tls13().is_some());
-    Arc::new(provider)
-});
-
-/// The one cryptographic provider of every configuration made here: aws-lc-rs, TLS 1.3 suites, key
-/// exchange X25519MLKEM768, then X25519, then P-256.
-#[must_use]
-pub fn provider() -> Arc<CryptoProvider> {
-    Arc::clone(&PROVIDER)
-}
 
 /// Why a configuration could not be built.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]

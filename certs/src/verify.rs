@@ -20,8 +20,8 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::clock::unix_seconds;
 use crate::identity::{Serial, fingerprint};
+use crate::provider::provider;
 use crate::publish::{CredentialReceiver, RevokedReceiver, TrustReceiver};
-use crate::tls::provider;
 use crate::trust::{RevokedSet, TrustAnchors};
 
 /// Why a chain does not verify. Times are Unix seconds.

@@ -10,13 +10,15 @@
 mod detail;
 mod query;
 mod record;
+mod text;
 mod writer;
 
 use async_trait::async_trait;
 
 pub use detail::AuditDetail;
 pub use query::{AuditFilter, AuditRow, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX};
-pub use record::{AuditOutcome, AuditRecord, AuditText, Direction, LONG_TEXT, SHORT_TEXT};
+pub use record::{AuditOutcome, AuditRecord, Direction};
+pub use text::{AuditText, LONG_TEXT, SHORT_TEXT};
 pub use writer::{
     AuditFull, AuditGauges, AuditSink, AuditSlot, AuditWriter, DrainError, QUEUE_DEFAULT,
     WriterSettings,

@@ -39,6 +39,7 @@ pub struct WorldBuilder {
     preset: String,
     policy: String,
     manual: bool,
+    federation: String,
     gateway: String,
     service: bool,
     settings: String,

@@ -137,11 +137,7 @@ async fn protocols_other_than_http_are_refused() {
     let alert = tls::refusal(world.federation(), config).await;
     assert_eq!(alert, AlertDescription::NoApplicationProtocol);
     // h2 is preferred; who offers nothing speaks HTTP/1.1.
-    let config = tls::client(
-        Some(&holder.minted),
-        world.root(),
-        &["http/1.1", "h2"],
-    );
+    let config = tls::client(Some(&holder.minted), world.root(), &["http/1.1", "h2"]);
     let stream = shaken(&world, config).await;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     let config = tls::client(Some(&holder.minted), world.root(), &[]);
@@ -233,7 +229,11 @@ impl ClientSessionStore for Tickets {
     }
 }
 
-fn remembering(world: &World, minted: Option<&Minted>, tickets: &Arc<Tickets>) -> Arc<ClientConfig> {
+fn remembering(
+    world: &World,
+    minted: Option<&Minted>,
+    tickets: &Arc<Tickets>,
+) -> Arc<ClientConfig> {
     let mut config = tls::client(minted, world.root(), &["http/1.1"]);
     config.resumption = Resumption::store(Arc::clone(tickets) as Arc<dyn ClientSessionStore>);
     config.enable_early_data = true;
@@ -361,8 +361,11 @@ async fn a_connection_answers_many_questions() {
     for wire in Wire::BOTH {
         let mut client = world.client(wire, &holder.minted).await;
         let first = client.post(LIST, "{}").await.unwrap();
-        for _ in 0..20 {
-            let answer = client.post(LIST, "{}").await.unwrap();
+        for turn in 0..20 {
+            let answer = client
+                .post(LIST, "{}")
+                .await
+                .unwrap_or_else(|error| panic!("{wire:?}, turn {turn}: {error}"));
             tests::expect::check_headers(&answer);
             assert_eq!(answer.body, first.body);
             assert_eq!(
@@ -371,10 +374,30 @@ async fn a_connection_answers_many_questions() {
             );
             assert!(ids.insert(answer.request_id().to_owned()), "an id twice");
             // A refusal of the request is not the end of the connection.
-            let refused = client.post("/nothing", "{}").await.unwrap();
-            assert_eq!(refused.status, 404);
+            let refused = client
+                .post(LIST, r#"{"params":{"limit":0}}"#)
+                .await
+                .unwrap();
+            assert_eq!(refused.status, 400);
         }
     }
+    world.stop().await;
+}
+
+/// In HTTP/1.1 a body that nobody reads stands between this request and the next: the connection
+/// ends, and the answer says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unread_body_ends_the_connection() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let mut client = world.client(Wire::H1, &holder.minted).await;
+    let refused = client.post("/nothing", "{}").await.unwrap();
+    assert_eq!(refused.status, 404);
+    assert_eq!(refused.header("connection"), Some("close"));
+    client.closed().await;
+    let mut client = world.client(Wire::H2, &holder.minted).await;
+    assert_eq!(client.post("/nothing", "{}").await.unwrap().status, 404);
+    assert_eq!(client.post(LIST, "{}").await.unwrap().status, 200);
     world.stop().await;
 }
 
@@ -403,7 +426,10 @@ async fn streams_of_one_connection_are_answered_side_by_side() {
 async fn revocation_ends_idle_connections() {
     let world = World::start().await;
     let bystander = world
-        .holder(reference_gateway::plan::BEN, json!({"resources": ["tasks"]}))
+        .holder(
+            reference_gateway::plan::BEN,
+            json!({"resources": ["tasks"]}),
+        )
         .await;
     for wire in Wire::BOTH {
         let mut other = world.client(wire, &bystander.minted).await;

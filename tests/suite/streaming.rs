@@ -270,12 +270,18 @@ async fn a_gateway_that_dies_in_the_middle_aborts_the_answer() {
         let world = break_gateway(world, 3 << 20, how).await;
         let holder = enlist(&world, "home", &amira(), scope(&BTreeSet::new())).await;
         for wire in Wire::BOTH {
-            world.gateway.behave(&json!({"big_mb": 50, "big_row_kib": 21})).await;
+            world
+                .gateway
+                .behave(&json!({"big_mb": 50, "big_row_kib": 21}))
+                .await;
             let connection = open(&world, &holder, Shape::of(wire)).await;
             let reader = Reader::start(connection, Pace::Fast).await;
             let id = reader.head.header("x-request-id").unwrap().to_owned();
             let got = reader.finish().await;
-            assert!(got.end.is_err(), "{how:?} {wire:?}: a cut answer looks whole");
+            assert!(
+                got.end.is_err(),
+                "{how:?} {wire:?}: a cut answer looks whole"
+            );
             assert!(got.bytes < 4 << 20, "{how:?} {wire:?}: {}", got.bytes);
             let row = audit_row(world.control(), &id).await;
             assert_eq!(row["outcome"], "error", "{row}");

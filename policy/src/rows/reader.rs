@@ -377,7 +377,9 @@ impl RowReader {
 
 impl Drop for RowReader {
     fn drop(&mut self) {
-        self.filter.spare.leave(std::mem::replace(&mut self.scanner, Scanner::new()));
+        self.filter
+            .spare
+            .leave(std::mem::replace(&mut self.scanner, Scanner::new()));
     }
 }
 

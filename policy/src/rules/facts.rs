@@ -3,8 +3,7 @@
 //! Invariant: all three kinds are described or the section is refused, and a field that would not be used is a problem.
 //! Elsewhere on purpose: the collections of rows (`mapping.rs`).
 
-use super::mapping::name;
-use super::reader::{Reader, Section};
+use super::reader::{Reader, Section, name};
 use crate::mapping::{
     FactEntries, FactList, FactsMap, ListedFacts, MemberPath, PathTemplate, SingleFacts,
 };

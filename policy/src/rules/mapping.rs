@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::facts;
-use super::reader::{Place, Reader, Section};
+use super::reader::{Place, Reader, Section, name};
 use crate::mapping::{
     FactsMap, FieldMap, Keyset, Mapping, MemberPath, Narrow, PathTemplate, SourceMap,
 };
@@ -210,14 +210,6 @@ fn check_parameters(reader: &mut Reader<'_>, section: Section<'_>, source: &Sour
         let message = format!("the query parameter {twice:?} is used for two things");
         reader.problem(section.span(), message, "give each its own");
     }
-}
-
-/// A member or parameter name.
-pub(super) fn name(text: &str) -> Result<String, &'static str> {
-    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
-        return Err("a name has 1 to 128 bytes and no control characters");
-    }
-    Ok(text.to_owned())
 }
 
 /// A table with exactly these two names in it.

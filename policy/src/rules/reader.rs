@@ -262,3 +262,11 @@ impl<'a> Reader<'a> {
         Some(Section::new(name, table, &span))
     }
 }
+
+/// A member or parameter name.
+pub(super) fn name(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
+        return Err("a name has 1 to 128 bytes and no control characters");
+    }
+    Ok(text.to_owned())
+}

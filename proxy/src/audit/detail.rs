@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::record::AuditText;
+use super::text::AuditText;
 
 /// What identifies an admin act beyond its action, peer and grant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -13,8 +13,10 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::{DemoFailure, DemoOptions, system};
@@ -96,6 +98,8 @@ pub(super) struct Stage {
     gateway_binary: PathBuf,
     // Dropped first: a process that still lives may write files.
     processes: Vec<Process>,
+    /// The command that is running.
+    under_way: Mutex<Option<Child>>,
     directory: TemporaryDirectory,
     work_url: String,
     home_url: String,
@@ -110,6 +114,7 @@ impl Stage {
             program: options.program.clone(),
             gateway_binary: options.gateway_binary.clone(),
             processes: Vec::new(),
+            under_way: Mutex::new(None),
             directory,
             work_url: String::new(),
             home_url: String::new(),
@@ -187,11 +192,30 @@ impl Stage {
         if let Some(token) = session {
             command.env("MOSAIC_SESSION_TOKEN", token);
         }
-        let failed = |error| system(format!("`{}` cannot be run", self.program.display()))(error);
-        match tokio::time::timeout(PATIENCE, command.output()).await {
-            Ok(output) => output.map_err(failed),
-            Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
-        }
+        let ran = tokio::time::timeout(PATIENCE, self.run(command)).await;
+        let ran = ran.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        ran.map_err(system(format!(
+            "`{}` cannot be run",
+            self.program.display()
+        )))
+    }
+
+    /// Runs a command to its end. One that is given up stays in its place, for `close` to end it and wait for it.
+    async fn run(&self, mut command: Command) -> io::Result<Output> {
+        let mut place = self.under_way.lock().await;
+        let child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let child = place.insert(child);
+        let (out, errors) = (child.stdout.take(), child.stderr.take());
+        let (status, stdout, stderr) = tokio::join!(child.wait(), whole(out), whole(errors));
+        *place = None;
+        Ok(Output {
+            status: status?,
+            stdout: stdout?,
+            stderr: stderr?,
+        })
     }
 
     /// Sets how the work gateway misbehaves: `PUT /_control`.
@@ -263,9 +287,11 @@ impl Stage {
 
     /// Ends the processes and removes the files.
     pub(super) async fn close(mut self) -> Result<(), DemoFailure> {
-        for process in &mut self.processes {
+        let commands = self.under_way.get_mut().iter_mut();
+        let processes = self.processes.iter_mut().map(|process| &mut process.child);
+        for child in processes.chain(commands) {
             // Killed, not asked: nothing of a demo is worth waiting for. One that is gone already is no failure.
-            let _ = process.child.kill().await;
+            let _ = child.kill().await;
         }
         self.directory.remove()
     }
@@ -353,6 +379,15 @@ impl Stage {
         let looked = tokio::time::timeout(PATIENCE, looked).await;
         looked.unwrap_or_else(|_| Err(not_ready(format!("not within {} s", PATIENCE.as_secs()))))
     }
+}
+
+/// All that a command writes to one of its outputs.
+async fn whole(output: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut output) = output {
+        output.read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
 }
 
 /// A directory that goes with its value.

@@ -90,6 +90,11 @@ impl Origin {
                 "`{text}`: credentials do not belong in the gateway URL"
             ));
         }
+        // A port that does not fit is reported as absent: it must not become the default one.
+        let written = authority.as_str().rsplit_once(':').map(|(_, port)| port);
+        if authority.port_u16().is_none() && written.is_some_and(|port| !port.ends_with(']')) {
+            return Err(format!("`{text}` has a port that is none"));
+        }
         Ok(Self::Tcp {
             host: authority.host().trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
@@ -486,22 +491,4 @@ impl<'c> Answer<'c> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Origin;
-
-    #[test]
-    fn an_origin_is_a_bare_origin() {
-        assert!(Origin::parse("http://127.0.0.1:14242").is_ok());
-        assert!(Origin::parse("unix:/run/gateway.sock").is_ok());
-        for wrong in [
-            "ftp://a",
-            "http://a/b",
-            "http://a?x=1",
-            "unix:relative",
-            "http://u:p@a",
-            "nonsense",
-        ] {
-            assert!(Origin::parse(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

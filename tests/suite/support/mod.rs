@@ -8,6 +8,7 @@
 )]
 
 pub mod enlist;
+pub mod enroll;
 pub mod kernel;
 pub mod process;
 pub mod reader;

@@ -44,6 +44,55 @@ fn program() -> PathBuf {
     program
 }
 
+/// A process that listens.
+struct Spawned {
+    child: Child,
+    federation: SocketAddr,
+    enrollment: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+/// Starts the program on the settings in `dir` and waits until it listens.
+fn spawn(dir: &Path) -> Spawned {
+    let mut child = Command::new(program())
+        .args(["serve", "--set", "log.level=trace", "--config"])
+        .arg(dir.join("federation.toml"))
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let log = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&log);
+    let (send, ready) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if line.contains("ready addresses=") {
+                // Nobody listens once the start has been waited for.
+                let _unheard = send.send(line.clone());
+            }
+            let mut kept = kept.lock().unwrap();
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    });
+    let line = ready
+        .recv_timeout(PATIENCE)
+        .unwrap_or_else(|error| panic!("{error}: {}", log.lock().unwrap()));
+    let address = |name: &str| -> SocketAddr {
+        let (_, rest) = line.split_once(&format!("{name}: Some(")).unwrap();
+        rest.split(')').next().unwrap().parse().unwrap()
+    };
+    Spawned {
+        federation: address("federation"),
+        enrollment: address("enrollment"),
+        child,
+        log,
+    }
+}
+
 impl Process {
     /// Stops the sidecar of `world` and starts it again as a process.
     pub async fn take_over(world: World) -> Self {
@@ -55,47 +104,35 @@ impl Process {
             ..
         } = world;
         sidecar.stop().await.unwrap();
-        let mut child = Command::new(program())
-            .args(["serve", "--set", "log.level=trace", "--config"])
-            .arg(dir.path().join("federation.toml"))
-            .env_remove("RUST_LOG")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let log = Arc::new(Mutex::new(String::new()));
-        let kept = Arc::clone(&log);
-        let (send, ready) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                if line.contains("ready addresses=") {
-                    // Nobody listens once the start has been waited for.
-                    let _unheard = send.send(line.clone());
-                }
-                let mut kept = kept.lock().unwrap();
-                kept.push_str(&line);
-                kept.push('\n');
-            }
-        });
-        let line = ready
-            .recv_timeout(PATIENCE)
-            .unwrap_or_else(|error| panic!("{error}: {}", log.lock().unwrap()));
-        let address = |name: &str| -> SocketAddr {
-            let (_, rest) = line.split_once(&format!("{name}: Some(")).unwrap();
-            rest.split(')').next().unwrap().parse().unwrap()
-        };
-        Self {
-            federation: address("federation"),
-            enrollment: address("enrollment"),
+        let Spawned {
             child,
+            federation,
+            enrollment,
+            log,
+        } = spawn(dir.path());
+        Self {
+            child,
+            federation,
+            enrollment,
             log,
             gateway,
             ca,
             dir,
         }
+    }
+
+    /// Starts the program again on what the killed one left.
+    pub fn start_again(&mut self) {
+        let spawned = spawn(self.dir.path());
+        self.child = spawned.child;
+        self.federation = spawned.federation;
+        self.enrollment = spawned.enrollment;
+        self.log = spawned.log;
+    }
+
+    /// The directory of the sidecar's database.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// Its process id.

@@ -20,7 +20,12 @@ pub enum Break {
 /// Puts a relay between the sidecar of `world` and its gateway: a connection that has carried
 /// `after` bytes of answers breaks off.
 pub async fn break_gateway(mut world: World, after: usize, how: Break) -> World {
-    let gateway: SocketAddr = world.gateway.url().trim_start_matches("http://").parse().unwrap();
+    let gateway: SocketAddr = world
+        .gateway
+        .url()
+        .trim_start_matches("http://")
+        .parse()
+        .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = proxy::config::Config::clone(&world.config);
     config.gateway.url = format!("http://{}", listener.local_addr().unwrap());

@@ -12,9 +12,14 @@ use reference_gateway::record::{Collection, Record, User};
 /// The place of a row in an answer: `(createdAt, id)`.
 pub type Key = (String, String);
 
-/// Everything the gateway holds.
+/// Everything a gateway with generated data holds.
 pub struct Truth {
     pub world: World,
+    rows: Rows,
+}
+
+/// Everything a gateway holds.
+pub struct Rows {
     rows: Vec<Placed>,
     missions: HashMap<String, Placed>,
 }
@@ -37,16 +42,44 @@ pub struct Reach {
 
 impl Truth {
     pub fn of(world: World) -> Self {
+        Self {
+            world,
+            rows: Rows::of(world.all_rows()),
+        }
+    }
+
+    /// The teams of user number `index`.
+    pub fn teams_of(&self, index: u64) -> BTreeSet<String> {
+        let memberships = self.world.teams_of(index).into_iter();
+        memberships.map(|membership| membership.team_id).collect()
+    }
+
+    /// As [`Rows::granted`].
+    pub fn granted(&self, resource: &str, user: &User, reach: &Reach) -> Vec<Key> {
+        self.rows.granted(resource, user, reach)
+    }
+
+    /// As [`Rows::everybodys`].
+    pub fn everybodys(&self, resource: &str) -> usize {
+        self.rows.everybodys(resource)
+    }
+}
+
+impl Rows {
+    /// Takes rows, parents first.
+    pub fn of(rows: impl IntoIterator<Item = Record>) -> Self {
         let mut parents = Parents::default();
         let mut owners: HashMap<String, Option<String>> = HashMap::new();
         let mut missions = HashMap::new();
-        let rows = world
-            .all_rows()
+        let rows = rows
+            .into_iter()
             .map(|row| {
                 let Resolved { team, .. } = parents.resolve(&row).unwrap();
                 let of = |id: &Option<String>| id.as_ref().and_then(|id| owners[id].clone());
                 let own = row.owner.clone();
-                let owner = own.or_else(|| of(&row.mission)).or_else(|| of(&row.project));
+                let owner = own
+                    .or_else(|| of(&row.mission))
+                    .or_else(|| of(&row.project));
                 let placed = Placed {
                     row: row.clone(),
                     team,
@@ -61,17 +94,7 @@ impl Truth {
                 placed
             })
             .collect();
-        Self {
-            world,
-            rows,
-            missions,
-        }
-    }
-
-    /// The teams of user number `index`.
-    pub fn teams_of(&self, index: u64) -> BTreeSet<String> {
-        let memberships = self.world.teams_of(index).into_iter();
-        memberships.map(|membership| membership.team_id).collect()
+        Self { rows, missions }
     }
 
     /// The rows of `resource` that `reach` opens to `user`, newest first.
