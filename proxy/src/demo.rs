@@ -5,6 +5,7 @@
 //! demo, also when it fails or is interrupted. What is shown is the table in `steps.rs`; the processes and their
 //! files are in `stage.rs`. Apart from the data path: only the command line calls it.
 
+mod directory;
 mod play;
 mod stage;
 mod steps;

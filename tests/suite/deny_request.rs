@@ -155,6 +155,49 @@ async fn head_in_place_of_get() {
     world.stop().await;
 }
 
+/// An answer before the body has come must not be lost to a reset when the body comes after all.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusal_before_the_body_has_come() {
+    let world = World::start().await;
+    let holder = world.amira().await;
+    let stranger = world
+        .mint(holder.grant.uuid(), holder.subject)
+        .sign_with(&world.ca);
+    let refusals = [
+        (
+            &holder.minted,
+            "/nothing",
+            Denial::new(404, "invalid_request", DenyCode::UnknownRoute),
+        ),
+        (
+            &stranger,
+            "/list/tasks",
+            Denial::new(403, "forbidden", DenyCode::CertificateUnregistered),
+        ),
+    ];
+    for (minted, path, denial) in refusals {
+        let config = tls::client(Some(minted), world.root(), &["http/1.1"]);
+        let mut connection = RawConnection::open(world.federation(), config)
+            .await
+            .unwrap();
+        let body = "x".repeat(40_000);
+        let head = format!(
+            "POST {BASE}{path} HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        connection.send(head).await.unwrap();
+        // It is in the log before the first byte of the body is sent.
+        let answer = connection.response().await.unwrap();
+        denial.check(&world, &answer).await;
+        for part in body.as_bytes().chunks(1000) {
+            connection.send(part).await.unwrap();
+        }
+        let (more, _) = connection.end().await;
+        assert!(more.is_empty());
+    }
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn query_string() {
     let world = World::start().await;

@@ -372,8 +372,8 @@ async fn the_peer_of_one_user_does_not_exist_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_of_both_sides_keeps_everything_but_the_ports() {
-    let world = World::start().await;
+async fn a_restart_of_both_sides_keeps_everything() {
+    let mut world = World::start().await;
     let holder = enlist(
         &world,
         "home",
@@ -401,6 +401,9 @@ async fn a_restart_of_both_sides_keeps_everything_but_the_ports() {
     };
     let known = status(&world);
     let dir = home.stop().await;
+    let mut config = proxy::config::Config::clone(&world.config);
+    config.federation.listen = world.federation();
+    world.config = Arc::new(config);
     let world = world.restart().await;
     let home = Home::start_in(dir, Arc::new(SystemClock)).await;
     assert_eq!(status(&world), known);
@@ -418,9 +421,10 @@ async fn a_restart_of_both_sides_keeps_everything_but_the_ports() {
     assert_eq!(keys(&after), expected[5..10]);
     let old = audit_row(world.control(), before.request_id()).await;
     assert_eq!(old["outcome"], "allowed");
-    // The session is still known; the peer listens elsewhere now.
-    let answer = home.ask(&session, "work", "/list/tasks", &json!({})).await;
-    assert_eq!(answer.status, 503, "{}", answer.text());
+    // Session, peer and credential are still known at home.
+    let answer = home.ask(&session, "work", "/list/notes", &json!({})).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(keys(&answer), truth("notes", plan::BEN));
     let answer = home.ask("", "work", "/list/tasks", &json!({})).await;
     assert_eq!(answer.status, 401);
     home.stop().await;
@@ -438,7 +442,7 @@ async fn a_kill_loses_no_record_of_an_exchange_finished_a_second_before() {
     )
     .await;
     let config = support::enlist::credentials(&world, &holder);
-    let mut process = Process::take_over(world).await;
+    let mut process = Process::take_over(world, "info").await;
     let finished: Arc<Mutex<Vec<(u64, String)>>> = Arc::default();
     let tasks: Vec<_> = Wire::BOTH
         .into_iter()

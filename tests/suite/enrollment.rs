@@ -283,7 +283,7 @@ async fn tokens_are_in_no_log_and_no_file_beyond_their_beginning() {
     let (_, good) = ticket(&world).await;
     let (_, unused) = ticket(&world).await;
     let unknown = "5eed".repeat(16);
-    let process = Process::take_over(world).await;
+    let process = Process::take_over(world, "trace").await;
     for token in [good.token.as_str(), &good.token, &unknown] {
         let (_, csr) = request();
         redeem(process.enrollment, good.pin, token, &csr)
@@ -398,7 +398,9 @@ async fn no_secret_lies_in_the_database_in_the_clear() {
     .await;
     secrets_of_both.push(("the revision key", revision));
     secrets_of_both.push(("the cursor key", cursor));
-    secrets_of_both.push(("a gateway token", b"token-e1\0".to_vec()));
+    let token = "a-gateway-token-for-nobody-else-to-read";
+    world.let_in_with(plan::BEN, token).await;
+    secrets_of_both.push(("a gateway token", token.as_bytes().to_vec()));
     for config in [&world.config, &home.config] {
         let sealing = config.data_dir.join("sealing.key");
         let mode = std::fs::metadata(&sealing).unwrap().permissions().mode();

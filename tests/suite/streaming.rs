@@ -61,7 +61,7 @@ async fn an_answer_of_200_mb_adds_less_than_8_mb() {
     let world = World::start().await;
     let holder = enlist(&world, "home", &amira(), scope(&BTreeSet::new())).await;
     let config = support::enlist::credentials(&world, &holder);
-    let process = Process::take_over(world).await;
+    let process = Process::take_over(world, "info").await;
     let connect = async |wire| {
         Connection::open(process.federation, &config, Shape::of(wire))
             .await

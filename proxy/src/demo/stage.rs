@@ -4,8 +4,7 @@
 //! its own, so that Ctrl-C reaches the demo alone and the demo ends them; when a `Stage` is gone, so are both.
 
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
-use uuid::Uuid;
 
+use super::directory::{TemporaryDirectory, make_directory};
 use super::{DemoFailure, DemoOptions, system};
 
 /// Longest wait for a process to be ready, and for a command.
@@ -164,7 +163,7 @@ impl Stage {
 
     /// Where one side keeps its files; commands of that side are run there.
     pub(super) fn directory(&self, side: Side) -> PathBuf {
-        self.directory.0.join(side.name())
+        self.directory.path().join(side.name())
     }
 
     /// Where a side's gateway listens.
@@ -273,7 +272,7 @@ impl Stage {
     /// Prints the end of every log.
     pub(super) fn write_log_tails(&self, out: &mut dyn Write) -> io::Result<()> {
         for process in &self.processes {
-            let path = self.directory.0.join(format!("{}.log", process.name));
+            let path = self.directory.path().join(format!("{}.log", process.name));
             let log = std::fs::read(path).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
             let lines: Vec<&str> = log.lines().collect();
@@ -319,7 +318,7 @@ impl Stage {
 
     fn spawn(&mut self, side: Side, role: &str, command: Command) -> Result<(), DemoFailure> {
         let name = format!("{}/{role}", side.name());
-        let path = self.directory.0.join(format!("{name}.log"));
+        let path = self.directory.path().join(format!("{name}.log"));
         let unwritable = format!("`{}` cannot be written", path.display());
         let log = std::fs::File::create(&path).map_err(system(&unwritable))?;
         let same_log = log.try_clone().map_err(system(&unwritable))?;
@@ -388,38 +387,4 @@ async fn whole(output: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
         output.read_to_end(&mut bytes).await?;
     }
     Ok(bytes)
-}
-
-/// A directory that goes with its value.
-struct TemporaryDirectory(PathBuf);
-
-impl TemporaryDirectory {
-    fn make() -> Result<Self, DemoFailure> {
-        // Short: the path of a unix socket has a hundred bytes.
-        let name = Uuid::new_v4().simple().to_string();
-        let name = format!("mosaic-demo-{}", name.get(..8).unwrap_or(&name));
-        let path = std::env::temp_dir().join(name);
-        make_directory(&path)?;
-        Ok(Self(path))
-    }
-
-    fn remove(&self) -> Result<(), DemoFailure> {
-        std::fs::remove_dir_all(&self.0)
-            .map_err(system(format!("`{}` cannot be removed", self.0.display())))
-    }
-}
-
-impl Drop for TemporaryDirectory {
-    fn drop(&mut self) {
-        // Usually gone already; when not, there is nobody left to tell.
-        let _ = self.remove();
-    }
-}
-
-/// One that must not be there yet, so that nobody else has prepared it.
-fn make_directory(path: &Path) -> Result<(), DemoFailure> {
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(path)
-        .map_err(system(format!("`{}` cannot be made", path.display())))
 }

@@ -47,7 +47,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds an idle connection is kept.
 const KEEPALIVE_SECONDS: u64 = 75;
-/// Bytes of a body over [`MAX_BODY`] that are read before the connection is closed.
+/// Bytes of the body of a refused request that are read before the connection is closed.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 /// How long an idle connection of a grant that ended stays open, so that a request already on its
 /// way is told why.
@@ -194,9 +194,11 @@ impl ConnectionApp {
     }
 
     /// Ends a while after a refusal that ends the connection: HTTP/1.1 closes by itself, HTTP/2 has
-    /// to be told, and a peer that goes on nevertheless is dropped.
+    /// to be told, and a peer that goes on nevertheless is dropped. The refusal itself gets time to
+    /// arrive first, since GOAWAY overtakes what is queued.
     async fn dismissed(&self) {
         self.dismissal.notified().await;
+        tokio::time::sleep(FAREWELL).await;
         self.ending.send_replace(true);
         tokio::time::sleep(FAREWELL).await;
     }
@@ -301,9 +303,9 @@ impl ConnectionApp {
             denied: Some(failure.code),
             status: status.as_u16(),
         });
-        if failure.code == DenyCode::BodyTooLarge && !session.is_http2() {
-            // Closing on unread bytes would reset the connection and could take the answer with it
-            // (RFC 9112, section 9.6).
+        if !session.is_http2() && !failure.doubts_framing() {
+            // Pingora closes when a body was not read, and closing on unread bytes would reset the
+            // connection and could take the answer with it (RFC 9112, section 9.6).
             let _ = tokio::time::timeout(FAREWELL, discard_body(session)).await;
         }
         true
@@ -448,7 +450,7 @@ async fn read_question(
     Ok((route, body))
 }
 
-/// Reads what is left of a body that was refused for its size, to a bound.
+/// Reads what is left of the body of a refused request, to a bound.
 async fn discard_body(session: &mut ServerSession) {
     let mut left = MAX_DISCARDED;
     while let Ok(Some(part)) = session.read_request_body().await {

@@ -59,6 +59,16 @@ impl Failure {
         )
     }
 
+    /// True when it is not certain where the request ends, so that nothing after its head may be
+    /// read as its body.
+    #[must_use]
+    pub const fn doubts_framing(&self) -> bool {
+        matches!(
+            self.code,
+            DenyCode::AmbiguousFraming | DenyCode::UpgradeRefused | DenyCode::ConnectRefused
+        )
+    }
+
     /// The error envelope (specification, section 3).
     #[must_use]
     pub fn envelope(&self, request_id: &str) -> Bytes {

@@ -52,10 +52,15 @@ struct Spawned {
     log: Arc<Mutex<String>>,
 }
 
-/// Starts the program on the settings in `dir` and waits until it listens.
-fn spawn(dir: &Path) -> Spawned {
+/// Starts the program on the settings in `dir` and waits until it listens, which it logs at `info`.
+fn spawn(dir: &Path, log_level: &str) -> Spawned {
     let mut child = Command::new(program())
-        .args(["serve", "--set", "log.level=trace", "--config"])
+        .args([
+            "serve",
+            "--set",
+            &format!("log.level={log_level}"),
+            "--config",
+        ])
         .arg(dir.join("federation.toml"))
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
@@ -95,7 +100,7 @@ fn spawn(dir: &Path) -> Spawned {
 
 impl Process {
     /// Stops the sidecar of `world` and starts it again as a process.
-    pub async fn take_over(world: World) -> Self {
+    pub async fn take_over(world: World, log_level: &str) -> Self {
         let World {
             gateway,
             sidecar,
@@ -109,7 +114,7 @@ impl Process {
             federation,
             enrollment,
             log,
-        } = spawn(dir.path());
+        } = spawn(dir.path(), log_level);
         Self {
             child,
             federation,
@@ -123,7 +128,7 @@ impl Process {
 
     /// Starts the program again on what the killed one left.
     pub fn start_again(&mut self) {
-        let spawned = spawn(self.dir.path());
+        let spawned = spawn(self.dir.path(), "info");
         self.child = spawned.child;
         self.federation = spawned.federation;
         self.enrollment = spawned.enrollment;
