@@ -41,7 +41,7 @@ impl Wire {
 #[derive(Debug)]
 pub enum Client {
     /// HTTP/1.1.
-    H1(RawConnection),
+    H1(Box<RawConnection>),
     /// HTTP/2.
     H2(Http2),
 }
@@ -59,7 +59,7 @@ impl Client {
     ) -> io::Result<Self> {
         let config = tls::client(Some(minted), root, &[wire.alpn()]);
         Ok(match wire {
-            Wire::H1 => Self::H1(RawConnection::open(address, config).await?),
+            Wire::H1 => Self::H1(Box::new(RawConnection::open(address, config).await?)),
             Wire::H2 => Self::H2(Http2::open(address, config).await?),
         })
     }

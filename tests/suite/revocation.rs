@@ -14,105 +14,15 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use policy::id::GrantId;
-use policy::revision::{EffectiveRevision, RevisionKey};
-use proxy::directory::Applied;
-use proxy::transport::{ConnectionGate, GateRegistry, GatedStream, Stale};
-use reference_gateway::plan;
-use reference_gateway::record::User;
-use serde_json::{Value, json};
-use support::enlist::{enlist, open};
+use serde_json::json;
+use support::acts::{ACTS, Act, NARROWED, act, ask_afresh, check_after, member, narrowed};
+use support::enlist::open;
 use support::reader::{PATIENCE, Pace, Reader, until};
 use support::stream::{Answer, Connection, Shape};
 use support::{kernel, rounds};
 use tests::audit::audit_row;
 use tests::world::{POLICY, operator};
 use tests::{Holder, Wire, World};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-
-/// Rows a narrowed policy leaves.
-const NARROWED: usize = 5;
-
-/// What an operator does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Act {
-    Revoke,
-    Replace,
-    Suspend,
-    Narrow,
-}
-
-const ACTS: [Act; 4] = [Act::Revoke, Act::Replace, Act::Suspend, Act::Narrow];
-
-fn amira() -> User {
-    let mut users = plan::plan().users.into_iter();
-    users.find(|user| user.id == plan::AMIRA).unwrap()
-}
-
-fn scope() -> Value {
-    json!({"resources": ["tasks", "notes"], "max_rows_per_query": 10_000,
-        "filters": {"tasks": {"include_teams": ["platform"]}}})
-}
-
-async fn member(world: &World, peer: &str) -> Holder {
-    enlist(world, peer, &amira(), scope()).await
-}
-
-fn narrowed(peer: &str) -> String {
-    format!("{POLICY}\n[peers.{peer}]\nmax_rows_per_query = {NARROWED}\n")
-}
-
-async fn act(world: &World, act: Act, peer: &str, holder: &Holder) -> Applied {
-    match act {
-        Act::Revoke => world.revoke(holder.grant).await,
-        Act::Replace => world.replace_token(holder.grant).await.applied,
-        Act::Suspend => world.suspend(peer).await,
-        Act::Narrow => {
-            world.write_policy(&narrowed(peer));
-            world.control().reload_policy(&operator()).await.unwrap()
-        }
-    }
-}
-
-/// Asks on a fresh connection; `None` when the handshake or the connection is refused.
-async fn ask_afresh(world: &World, holder: &Holder, wire: Wire) -> Option<Answer> {
-    let config = support::enlist::credentials(world, holder);
-    let address = world.federation();
-    let mut connection = Connection::open(address, &config, Shape::of(wire))
-        .await
-        .ok()?;
-    let question = json!({"params": {"limit": 10_000}});
-    connection.list("tasks", &question).await.ok()
-}
-
-/// What is answered once the act has returned.
-async fn check_after(world: &World, done: Act, peer: &str, holder: &Holder, wire: Wire) {
-    let answer = ask_afresh(world, holder, wire).await;
-    match done {
-        // The certificate is revoked with the grant: the handshake says so.
-        Act::Revoke | Act::Replace => assert!(answer.is_none(), "{answer:?}"),
-        Act::Suspend => {
-            let answer = answer.unwrap();
-            assert_eq!(answer.head.status, 403);
-            assert_eq!(
-                answer.json()["error"]["details"]["reason"],
-                "peer_suspended"
-            );
-            let resumed = world.resume(peer).await;
-            assert_eq!(resumed.connections_reset, 0);
-            let answer = ask_afresh(world, holder, wire).await.unwrap();
-            assert_eq!(answer.head.status, 200);
-        }
-        Act::Narrow => {
-            let answer = answer.unwrap();
-            assert_eq!(answer.head.status, 200);
-            let rows = answer.json()["items"].as_array().unwrap().len();
-            assert_eq!(rows, NARROWED);
-            world.reload_policy(POLICY).await;
-        }
-    }
-}
 
 /// One answer of 200 MB cut by one act.
 async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: Pace, kept: bool) {
@@ -120,7 +30,7 @@ async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: 
     let peer = format!("peer-{number}");
     let holder = member(world, &peer).await;
     let shape = Shape {
-        receive_buffer: (number % 2 == 0).then_some(64 * 1024),
+        receive_buffer: (pace == Pace::Stalled || number.is_multiple_of(2)).then_some(64 * 1024),
         window: if pace == Pace::Fast {
             16 << 20
         } else {
@@ -157,14 +67,18 @@ async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: 
         "{what}: an answer that was cut looks whole"
     );
     assert!(got.bytes < 200 << 20, "{what}");
-    if let (Some((sending, _)), Some((_, waiting))) = (server, client) {
-        let accepted = sending + waiting + taken;
-        let received = received.load(Ordering::SeqCst);
-        assert!(
-            received <= accepted,
-            "{what}: {received} bytes arrived, but the kernel had accepted {accepted} at the return"
-        );
-    }
+    // A socket that is gone has nothing more to send, or at most a full buffer to be read.
+    let room = shape
+        .receive_buffer
+        .map_or_else(kernel::receive_max, |size| u64::from(size) * 2);
+    let sending = server.map_or(0, |(sending, _)| sending);
+    let waiting = client.map_or(room, |(_, waiting)| waiting);
+    let accepted = sending + waiting + taken;
+    let received = received.load(Ordering::SeqCst);
+    assert!(
+        received <= accepted,
+        "{what}: {received} bytes arrived, but the kernel had accepted {accepted} at the return"
+    );
     let audit = audit_row(world.control(), &request_id).await;
     assert_eq!(audit["outcome"], "aborted", "{what}: {audit}");
     assert_eq!(
@@ -186,7 +100,15 @@ async fn no_byte_is_accepted_after_the_act_has_returned() {
         let done = ACTS[usize::try_from(number % 4).unwrap()];
         let wire = Wire::BOTH[usize::try_from(number / 4 % 2).unwrap()];
         let pace = [Pace::Fast, Pace::Stalled][usize::try_from(number / 8 % 2).unwrap()];
-        cut_in_flight(&world, number, done, wire, pace, number / 16 % 2 == 0).await;
+        cut_in_flight(
+            &world,
+            number,
+            done,
+            wire,
+            pace,
+            (number / 16).is_multiple_of(2),
+        )
+        .await;
     }
     world.stop().await;
 }
@@ -473,154 +395,4 @@ async fn a_broken_policy_is_refused_by_place_and_the_old_one_stays() {
     let status = serde_json::to_value(world.control().status().await.unwrap()).unwrap();
     assert!(status["policy"]["last_failure"].is_null());
     world.stop().await;
-}
-
-/// A revision for each number.
-fn revision(grant: GrantId, number: u64) -> EffectiveRevision {
-    let key = RevisionKey::new(&[7; 32]);
-    EffectiveRevision::of(&key, grant, number, &[0; 32])
-}
-
-/// One connection after the other, each answering under the revision it finds, until told to stop.
-/// Gives the number of writes that passed.
-fn answer_until(
-    registry: &Arc<GateRegistry>,
-    grant: GrantId,
-    multiplexed: bool,
-    (current, returned, stop): (&AtomicU64, &AtomicU64, &AtomicBool),
-) -> u64 {
-    let mut passed = 0;
-    while !stop.load(Ordering::SeqCst) {
-        let gate = ConnectionGate::new();
-        if multiplexed {
-            gate.mark_multiplexed();
-        }
-        let _registered = registry.register(grant, &gate);
-        'connection: while !stop.load(Ordering::SeqCst) {
-            let number = current.load(Ordering::SeqCst);
-            let live = || Some(revision(grant, current.load(Ordering::SeqCst)));
-            let answer = match gate.begin(revision(grant, number), live) {
-                Ok(answer) => answer,
-                Err(Stale::RevisionMoved) => continue,
-                Err(Stale::Cut) => break,
-            };
-            for _ in 0..8 {
-                let Ok(pass) = gate.pass() else {
-                    break 'connection;
-                };
-                // A change that has returned cannot be newer than a write under way.
-                let newest = returned.load(Ordering::SeqCst);
-                assert!(
-                    newest <= number,
-                    "a write under {number} after {newest} had returned"
-                );
-                passed += 1;
-                drop(pass);
-            }
-            drop(answer);
-        }
-    }
-    passed
-}
-
-#[test]
-fn a_write_passes_the_gate_before_a_change_or_not_at_all() {
-    let registry = GateRegistry::new();
-    let grant = GrantId::new(uuid::Uuid::new_v4());
-    let (current, returned) = (AtomicU64::new(0), AtomicU64::new(0));
-    let stop = AtomicBool::new(false);
-    let shared = (&current, &returned, &stop);
-    let (mut passed, mut cut) = (0, 0);
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..4)
-            .map(|worker| {
-                let registry = &registry;
-                scope.spawn(move || answer_until(registry, grant, worker % 2 == 0, shared))
-            })
-            .collect();
-        for number in 1..=u64::from(rounds(20_000, 1_000_000)) {
-            current.store(number, Ordering::SeqCst);
-            let count = registry.change(grant, Some(revision(grant, number)));
-            returned.store(number, Ordering::SeqCst);
-            cut += count.reset;
-            if number % 16 == 0 {
-                std::thread::yield_now();
-            }
-        }
-        stop.store(true, Ordering::SeqCst);
-        passed = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap())
-            .sum();
-    });
-    assert!(
-        passed > 0 && cut > 0,
-        "{passed} writes passed, {cut} connections were cut"
-    );
-    assert!(registry.is_empty(), "connections leave the register");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_change_does_not_wait_for_a_blocked_write() {
-    let registry = GateRegistry::new();
-    let grant = GrantId::new(uuid::Uuid::new_v4());
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut reader = TcpStream::connect(listener.local_addr().unwrap())
-        .await
-        .unwrap();
-    let (socket, _) = listener.accept().await.unwrap();
-    let gate = ConnectionGate::new();
-    let _registered = registry.register(grant, &gate);
-    let _answer = gate
-        .begin(revision(grant, 1), || Some(revision(grant, 1)))
-        .unwrap();
-    let accepted = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&accepted);
-    let mut stream = GatedStream::new(socket, Arc::clone(&gate));
-    let writing = tokio::spawn(async move {
-        let piece = [0; 16 * 1024];
-        let write = async {
-            loop {
-                match stream.write(&piece).await {
-                    Ok(written) => {
-                        count.fetch_add(u64::try_from(written).unwrap(), Ordering::SeqCst)
-                    }
-                    Err(error) => return error.kind(),
-                };
-            }
-        };
-        tokio::select! {
-            error = write => Some(error),
-            () = gate.cut() => None,
-        }
-    });
-    let mut last = u64::MAX;
-    while last != accepted.load(Ordering::SeqCst) {
-        last = accepted.load(Ordering::SeqCst);
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    let change = tokio::task::spawn_blocking(move || registry.change(grant, None));
-    let cut = tokio::time::timeout(PATIENCE, change)
-        .await
-        .expect("it returns")
-        .unwrap();
-    assert_eq!((cut.reset, cut.closed), (1, 0));
-    let at_return = accepted.load(Ordering::SeqCst);
-    assert_eq!(
-        writing.await.unwrap(),
-        None,
-        "the blocked write is cancelled"
-    );
-    let mut taken = 0;
-    let mut piece = vec![0; 64 * 1024];
-    let end = loop {
-        match reader.read(&mut piece).await {
-            Ok(0) => break None,
-            Ok(read) => taken += u64::try_from(read).unwrap(),
-            Err(error) => break Some(error.kind()),
-        }
-    };
-    assert_eq!(end, Some(std::io::ErrorKind::ConnectionReset));
-    assert!(taken <= at_return, "{taken} of {at_return} bytes arrived");
-    assert_eq!(accepted.load(Ordering::SeqCst), at_return);
 }

@@ -11,6 +11,7 @@ mod pinned;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::version::TLS12;
 use rustls::{
     AlertDescription as Alert, ClientConnection, Error, HandshakeKind, NamedGroup, ProtocolVersion,

@@ -11,7 +11,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::audit::AuditRow;
-use crate::store::{CertificateEntry, GrantRecord, OutboundCredential, PeerRecord};
+use crate::store::{
+    CertificateEntry, CredentialState, GrantRecord, OutboundCredential, PeerRecord,
+};
 
 /// Milliseconds of a day.
 const DAY: i64 = 86_400_000;
@@ -126,7 +128,7 @@ impl PeerView {
         Self {
             name: record.name.clone(),
             direction: record.direction.as_str(),
-            state: record.state,
+            state: shown_state(record, credentials),
             endpoint_url: record.endpoint_url.clone(),
             created_at: record.created_at,
             last_success_at: record.last_success_at,
@@ -138,6 +140,21 @@ impl PeerView {
                 .map(|credential| CredentialView::of(credential, now))
                 .collect(),
         }
+    }
+}
+
+/// A peer we ask shows `revoked` when all its grants are (specification, section 2).
+fn shown_state(record: &PeerRecord, credentials: &[OutboundCredential]) -> PeerState {
+    let mut current = credentials
+        .iter()
+        .filter(|credential| credential.peer == record.id)
+        .filter(|credential| credential.state != CredentialState::Superseded)
+        .peekable();
+    let any = current.peek().is_some();
+    if any && current.all(|credential| credential.state == CredentialState::Revoked) {
+        PeerState::Revoked
+    } else {
+        record.state
     }
 }
 

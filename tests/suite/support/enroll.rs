@@ -5,8 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use certs::{PrivateKey, SystemClock};
+use policy::id::GrantId;
+use reference_gateway::plan;
 use serde_json::json;
-use tests::{RawConnection, Response};
+use tests::{RawConnection, Response, World};
 
 /// An enrollment URL taken apart.
 #[derive(Debug, Clone)]
@@ -29,6 +31,15 @@ impl Ticket {
             pin: bytes.try_into().unwrap(),
         }
     }
+}
+
+/// A pending grant and the ticket for it.
+pub async fn ticket(world: &World) -> (GrantId, Ticket) {
+    let grant = world
+        .pending(plan::AMIRA, json!({"resources": ["tasks"]}))
+        .await;
+    let url = world.enrollment_url(grant.id).await;
+    (grant.id, Ticket::of(&url))
 }
 
 /// A new key and a request for a certificate over it.

@@ -26,3 +26,9 @@ fn in_hex(address: SocketAddr) -> String {
     let number = u32::from_ne_bytes(address.ip().octets());
     format!("{number:08X}:{:04X}", address.port())
 }
+
+/// Most that a socket's receive buffer can hold unless told otherwise, bytes.
+pub fn receive_max() -> u64 {
+    let limits = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").unwrap();
+    limits.split_whitespace().nth(2).unwrap().parse().unwrap()
+}

@@ -7,9 +7,11 @@
     clippy::panic
 )]
 
+pub mod acts;
 pub mod enlist;
 pub mod enroll;
 pub mod kernel;
+pub mod onboard;
 pub mod process;
 pub mod reader;
 pub mod relay;

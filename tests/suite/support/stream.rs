@@ -96,7 +96,7 @@ pub struct Connection {
 }
 
 enum Inner {
-    H1 { stream: Stream, ahead: Vec<u8> },
+    H1 { stream: Box<Stream>, ahead: Vec<u8> },
     H2 { send: SendRequest<Full<Bytes>> },
 }
 
@@ -168,7 +168,7 @@ impl Connection {
         );
         let inner = match shape.wire {
             Wire::H1 => Inner::H1 {
-                stream,
+                stream: Box::new(stream),
                 ahead: Vec::new(),
             },
             Wire::H2 => Inner::H2 {

@@ -1,0 +1,171 @@
+//! The gate of a connection under load: a write is wholly before a change, or refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use policy::id::GrantId;
+use policy::revision::{EffectiveRevision, RevisionKey};
+use proxy::transport::{ConnectionGate, GateRegistry, GatedStream, Stale};
+use support::reader::PATIENCE;
+use support::rounds;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A revision for each number.
+fn revision(grant: GrantId, number: u64) -> EffectiveRevision {
+    let key = RevisionKey::new(&[7; 32]);
+    EffectiveRevision::of(&key, grant, number, &[0; 32])
+}
+
+/// One connection after the other, each answering under the revision it finds, until told to stop.
+/// Gives the number of writes that passed.
+fn answer_until(
+    registry: &Arc<GateRegistry>,
+    grant: GrantId,
+    multiplexed: bool,
+    (current, returned, stop): (&AtomicU64, &AtomicU64, &AtomicBool),
+) -> u64 {
+    let mut passed = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let gate = ConnectionGate::new();
+        if multiplexed {
+            gate.mark_multiplexed();
+        }
+        let _registered = registry.register(grant, &gate);
+        'connection: while !stop.load(Ordering::SeqCst) {
+            let number = current.load(Ordering::SeqCst);
+            let live = || Some(revision(grant, current.load(Ordering::SeqCst)));
+            let answer = match gate.begin(revision(grant, number), live) {
+                Ok(answer) => answer,
+                Err(Stale::RevisionMoved) => continue,
+                Err(Stale::Cut) => break,
+            };
+            for _ in 0..8 {
+                let Ok(pass) = gate.pass() else {
+                    break 'connection;
+                };
+                // A change that has returned cannot be newer than a write under way.
+                let newest = returned.load(Ordering::SeqCst);
+                assert!(
+                    newest <= number,
+                    "a write under {number} after {newest} had returned"
+                );
+                passed += 1;
+                drop(pass);
+            }
+            drop(answer);
+        }
+    }
+    passed
+}
+
+#[test]
+fn a_write_passes_the_gate_before_a_change_or_not_at_all() {
+    let registry = GateRegistry::new();
+    let grant = GrantId::new(uuid::Uuid::new_v4());
+    let (current, returned) = (AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    let shared = (&current, &returned, &stop);
+    let (mut passed, mut cut) = (0, 0);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..4)
+            .map(|worker| {
+                let registry = &registry;
+                scope.spawn(move || answer_until(registry, grant, worker % 2 == 0, shared))
+            })
+            .collect();
+        for number in 1..=u64::from(rounds(20_000, 1_000_000)) {
+            current.store(number, Ordering::SeqCst);
+            let count = registry.change(grant, Some(revision(grant, number)));
+            returned.store(number, Ordering::SeqCst);
+            cut += count.reset;
+            if number.is_multiple_of(16) {
+                std::thread::yield_now();
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+        passed = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .sum();
+    });
+    assert!(
+        passed > 0 && cut > 0,
+        "{passed} writes passed, {cut} connections were cut"
+    );
+    assert!(registry.is_empty(), "connections leave the register");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_does_not_wait_for_a_blocked_write() {
+    let registry = GateRegistry::new();
+    let grant = GrantId::new(uuid::Uuid::new_v4());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut reader = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let gate = ConnectionGate::new();
+    let _registered = registry.register(grant, &gate);
+    let _answer = gate
+        .begin(revision(grant, 1), || Some(revision(grant, 1)))
+        .unwrap();
+    let accepted = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&accepted);
+    let mut stream = GatedStream::new(socket, Arc::clone(&gate));
+    let writing = tokio::spawn(async move {
+        let piece = [0; 16 * 1024];
+        let write = async {
+            loop {
+                match stream.write(&piece).await {
+                    Ok(written) => {
+                        count.fetch_add(u64::try_from(written).unwrap(), Ordering::SeqCst)
+                    }
+                    Err(error) => return error.kind(),
+                };
+            }
+        };
+        tokio::select! {
+            error = write => Some(error),
+            () = gate.cut() => None,
+        }
+    });
+    let mut last = u64::MAX;
+    while last != accepted.load(Ordering::SeqCst) {
+        last = accepted.load(Ordering::SeqCst);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let change = tokio::task::spawn_blocking(move || registry.change(grant, None));
+    let cut = tokio::time::timeout(PATIENCE, change)
+        .await
+        .expect("it returns")
+        .unwrap();
+    assert_eq!((cut.reset, cut.closed), (1, 0));
+    let at_return = accepted.load(Ordering::SeqCst);
+    // Whichever is looked at first: the write that is refused, or the cut.
+    let error = writing.await.unwrap();
+    assert!(
+        matches!(error, None | Some(std::io::ErrorKind::ConnectionReset)),
+        "{error:?}"
+    );
+    let mut taken = 0;
+    let mut piece = vec![0; 64 * 1024];
+    let end = loop {
+        match reader.read(&mut piece).await {
+            Ok(0) => break None,
+            Ok(read) => taken += u64::try_from(read).unwrap(),
+            Err(error) => break Some(error.kind()),
+        }
+    };
+    assert_eq!(end, Some(std::io::ErrorKind::ConnectionReset));
+    assert!(taken <= at_return, "{taken} of {at_return} bytes arrived");
+    assert_eq!(accepted.load(Ordering::SeqCst), at_return);
+}
