@@ -9,20 +9,13 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use certs::{SealPurpose, Sealer};
 use policy::id::GrantId;
 use proxy::admin::AdminCode;
-use proxy::app::secrets;
-use proxy::store::SecretPurpose;
 use reference_gateway::plan;
 use serde_json::{Value, json};
-use support::enroll::{Ticket, contains, files, redeem, request};
-use support::process::Process;
+use support::enroll::{Ticket, redeem, request, ticket};
 use support::stream::{Connection, Shape};
 use tests::{Home, Response, Wire, World};
 
