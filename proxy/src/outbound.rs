@@ -4,12 +4,13 @@
 //! peer's answer is untrusted input and is never written anywhere. A grant that its owner has revoked is refused
 //! here, without touching the network.
 //!
-//! `door.rs` takes a request, `session.rs` says whose it is, `route.rs` which credential, `client.rs` asks,
-//! `relay.rs` and `answer.rs` read the reply, `state.rs` says what it means for the grant; `add_peer.rs` is how a
-//! peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
+//! `door.rs` takes a request, `session.rs` says whose it is, `route.rs` which credential, `ask.rs` puts one question
+//! to one peer, step by step: `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
+//! means for the grant; `add_peer.rs` is how a peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
 
 pub mod add_peer;
 pub mod answer;
+mod ask;
 pub mod client;
 mod connection;
 pub mod door;

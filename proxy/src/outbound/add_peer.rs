@@ -25,8 +25,8 @@ use uuid::Uuid;
 
 use super::Outbound;
 use super::answer::{AnswerLimits, Retagger, Shape};
+use super::ask::path_of;
 use super::client::{PeerClient, Question, Reply};
-use super::door::path_of;
 use super::endpoint::{Endpoint, EnrollmentUrl, parse_fingerprint};
 use super::exchange::time_ordered_id;
 use super::failure::{DoorFailure, PeerError};

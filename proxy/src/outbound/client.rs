@@ -104,7 +104,20 @@ impl PeerClient {
     /// # Errors
     /// [`AskError`], by the step that failed.
     pub async fn ask(&self, question: &Question) -> Result<Reply, AskError> {
-        let mut total = Box::pin(tokio::time::sleep(self.deadlines.total));
+        self.ask_within(question, self.deadlines.total).await
+    }
+
+    /// As [`ask`](Self::ask), with all of the answer due within the client's own deadline or `within`, whichever is
+    /// shorter.
+    ///
+    /// # Errors
+    /// [`AskError`], by the step that failed.
+    pub async fn ask_within(
+        &self,
+        question: &Question,
+        within: Duration,
+    ) -> Result<Reply, AskError> {
+        let mut total = Box::pin(tokio::time::sleep(self.deadlines.total.min(within)));
         let asked = tokio::select! {
             asked = self.attempts(question) => asked?,
             () = &mut total => return Err(AskError::TotalTimeout),

@@ -17,7 +17,7 @@ use super::client::{Reply, ReplyBody};
 use super::exchange::Exchange;
 use super::failure::{DoorFailure, PeerError, dress};
 use super::fault::AskError;
-use crate::audit::AuditOutcome;
+use crate::audit::{AuditOutcome, AuditText};
 use crate::message::headers::peer_request_id;
 use crate::message::target::Route;
 
@@ -76,15 +76,23 @@ pub(super) fn answer_id(headers: &HeaderMap, own: &str) -> String {
     peer_request_id(headers).unwrap_or_else(|| own.to_owned())
 }
 
-/// A 200 being passed on.
-struct Passing {
+/// The rest of a reply that has not been read yet.
+struct Live {
     body: ReplyBody,
     retagger: Retagger,
+}
+
+/// A peer's 200 under the peer's local name: what of it is certain, and the rest as it comes. Its exchange ends with
+/// the last of it, or as `aborted` when it is dropped before.
+pub(super) struct PeerAnswer {
+    request_id: String,
     exchange: Exchange,
-    /// Output not yet sent.
+    /// Output not yet taken.
     out: Vec<u8>,
+    /// Absent once everything has been read and found sound.
+    live: Option<Live>,
+    rows: u64,
     sent: u64,
-    ended: bool,
 }
 
 enum Fault {
@@ -92,20 +100,64 @@ enum Fault {
     Network(AskError),
 }
 
-impl Passing {
+impl PeerAnswer {
+    /// Opens a 200, reading as much as is held back.
+    ///
+    /// # Errors
+    /// The failure, and the exchange to finish with it, when the answer is found wanting by then.
+    pub(super) async fn open(
+        reply: Reply,
+        route: &Route,
+        peer: &str,
+        own_id: &str,
+        exchange: Exchange,
+    ) -> Result<Self, (DoorFailure, Exchange)> {
+        if !is_plain_json(&reply.head.headers) {
+            return Err((DoorFailure::Strange(reply.head.status), exchange));
+        }
+        let mut answer = Self {
+            request_id: answer_id(&reply.head.headers, own_id),
+            exchange,
+            out: Vec::new(),
+            live: Some(Live {
+                body: reply.body,
+                retagger: Retagger::new(shape_of(route), peer, AnswerLimits::default()),
+            }),
+            rows: 0,
+            sent: 0,
+        };
+        match answer.gather(HELD).await {
+            Ok(()) => Ok(answer),
+            Err(fault) => Err((fault.into_failure(), answer.exchange)),
+        }
+    }
+
+    /// The answer as an HTTP response; what is not here yet is passed on as it arrives.
+    pub(super) fn into_response(mut self) -> Response {
+        let id = std::mem::take(&mut self.request_id);
+        let body = if self.live.is_none() {
+            Body::from(self.take())
+        } else {
+            Body::from_stream(stream::try_unfold(self, Self::next))
+        };
+        let mut response = Response::new(body);
+        dress(response.headers_mut(), &id);
+        response
+    }
+
     /// Reads until there is more than `enough` output or the answer has ended.
     async fn gather(&mut self, enough: usize) -> Result<(), Fault> {
-        while !self.ended && self.out.len() <= enough {
-            match self.body.chunk().await {
-                Ok(Some(chunk)) => self
-                    .retagger
-                    .push(&chunk, &mut self.out)
-                    .map_err(Fault::Answer)?,
-                Ok(None) => {
-                    self.retagger.finish(&mut self.out).map_err(Fault::Answer)?;
-                    self.ended = true;
-                }
-                Err(error) => return Err(Fault::Network(error)),
+        while self.out.len() <= enough {
+            let Some(live) = &mut self.live else { break };
+            let chunk = live.body.chunk().await.map_err(Fault::Network)?;
+            let read = match &chunk {
+                Some(chunk) => live.retagger.push(chunk, &mut self.out),
+                None => live.retagger.finish(&mut self.out),
+            };
+            read.map_err(Fault::Answer)?;
+            self.rows = live.retagger.rows();
+            if chunk.is_none() {
+                self.live = None;
             }
         }
         Ok(())
@@ -117,25 +169,21 @@ impl Passing {
         self.sent = self
             .sent
             .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        self.count();
-        if self.ended {
-            self.exchange.finish(AuditOutcome::Allowed, StatusCode::OK);
-        }
-        bytes
-    }
-
-    fn count(&mut self) {
-        let (rows, sent) = (self.retagger.rows(), self.sent);
+        let (rows, sent) = (self.rows, self.sent);
         self.exchange.note(|record| {
             record.rows_returned = rows;
             record.bytes_out = sent;
             record.http_status = Some(StatusCode::OK.as_u16());
         });
+        if self.live.is_none() {
+            self.exchange.finish(AuditOutcome::Allowed, StatusCode::OK);
+        }
+        bytes
     }
 
     /// The next piece for the caller, or the fault that cuts the connection.
     async fn next(mut self) -> io::Result<Option<(Bytes, Self)>> {
-        if self.ended && self.out.is_empty() {
+        if self.live.is_none() && self.out.is_empty() {
             return Ok(None);
         }
         match self.gather(0).await {
@@ -143,7 +191,7 @@ impl Passing {
             Err(fault) => {
                 tracing::warn!(reason = fault.reason(), "the answer of a peer was cut off");
                 self.exchange.note(|record| {
-                    record.deny_code = Some(crate::audit::AuditText::fixed(fault.reason()));
+                    record.deny_code = Some(AuditText::fixed(fault.reason()));
                 });
                 self.exchange.finish(AuditOutcome::Error, StatusCode::OK);
                 Err(io::Error::other(fault.reason()))
@@ -167,42 +215,6 @@ impl Fault {
             Self::Network(error) => DoorFailure::Offline(error),
         }
     }
-}
-
-/// Passes a 200 on under the peer's local name.
-///
-/// # Errors
-/// The failure, and the exchange to finish with it, when the answer is found wanting before anything was sent.
-pub(super) async fn pass_on(
-    reply: Reply,
-    route: &Route,
-    peer: &str,
-    own_id: &str,
-    exchange: Exchange,
-) -> Result<Response, (DoorFailure, Exchange)> {
-    let id = answer_id(&reply.head.headers, own_id);
-    if !is_plain_json(&reply.head.headers) {
-        return Err((DoorFailure::Strange(reply.head.status), exchange));
-    }
-    let mut passing = Passing {
-        body: reply.body,
-        retagger: Retagger::new(shape_of(route), peer, AnswerLimits::default()),
-        exchange,
-        out: Vec::new(),
-        sent: 0,
-        ended: false,
-    };
-    if let Err(fault) = passing.gather(HELD).await {
-        return Err((fault.into_failure(), passing.exchange));
-    }
-    let body = if passing.ended {
-        Body::from(passing.take())
-    } else {
-        Body::from_stream(stream::try_unfold(passing, Passing::next))
-    };
-    let mut response = Response::new(body);
-    dress(response.headers_mut(), &id);
-    Ok(response)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use http::uri::Authority;
 use http::{HeaderMap, Uri, header};
 use policy::id::UserId;
 use policy::time::UnixMillis;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::failure::DoorFailure;
@@ -88,7 +89,25 @@ pub enum Doorway {
     Loopback,
 }
 
-/// The local user a request is made for.
+/// What tells one session from another, for what is to happen once in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SessionKey {
+    /// The session of a token.
+    Token(Uuid),
+    /// All requests of processes with one mapped uid.
+    Uid(u32),
+}
+
+/// Whose request it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The local user it is made for.
+    pub user: UserId,
+    /// Which of the user's sessions.
+    pub key: SessionKey,
+}
+
+/// The session a request belongs to.
 ///
 /// # Errors
 /// [`DoorFailure::NoSession`], or [`DoorFailure::StoreUnavailable`].
@@ -98,13 +117,15 @@ pub async fn authenticate(
     doorway: Doorway,
     headers: &HeaderMap,
     now: UnixMillis,
-) -> Result<UserId, DoorFailure> {
+) -> Result<Session, DoorFailure> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         let Doorway::Unix { uid: Some(uid) } = doorway else {
             return Err(DoorFailure::NoSession);
         };
-        return users.get(&uid).cloned().ok_or(DoorFailure::NoSession);
+        let user = users.get(&uid).cloned().ok_or(DoorFailure::NoSession)?;
+        let key = SessionKey::Uid(uid);
+        return Ok(Session { user, key });
     };
     let token = value
         .to_str()
@@ -115,7 +136,10 @@ pub async fn authenticate(
         return Err(DoorFailure::NoSession);
     }
     match store.find_session(&token.sha256(), now).await {
-        Ok(Some(session)) => Ok(session.local_user),
+        Ok(Some(session)) => Ok(Session {
+            user: session.local_user,
+            key: SessionKey::Token(session.id),
+        }),
         Ok(None) => Err(DoorFailure::NoSession),
         Err(error) => {
             tracing::error!(%error, "a session could not be looked up");

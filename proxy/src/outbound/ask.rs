@@ -1,0 +1,335 @@
+//! One question of one session to one peer: the seam that every form of asking goes through.
+//!
+//! The doors (`/peers/...`, `/v1/query`, the proxy form) only find out who asks what of which peer, and what to do
+//! with the answer. Whatever concerns the asking itself is a step of [`ask`], in this order and nowhere else:
+//!
+//! 1. *begin*: a place in the audit queue is taken and the record begins; what cannot be recorded is not asked.
+//! 2. *admit*: the grant's state as far as it is known here; what is over is refused without the network.
+//! 3. *recall*: an answer kept in memory would be given here, before anything that costs the peer or the network,
+//!    and after 2, so that a revocation heard of beats it.
+//! 4. *reach*: the network, within the [`Deadline`]. Whether the peer may be tried at all, waiting as told by it,
+//!    and trying again belong around this step.
+//! 5. *learn*: what the reply, or its absence, says of the grant and of the peer.
+//! 6. *open*: a 200 is read as untrusted input and becomes a [`PeerAnswer`]; a copy to keep would be taken from
+//!    what that writes, never from what the peer sent. Everything else becomes a [`Refused`].
+//!
+//! Invariant: every call leaves exactly one record, whatever becomes of it. What goes out is built from scratch;
+//! nothing of the caller's request but method, route, body, request id and trace parent is in it.
+//!
+//! Reading a reply is in `relay.rs`, what words of a peer mean in `state.rs`, connections in `client.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use certs::Clock;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use policy::time::UnixMillis;
+
+use super::Outbound;
+use super::client::{Question, Reply};
+use super::exchange::{Asked, Exchange};
+use super::failure::DoorFailure;
+use super::fault::AskError;
+use super::relay::{self, PeerAnswer};
+use super::route::{PeerRoute, ReadyClient};
+use super::session::Session;
+use super::state;
+use crate::audit::{AuditOutcome, AuditText};
+use crate::message::headers::{peer_request_id, trace_id};
+use crate::message::target::{BASE, Route};
+use crate::store::Contact;
+
+/// What stands in a path segment as it is (RFC 3986, unreserved).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// The moment by which a question must be answered, on the clock that counts suspended time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Deadline {
+    at_nanos: u64,
+}
+
+impl Deadline {
+    /// `within` from now.
+    pub(super) fn within(clock: &dyn Clock, within: Duration) -> Self {
+        let within = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+        Self {
+            at_nanos: clock.boot_nanos().saturating_add(within),
+        }
+    }
+
+    /// The time that is left.
+    pub(super) fn left(self, clock: &dyn Clock) -> Duration {
+        Duration::from_nanos(self.at_nanos.saturating_sub(clock.boot_nanos()))
+    }
+}
+
+/// The caller's trace, to be linked.
+#[derive(Debug, Clone)]
+pub(super) struct Trace {
+    /// The trace id, for records.
+    id: String,
+    /// The whole header, for the peer.
+    parent: String,
+}
+
+impl Trace {
+    /// The valid `traceparent` of a request, if it has one.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let id = trace_id(headers)?;
+        let parent = headers.get("traceparent")?.to_str().ok()?.to_owned();
+        Some(Self { id, parent })
+    }
+}
+
+/// One question to one peer.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    /// Who asks. The peer is one of this session's user.
+    pub(super) session: Arc<Session>,
+    /// Whom.
+    pub(super) peer: Arc<PeerRoute>,
+    /// What.
+    pub(super) route: Route,
+    /// GET or POST, as the route allows.
+    pub(super) method: Method,
+    /// JSON as it goes out, or empty.
+    pub(super) body: Bytes,
+    /// Our id of the request.
+    pub(super) request_id: String,
+    /// The caller's trace.
+    pub(super) trace: Option<Trace>,
+    /// By when.
+    pub(super) deadline: Deadline,
+}
+
+/// A question that got no rows, with the peer once it is known.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    pub(super) failure: DoorFailure,
+    pub(super) peer: Option<Arc<PeerRoute>>,
+    /// Of the peer, where it gave one.
+    pub(super) retry_after: Option<HeaderValue>,
+    /// The peer's own id of the request, where it gave one.
+    pub(super) peer_request_id: Option<String>,
+}
+
+impl From<DoorFailure> for Refused {
+    fn from(failure: DoorFailure) -> Self {
+        Self {
+            failure,
+            peer: None,
+            retry_after: None,
+            peer_request_id: None,
+        }
+    }
+}
+
+impl Refused {
+    /// A failure on the way to, or of, `peer`.
+    pub(super) fn by(peer: &Arc<PeerRoute>, failure: DoorFailure) -> Self {
+        Self {
+            peer: Some(Arc::clone(peer)),
+            ..Self::from(failure)
+        }
+    }
+}
+
+/// Asks one peer one question.
+///
+/// # Errors
+/// [`Refused`], recorded already; but for a peer of another user, of which nothing is asked.
+pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Refused> {
+    // Routes are found by user; should one ever be found otherwise, it leads nowhere.
+    if ask.peer.user != ask.session.user {
+        return Err(DoorFailure::NoSuchPeer.into());
+    }
+    let mut exchange = begin(outbound, &ask).map_err(|failure| Refused::by(&ask.peer, failure))?;
+    let client = match admit(outbound, &ask) {
+        Ok(client) => client,
+        Err(failure) => return Err(ended(&ask, &mut exchange, failure)),
+    };
+    match reach(outbound, &ask, &client).await {
+        Ok(reply) => conclude(outbound, &ask, reply, exchange).await,
+        Err(error) => {
+            let failure = unanswered(outbound, &ask.peer, error).await;
+            Err(ended(&ask, &mut exchange, failure))
+        }
+    }
+}
+
+/// Takes a place in the audit queue and begins the record.
+fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFailure> {
+    let slot = outbound
+        .audit
+        .reserve()
+        .map_err(|_| DoorFailure::AuditUnavailable)?;
+    let asked = Asked {
+        route: &ask.route,
+        body: &ask.body,
+        request_id: &ask.request_id,
+        trace_id: ask.trace.as_ref().map(|trace| trace.id.as_str()),
+    };
+    Ok(Exchange::begin(slot, &outbound.clock, &ask.peer, &asked))
+}
+
+/// The client, if the grant is in force as far as this side knows.
+fn admit(outbound: &Outbound, ask: &Ask) -> Result<ReadyClient, DoorFailure> {
+    let peer = &ask.peer;
+    let now = UnixMillis(outbound.clock.unix_millis());
+    state::may_ask(peer.peer_state, peer.state(), peer.not_after, now)
+        .map_err(DoorFailure::Refused)?;
+    peer.client
+        .clone()
+        .map_err(|_| DoorFailure::CredentialUnusable)
+}
+
+/// Sends the question and waits for the head of the reply.
+async fn reach(outbound: &Outbound, ask: &Ask, client: &ReadyClient) -> Result<Reply, AskError> {
+    let question = Question {
+        method: ask.method.clone(),
+        path: path_of(&ask.route),
+        body: ask.body.clone(),
+        request_id: ask.request_id.clone(),
+        traceparent: ask.trace.as_ref().map(|trace| trace.parent.clone()),
+        repeatable: true,
+    };
+    let left = ask.deadline.left(outbound.clock.as_ref());
+    client.client.ask_within(&question, left).await
+}
+
+/// Learns from a reply and opens it.
+async fn conclude(
+    outbound: &Outbound,
+    ask: &Ask,
+    reply: Reply,
+    mut exchange: Exchange,
+) -> Result<PeerAnswer, Refused> {
+    let (status, attempt) = (reply.head.status, u32::from(reply.attempt));
+    let peer_id = peer_request_id(&reply.head.headers);
+    exchange.note(|record| {
+        record.attempt = attempt;
+        record.peer_request_id = peer_id.as_deref().map(AuditText::short);
+    });
+    if status != StatusCode::OK {
+        return Err(refused_by_peer(outbound, ask, reply, exchange).await);
+    }
+    let learned = state::learned_from_answer(status, None);
+    outbound.learn(&ask.peer, learned, "answered").await;
+    outbound.record_contact(&ask.peer, Contact::Success).await;
+    let name = ask.peer.name.as_str();
+    PeerAnswer::open(reply, &ask.route, name, &ask.request_id, exchange)
+        .await
+        .map_err(|(failure, mut exchange)| ended(ask, &mut exchange, failure))
+}
+
+/// A reply that is no 200: what it says of the grant is noted, its envelope passed on.
+async fn refused_by_peer(
+    outbound: &Outbound,
+    ask: &Ask,
+    reply: Reply,
+    mut exchange: Exchange,
+) -> Refused {
+    let status = reply.head.status;
+    let retry_after = relay::retry_after(&reply.head.headers);
+    let peer_request_id = peer_request_id(&reply.head.headers);
+    let failure = relay::refusal(reply).await;
+    if let DoorFailure::Peer(error) = &failure {
+        let reason = error.forbidden_reason();
+        let learned = state::learned_from_answer(status, reason);
+        outbound
+            .learn(&ask.peer, learned, reason.unwrap_or_default())
+            .await;
+    }
+    let contact = if status.is_server_error() || !matches!(failure, DoorFailure::Peer(_)) {
+        Contact::Failure(format!("it answered {}", status.as_u16()))
+    } else {
+        Contact::Success
+    };
+    outbound.record_contact(&ask.peer, contact).await;
+    Refused {
+        retry_after,
+        peer_request_id,
+        ..ended(ask, &mut exchange, failure)
+    }
+}
+
+/// What no answer means: the alert for a revoked certificate says as much as an answer.
+async fn unanswered(outbound: &Outbound, peer: &PeerRoute, error: AskError) -> DoorFailure {
+    let learned = state::learned_from_alert(error.alert());
+    outbound.learn(peer, learned, error.reason()).await;
+    let contact = Contact::Failure(error.to_string());
+    outbound.record_contact(peer, contact).await;
+    match learned {
+        Some(_) => DoorFailure::Refused(state::LocalRefusal::GrantRevoked),
+        None => DoorFailure::Offline(error),
+    }
+}
+
+/// Ends the record of a question that got no rows.
+fn ended(ask: &Ask, exchange: &mut Exchange, failure: DoorFailure) -> Refused {
+    let (stage, status) = (failure.stage(), failure.status());
+    let reason = failure.reason().map(AuditText::short);
+    exchange.note(|record| {
+        record.deny_stage = Some(AuditText::fixed(stage));
+        record.deny_code = reason;
+    });
+    let outcome = if status.is_client_error() {
+        AuditOutcome::Denied
+    } else {
+        AuditOutcome::Error
+    };
+    exchange.finish(outcome, status);
+    Refused::by(&ask.peer, failure)
+}
+
+/// The path to ask the peer for, encoded anew.
+pub(super) fn path_of(route: &Route) -> String {
+    match route {
+        Route::List { resource } => format!("{BASE}list/{resource}"),
+        Route::Get { resource, id } => {
+            format!(
+                "{BASE}get/{resource}/{}",
+                utf8_percent_encode(id.as_str(), SEGMENT)
+            )
+        }
+        Route::Capabilities => format!("{BASE}capabilities"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use policy::request::ItemId;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_encoded_anew() {
+        let id = ItemId::parse("a/b c\u{e9}?#..").unwrap();
+        let route = Route::Get {
+            resource: "tasks".to_owned(),
+            id,
+        };
+        assert_eq!(
+            path_of(&route),
+            "/api/federation/v1/get/tasks/a%2Fb%20c%C3%A9%3F%23.."
+        );
+    }
+
+    #[test]
+    fn a_deadline_runs_down_to_nothing() {
+        let clock = certs::testing::ManualClock::at_millis(1_000);
+        let deadline = Deadline::within(&clock, Duration::from_secs(2));
+        assert_eq!(deadline.left(&clock), Duration::from_secs(2));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(deadline.left(&clock), Duration::from_secs(1));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(deadline.left(&clock), Duration::ZERO);
+    }
+}
