@@ -7,17 +7,23 @@
 pub mod assertion;
 pub mod client;
 pub mod credential;
+pub mod error;
 pub mod facts;
+mod http1;
+pub mod origin;
 pub mod page;
+mod wire;
 
 use std::sync::Arc;
 
 use policy::evaluate::Admitted;
 use policy::mapping::Mapping;
 
-pub use client::{Answer, Authority, GatewayClient, GatewayError, GatewayLimits, Origin};
+pub use client::{Answer, Authority, GatewayClient, GatewayLimits};
 pub use credential::SubjectCredentials;
+pub use error::GatewayError;
 use facts::{FactsCache, FetchedFacts};
+pub use origin::Origin;
 
 use crate::telemetry::Metrics;
 

@@ -10,6 +10,7 @@
 pub mod gate;
 pub mod listener;
 pub mod stream;
+pub mod wait;
 
 pub use gate::{AnswerGuard, ConnectionGate, CutCount, GateRegistry, Stale};
 pub use listener::{AcceptedConnection, Acceptor, HandshakeResult, ListenerLimits};

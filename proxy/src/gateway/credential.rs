@@ -7,15 +7,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, header};
-use pingora_http::RequestHeader;
+use http::HeaderValue;
 use policy::id::{GrantId, UserId};
 
 use super::assertion::AssertionSigner;
-use super::client::GatewayError;
+use super::error::GatewayError;
+use super::http1;
 
 /// Header that carries the signed assertion in `service_token` mode.
-pub const ASSERTION_HEADER: &str = "x-mosaic-assertion";
+pub const ASSERTION_HEADER: &str = "X-Mosaic-Assertion";
 
 /// Authorization for one question.
 pub enum SubjectAuth {
@@ -35,37 +35,25 @@ pub enum SubjectAuth {
 }
 
 impl SubjectAuth {
-    pub(super) fn apply(
-        &self,
-        request: &mut RequestHeader,
-        target: &str,
-    ) -> Result<(), GatewayError> {
-        let unusable = |_| {
-            GatewayError::Malformed("the subject's credential cannot stand in a header".to_owned())
-        };
+    /// Adds the fields that say as whom `target` is asked for.
+    pub(super) fn write(&self, head: &mut Vec<u8>, target: &str) -> Result<(), GatewayError> {
         match self {
-            Self::Token(token) => request
-                .insert_header(header::AUTHORIZATION, token)
-                .map_err(unusable),
+            Self::Token(token) => http1::field(head, "Authorization", token),
             Self::Assertion {
                 service,
                 signer,
                 user,
                 grant,
             } => {
-                request
-                    .insert_header(header::AUTHORIZATION, service)
-                    .map_err(unusable)?;
+                http1::field(head, "Authorization", service);
                 let assertion = signer.sign(user, *grant, "GET", target);
-                let mut value = HeaderValue::from_str(&assertion).map_err(|_| {
+                let value = HeaderValue::from_str(&assertion).map_err(|_| {
                     GatewayError::Malformed("the assertion cannot stand in a header".to_owned())
                 })?;
-                value.set_sensitive(true);
-                request
-                    .insert_header(ASSERTION_HEADER, value)
-                    .map_err(unusable)
+                http1::field(head, ASSERTION_HEADER, &value);
             }
         }
+        Ok(())
     }
 }
 

@@ -9,8 +9,9 @@ use policy::decision::Permit;
 use policy::deny::DenyCode;
 use policy::rows::{RowError, RowFilter, RowKey, RowReader, RowsAt, Step, Tally};
 
-use super::client::{Answer, Authority, GatewayClient, GatewayError};
+use super::client::{Answer, Authority, GatewayClient};
 use super::credential::SubjectAuth;
+use super::error::GatewayError;
 
 /// Why reading rows failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,16 +103,36 @@ impl Page<'_> {
     /// [`PageError`].
     pub async fn next(&mut self, out: &mut Vec<u8>) -> Result<Reading, PageError> {
         loop {
-            match self.reader.step(out)? {
-                Step::Row => return Ok(Reading::Row),
-                Step::Withheld | Step::Unmatched => return Ok(Reading::Skipped),
-                Step::End => return Ok(Reading::End),
-                Step::NeedInput => match self.answer.chunk().await? {
-                    Some(chunk) => self.reader.push(chunk),
-                    None => self.reader.close(),
-                },
+            if let Some(reading) = self.ready(out)? {
+                return Ok(reading);
             }
+            self.receive().await?;
         }
+    }
+
+    /// As [`Page::next`], of what has arrived; `None` when more must be received.
+    ///
+    /// # Errors
+    /// [`PageError`].
+    pub fn ready(&mut self, out: &mut Vec<u8>) -> Result<Option<Reading>, PageError> {
+        Ok(match self.reader.step(out)? {
+            Step::Row => Some(Reading::Row),
+            Step::Withheld | Step::Unmatched => Some(Reading::Skipped),
+            Step::End => Some(Reading::End),
+            Step::NeedInput => None,
+        })
+    }
+
+    /// Receives the next piece of the body, or its end.
+    ///
+    /// # Errors
+    /// [`PageError`].
+    pub async fn receive(&mut self) -> Result<(), PageError> {
+        match self.answer.chunk().await? {
+            Some(chunk) => self.reader.push(chunk),
+            None => self.reader.close(),
+        }
+        Ok(())
     }
 
     /// The key of the row examined last.
@@ -134,7 +155,7 @@ impl Page<'_> {
 
     /// Ends a page that was read to [`Reading::End`]; the connection goes back to the pool. A page
     /// that is dropped instead closes its connection.
-    pub async fn release(self) {
-        self.answer.release().await;
+    pub fn release(self) {
+        self.answer.release();
     }
 }

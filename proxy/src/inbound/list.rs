@@ -162,19 +162,34 @@ impl<'a> Paged<'a> {
         in_time: &(dyn Fn() -> bool + Sync),
     ) -> Result<Next, PageError> {
         loop {
+            if let Some(next) = self.ready(out)? {
+                return Ok(next);
+            }
+            if let Some(page) = &mut self.page {
+                page.receive().await?;
+                continue;
+            }
+            if self.pages >= MAX_PAGES || (self.pages > 0 && !in_time()) {
+                return Ok(Next::Bound);
+            }
+            self.page = Some(self.open().await?);
+        }
+    }
+
+    /// As [`Paged::next`], of what has arrived; `None` when more must be received.
+    fn ready(&mut self, out: &mut Vec<u8>) -> Result<Option<Next>, PageError> {
+        loop {
             if self.exhausted {
-                return Ok(Next::Exhausted);
+                return Ok(Some(Next::Exhausted));
             }
-            if self.page.is_none() {
-                if self.pages >= MAX_PAGES || (self.pages > 0 && !in_time()) {
-                    return Ok(Next::Bound);
-                }
-                self.page = Some(self.open().await?);
-            }
-            let Some(page) = &mut self.page else { continue };
-            let reading = page.next(out).await?;
+            let Some(page) = &mut self.page else {
+                return Ok(None);
+            };
+            let Some(reading) = page.ready(out)? else {
+                return Ok(None);
+            };
             if reading == Reading::End {
-                self.close().await;
+                self.close();
                 continue;
             }
             if let Some(nanos) = page.key_nanos() {
@@ -184,7 +199,7 @@ impl<'a> Paged<'a> {
                 self.nanos = nanos;
             }
             if reading == Reading::Row {
-                return Ok(Next::Row);
+                return Ok(Some(Next::Row));
             }
         }
     }
@@ -204,7 +219,7 @@ impl<'a> Paged<'a> {
         Ok(page.map_err(absent_is_malformed)?)
     }
 
-    async fn close(&mut self) {
+    fn close(&mut self) {
         let through = self.through();
         let Some(page) = self.page.take() else { return };
         self.through = through;
@@ -212,7 +227,7 @@ impl<'a> Paged<'a> {
         // A full page may have a successor; a short one is the last.
         self.exhausted = tally.examined < u64::from(self.asked);
         add(&mut self.tally, tally);
-        page.release().await;
+        page.release();
     }
 
     /// The last row examined, or where reading began.
@@ -337,7 +352,7 @@ impl Collected {
                 }
             }
             add(&mut tally, page.tally());
-            page.release().await;
+            page.release();
         }
         Ok(Self {
             rows: heap.into_sorted_vec().into_iter(),
@@ -373,6 +388,14 @@ impl Source<'_> {
         match self {
             Self::Paged(paged) => paged.next(out, in_time).await,
             Self::Collected(collected) => Ok(collected.next(out)),
+        }
+    }
+
+    /// As [`Source::next`], of what has arrived; `None` when more must be received.
+    fn ready(&mut self, out: &mut Vec<u8>) -> Result<Option<Next>, PageError> {
+        match self {
+            Self::Paged(paged) => paged.ready(out),
+            Self::Collected(collected) => Ok(Some(collected.next(out))),
         }
     }
 
@@ -536,6 +559,12 @@ impl<'a> Rows<'a> {
         out: &mut Vec<u8>,
         in_time: &(dyn Fn() -> bool + Sync),
     ) -> Result<Next, PageError> {
+        // Most rows have arrived with the one before: they need no wait, and cost none.
+        if let Self::One(source) = self
+            && let Some(next) = source.ready(out)?
+        {
+            return Ok(next);
+        }
         match self {
             Self::One(source) => source.next(out, in_time).await,
             Self::Many(merged) => merged.next(out, in_time).await,
