@@ -7,7 +7,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest;
-use serde_json::{Number, Value, json};
+use serde_json::{Number, Value};
 
 use crate::resource::Resource;
 use crate::verb::Verb;
@@ -25,13 +25,17 @@ impl QueryHash {
         params: &Value,
         cursor: Option<&str>,
     ) -> Self {
-        let query = json!({
-            "verb": verb.as_str(),
-            "resource": resource.map(Resource::as_str),
-            "params": params,
-            "cursor": cursor,
-        });
-        let text = canonical_json(&query);
+        // The members in canonical order, without a value made of them first.
+        let mut text = String::with_capacity(256);
+        text.push_str("{\"cursor\":");
+        write_optional(cursor, &mut text);
+        text.push_str(",\"params\":");
+        write_value(params, &mut text);
+        text.push_str(",\"resource\":");
+        write_optional(resource.map(Resource::as_str), &mut text);
+        text.push_str(",\"verb\":");
+        write_string(verb.as_str(), &mut text);
+        text.push('}');
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
         Self(hash)
@@ -78,7 +82,9 @@ fn write_value(value: &Value, out: &mut String) {
         }
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
-            members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            if members.len() > 1 {
+                members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+            }
             out.push('{');
             for (position, (name, member)) in members.into_iter().enumerate() {
                 if position > 0 {
@@ -92,7 +98,9 @@ fn write_value(value: &Value, out: &mut String) {
         }
         Value::Number(number) => out.push_str(&number_text(number)),
         Value::String(text) => write_string(text, out),
-        Value::Bool(_) | Value::Null => out.push_str(&value.to_string()),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        Value::Null => out.push_str("null"),
     }
 }
 
@@ -109,7 +117,23 @@ fn number_text(number: &Number) -> String {
     }
 }
 
+fn write_optional(text: Option<&str>, out: &mut String) {
+    match text {
+        Some(text) => write_string(text, out),
+        None => out.push_str("null"),
+    }
+}
+
 fn write_string(text: &str, out: &mut String) {
+    if text
+        .bytes()
+        .all(|byte| byte >= b' ' && !matches!(byte, b'"' | b'\\'))
+    {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     // serde_json escapes exactly what RFC 8785 asks for: quote, backslash and control characters.
     out.push_str(&Value::from(text).to_string());
 }
@@ -119,6 +143,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn canonical(text: &str) -> String {
         canonical_json(&serde_json::from_str(text).unwrap())
@@ -191,6 +216,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_hash_is_that_of_the_whole_question_in_canonical_form(params in any_json(), cursor in proptest::option::of(".{0,8}")) {
+            let question = json!({"verb": "get", "resource": "notes", "params": params, "cursor": cursor});
+            let expected = digest::digest(&digest::SHA256, canonical_json(&question).as_bytes());
+            let hash = QueryHash::of(Verb::Get, Some(Resource::Notes), &params, cursor.as_deref());
+            prop_assert_eq!(hash.as_bytes(), expected.as_ref());
+        }
+
         #[test]
         fn the_form_is_a_fixed_point(value in any_json()) {
             let text = canonical_json(&value);

@@ -67,33 +67,49 @@ pub struct RowFilter {
     singular: u32,
     equals: Vec<(Slot, Box<str>)>,
     non_empty: Option<Slot>,
-    pub(super) spare: SpareScanner,
+    pub(super) spare: Spare,
 }
 
-/// A scanner that a reader of an earlier body has left: it knows the names and their order already.
+/// What a reader of an earlier body has learnt: the names and their order, and whose ids are whose.
 ///
 /// What it knows depends on the filter alone, and it decides nothing: it only finds the same answers
 /// sooner, so a short body does not pay for learning them again.
-#[derive(Debug, Default)]
-pub(super) struct SpareScanner(Mutex<Option<Scanner>>);
+#[derive(Debug)]
+pub(super) struct Learnt {
+    pub(super) scanner: Scanner,
+    pub(super) places: Places,
+}
 
-impl Clone for SpareScanner {
+impl Learnt {
+    pub(super) const fn nothing() -> Self {
+        Self {
+            scanner: Scanner::new(),
+            places: Places::new(),
+        }
+    }
+}
+
+/// What the last reader learnt, for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Spare(Mutex<Option<Learnt>>);
+
+impl Clone for Spare {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl SpareScanner {
-    /// The scanner left behind, or a new one.
-    pub(super) fn take(&self) -> Scanner {
+impl Spare {
+    /// What was left behind, or nothing.
+    pub(super) fn take(&self) -> Learnt {
         let left = self.0.lock().ok().and_then(|mut spare| spare.take());
-        left.unwrap_or_else(Scanner::new)
+        left.unwrap_or_else(Learnt::nothing)
     }
 
-    /// Leaves a scanner for the next reader.
-    pub(super) fn leave(&self, scanner: Scanner) {
+    /// Leaves it for the next reader.
+    pub(super) fn leave(&self, learnt: Learnt) {
         if let Ok(mut spare) = self.0.lock() {
-            *spare = Some(scanner);
+            *spare = Some(learnt);
         }
     }
 }
@@ -201,7 +217,7 @@ impl RowFilter {
             singular,
             equals,
             non_empty,
-            spare: SpareScanner::default(),
+            spare: Spare::default(),
         })
     }
 

@@ -7,11 +7,9 @@
 use std::sync::Arc;
 
 use super::envelope::{Envelope, Progress, RowError, RowsAt};
-use super::filter::{RowFilter, Verdict};
+use super::filter::{Learnt, RowFilter, Verdict};
 use super::input::Input;
 use super::order::{LastKey, RowKey};
-use super::ownership::Places;
-use super::scan::Scanner;
 use super::walk::{Walk, Walker};
 use super::write;
 
@@ -81,8 +79,7 @@ pub struct RowReader {
     filter: Arc<RowFilter>,
     envelope: Envelope,
     single: bool,
-    scanner: Scanner,
-    places: Places,
+    learnt: Learnt,
     input: Input,
     closed: bool,
     phase: Phase,
@@ -94,13 +91,12 @@ impl RowReader {
     /// A reader for one body.
     #[must_use]
     pub fn new(filter: Arc<RowFilter>, rows: RowsAt) -> Self {
-        let scanner = filter.spare.take();
+        let learnt = filter.spare.take();
         Self {
             filter,
             envelope: Envelope::new(rows.path),
             single: rows.single,
-            scanner,
-            places: Places::new(),
+            learnt,
             input: Input::default(),
             closed: false,
             phase: Phase::Around,
@@ -239,7 +235,7 @@ impl RowReader {
         let depth = self.depth();
         let rest = self.input.rest();
         let window = rest.get(..MAX_ROW).unwrap_or(rest);
-        match self.scanner.scan(&self.filter.fields, window, depth) {
+        match self.learnt.scanner.scan(&self.filter.fields, window, depth) {
             Some(length) => Ok(Some(self.judge(length, out))),
             None => {
                 self.walk_from_here();
@@ -288,7 +284,7 @@ impl RowReader {
             self.row_ended();
             return Ok(self.tally.withhold());
         }
-        if self.scanner.scan(&self.filter.fields, row, depth) != Some(length) {
+        if self.learnt.scanner.scan(&self.filter.fields, row, depth) != Some(length) {
             // The two readings of JSON disagree: fail closed.
             return Err(RowError::Malformed {
                 offset: self.input.offset(0),
@@ -320,8 +316,8 @@ impl RowReader {
         let depth = self.depth();
         let (all, at) = (self.input.all(), self.input.at());
         let part = all.get(at..at + MAX_ROW).unwrap_or_default();
-        self.scanner.scan(&self.filter.fields, part, depth);
-        match self.filter.key(part, &self.scanner) {
+        self.learnt.scanner.scan(&self.filter.fields, part, depth);
+        match self.filter.key(part, &self.learnt.scanner) {
             Some(marks) => LastKey::of(all, at, at + MAX_ROW, marks).kept(all),
             None => LastKey::None,
         }
@@ -332,11 +328,13 @@ impl RowReader {
     fn judge(&mut self, length: usize, out: &mut Vec<u8>) -> Step {
         let (all, at) = (self.input.all(), self.input.at());
         let row = all.get(at..at + length).unwrap_or_default();
-        let (verdict, key) = self.filter.judge(row, &self.scanner, &mut self.places);
+        let (verdict, key) = self
+            .filter
+            .judge(row, &self.learnt.scanner, &mut self.learnt.places);
         let step = match (verdict, key) {
             (Verdict::Pass, Some(key)) => {
-                write::row(out, &self.filter.fields, row, &self.scanner, key);
-                self.tally.redacted_members += self.scanner.redacted;
+                write::row(out, &self.filter.fields, row, &self.learnt.scanner, key);
+                self.tally.redacted_members += self.learnt.scanner.redacted;
                 self.tally.examined += 1;
                 self.tally.passed += 1;
                 Step::Row
@@ -379,7 +377,7 @@ impl Drop for RowReader {
     fn drop(&mut self) {
         self.filter
             .spare
-            .leave(std::mem::replace(&mut self.scanner, Scanner::new()));
+            .leave(std::mem::replace(&mut self.learnt, Learnt::nothing()));
     }
 }
 

@@ -3,6 +3,8 @@
 //! The set is closed; anything else is an unknown route. A query string is refused, since no verb
 //! takes one and a silently ignored parameter would mislead.
 
+use std::borrow::Cow;
+
 use http::Method;
 use percent_encoding::percent_decode_str;
 use policy::deny::DenyCode;
@@ -54,10 +56,10 @@ impl Route {
     /// The parameters as the query hash takes them: the row id of a get stands in for parameters,
     /// so that two gets of different rows are two queries.
     #[must_use]
-    pub fn hashed_params(&self, params: &Value) -> Value {
+    pub fn hashed_params<'v>(&self, params: &'v Value) -> Cow<'v, Value> {
         match self {
-            Self::Get { id, .. } => json!({ "id": id.as_str() }),
-            Self::List { .. } | Self::Capabilities => params.clone(),
+            Self::Get { id, .. } => Cow::Owned(json!({ "id": id.as_str() })),
+            Self::List { .. } | Self::Capabilities => Cow::Borrowed(params),
         }
     }
 
