@@ -25,8 +25,9 @@ use serde_json::Value;
 
 use crate::telemetry::Metrics;
 
-use super::client::{Authority, GatewayClient, GatewayError};
+use super::client::{Authority, GatewayClient};
 use super::credential::SubjectAuth;
+use super::error::GatewayError;
 
 /// Largest body of one page of facts, in bytes.
 const PAGE_BYTES: usize = 8 * 1024 * 1024;
@@ -74,7 +75,8 @@ impl FetchedFacts {
     }
 }
 
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<FetchedFacts>>>>;
+/// Held while the facts of a grant are fetched, so that one fetch serves all who wait.
+type Slot = Arc<tokio::sync::Mutex<()>>;
 
 /// The facts of each grant that was used lately.
 pub struct FactsCache {
@@ -117,7 +119,7 @@ impl FactsCache {
             return Ok(fresh);
         }
         let slot = Arc::clone(self.slots.lock().entry(grant).or_default());
-        let mut holder = slot.lock().await;
+        let one = slot.lock().await;
         if let Some(fresh) = self.fresh(grant, revision) {
             return Ok(fresh);
         }
@@ -131,9 +133,8 @@ impl FactsCache {
             revision,
             sent_at,
         });
-        *holder = Some(Arc::clone(&fetched));
-        drop(holder);
         self.keep(grant, &fetched);
+        drop(one);
         Ok(fetched)
     }
 

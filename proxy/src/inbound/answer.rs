@@ -216,7 +216,7 @@ impl Answering<'_> {
                 position = rows.position();
                 let next = rows.next(&mut body.buffer, &in_time).await;
                 body.buffer.truncate(mark);
-                match next.map_err(|error| body.halt(&error))? {
+                match next.map_err(|error| body.halt(error))? {
                     Next::Exhausted => position = None,
                     Next::Row | Next::Bound => {
                         truncated = question.limit.is_none_or(|asked| asked > permit.row_cap());
@@ -230,7 +230,7 @@ impl Answering<'_> {
             match rows
                 .next(&mut body.buffer, &in_time)
                 .await
-                .map_err(|error| body.halt(&error))?
+                .map_err(|error| body.halt(error))?
             {
                 Next::Row => shown = shown.saturating_add(1),
                 ended => {
@@ -255,7 +255,7 @@ impl Answering<'_> {
         body.buffer.push(b']');
         if let Some(position) = position {
             let sealed = cursor::seal(&self.inbound.cursors, &position.position(), binding)
-                .map_err(|code| body.halt_with(code))?;
+                .map_err(|code| body.halt(code))?;
             body.buffer.extend_from_slice(b",\"nextCursor\":\"");
             body.buffer.extend_from_slice(sealed.as_bytes());
             body.buffer.push(b'"');
@@ -346,7 +346,7 @@ impl Answering<'_> {
             .figures
             .redacted
             .saturating_add(tally.redacted_members);
-        page.release().await;
+        page.release();
         Ok(found)
     }
 
@@ -445,15 +445,12 @@ impl Body {
         }
     }
 
-    fn halt(&self, error: &PageError) -> Halt {
-        match Halt::gateway(error) {
+    /// What a failure comes to: once the answer is under way there is no status to refuse with.
+    fn halt(&self, failure: impl Into<Halt>) -> Halt {
+        match failure.into() {
             Halt::Refused(failure) if self.begun => Halt::Broken(failure.code),
             other => other,
         }
-    }
-
-    const fn halt_with(&self, code: DenyCode) -> Halt {
-        Halt::Broken(code)
     }
 
     /// Sends what is collected, as a part of a longer body.
@@ -496,5 +493,28 @@ impl Body {
         }
         respond::write_body(answering.session, part, end).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_failure_is_a_refusal_until_the_first_byte_and_breaks_the_answer_after_it() {
+        let mut body = Body::new(EffectiveRevision::parse("AAAAAAAAAAAAAAAAAAAAAA").unwrap());
+        let refused = body.halt(DenyCode::InvalidCursor);
+        assert!(
+            matches!(refused, Halt::Refused(failure) if failure.code == DenyCode::InvalidCursor)
+        );
+        let disorder = || body.halt(PageError::Disorder);
+        assert!(
+            matches!(disorder(), Halt::Refused(failure) if failure.code == DenyCode::GatewayMalformed)
+        );
+        body.begun = true;
+        let broken = body.halt(PageError::Disorder);
+        assert!(matches!(broken, Halt::Broken(DenyCode::GatewayMalformed)));
+        assert!(matches!(body.halt(Halt::PeerGone), Halt::PeerGone));
     }
 }

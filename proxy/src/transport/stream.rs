@@ -26,6 +26,9 @@ use super::gate::ConnectionGate;
 /// Largest plaintext of one TLS record (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
 
+/// What a short answer takes, head and body.
+const USUAL: usize = 8 * 1024;
+
 /// A TCP socket whose writes pass the connection's gate.
 pub struct GatedStream {
     socket: TcpStream,
@@ -176,6 +179,11 @@ impl AsyncWrite for MtlsStream {
         // their own.
         let room = RECORD.saturating_sub(this.pending.len());
         let part = buf.get(..room.min(buf.len())).unwrap_or(buf);
+        if this.pending.capacity() == 0 {
+            // A head comes first and its body next: room for both, so that neither is moved.
+            this.pending
+                .reserve_exact(part.len().saturating_mul(2).max(USUAL));
+        }
         this.pending.extend_from_slice(part);
         Poll::Ready(Ok(part.len()))
     }
