@@ -41,11 +41,15 @@ pub enum SealPurpose {
     RevisionKey,
     /// The key that signs assertions to the gateway.
     AssertionKey,
+    /// The key of the chains of audit rows.
+    AuditKey,
+    /// The key that signs audit checkpoints.
+    CheckpointKey,
 }
 
 impl SealPurpose {
     /// Every purpose.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::CredentialKey,
         Self::CaKey,
         Self::ServerKey,
@@ -53,6 +57,8 @@ impl SealPurpose {
         Self::CursorKey,
         Self::RevisionKey,
         Self::AssertionKey,
+        Self::AuditKey,
+        Self::CheckpointKey,
     ];
 
     /// The purpose's name, as the store and messages spell it. Part of the key derivation: it can
@@ -67,6 +73,8 @@ impl SealPurpose {
             Self::CursorKey => "cursor-key",
             Self::RevisionKey => "revision-key",
             Self::AssertionKey => "assertion-key",
+            Self::AuditKey => "audit-key",
+            Self::CheckpointKey => "checkpoint-key",
         }
     }
 }

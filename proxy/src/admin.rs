@@ -29,6 +29,7 @@ use certs::{CertificateAuthority, Clock, Sealer};
 use parking_lot::Mutex;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use crate::audit::AuditState;
 use crate::config::{Config, PublicUrl};
 use crate::directory::{Applied, Directory};
 use crate::gateway::GatewayClient;
@@ -68,6 +69,8 @@ pub struct Control {
     pub config: Arc<Config>,
     /// The durable truth.
     pub store: Arc<dyn Store>,
+    /// The audit log of this process.
+    pub audit: AuditState,
     /// What requests are decided by.
     pub directory: Arc<Directory>,
     /// Time.

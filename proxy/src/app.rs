@@ -1,9 +1,10 @@
 //! The composition root: every part is made here, in the order the others need it.
 //!
 //! Invariant: nothing listens before everything it needs is in place, and stopping goes the other
-//! way round: no new connections, drain, then the audit queue is written to its end.
+//! way round: no new connections, drain, then the audit journal is emptied into the database.
 
 mod assertion_proof;
+mod audit;
 mod process;
 mod readiness;
 pub mod secrets;
@@ -32,7 +33,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin::{self, Addresses, Control};
-use crate::audit::{AuditLog, AuditWriter, WriterSettings};
+use crate::audit::{AuditLog, AuditState, AuditWriter, DrainError};
 use crate::config::{Config, GatewayAuth, Preset, PublicUrl};
 use crate::directory::{ApplyError, Directory, DirectoryParts};
 use crate::enrollment::{self, ApplyChanges, EnrollmentLimits, EnrollmentTerms, Redeemer};
@@ -51,7 +52,7 @@ use crate::transport::{Acceptor, ListenerLimits};
 pub use process::{init_authority, run};
 use secrets::Secrets;
 
-/// Longest wait for the audit queue at the end.
+/// Longest wait for the database to have every audit record at the end.
 const AUDIT_DRAIN: Duration = Duration::from_secs(20);
 
 /// Why the sidecar did not start.
@@ -68,6 +69,9 @@ pub enum StartError {
     /// The sealing secret or a sealed secret.
     #[error("{0}")]
     Seal(String),
+    /// The journal of the audit log.
+    #[error("{0}")]
+    Audit(String),
     /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -104,12 +108,13 @@ pub struct Running {
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
     audit: AuditWriter,
+    checkpoints: Arc<audit::Checkpoints>,
 }
 
-/// The audit queue could not be written to its end.
+/// The database did not get every audit record in time; the journal has the rest.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} audit record(s) could not be written before the end")]
-pub struct AuditLost(pub u64);
+#[error(transparent)]
+pub struct AuditLeft(#[from] DrainError);
 
 impl Running {
     /// Where it listens.
@@ -118,17 +123,16 @@ impl Running {
         &self.control.addresses
     }
 
-    /// Stops accepting, drains what is under way, writes the audit queue to its end.
+    /// Stops accepting, drains what is under way, empties the audit journal into the database.
     ///
     /// # Errors
-    /// [`AuditLost`].
-    pub async fn stop(mut self) -> Result<(), AuditLost> {
+    /// [`AuditLeft`].
+    pub async fn stop(mut self) -> Result<(), AuditLeft> {
         let _ = self.stop.send(true);
         while self.listeners.join_next().await.is_some() {}
-        self.audit
-            .drain(AUDIT_DRAIN)
-            .await
-            .map_err(|error| AuditLost(error.lost))
+        let drained = self.audit.drain(AUDIT_DRAIN).await;
+        self.checkpoints.keep().await;
+        Ok(drained?)
     }
 }
 
@@ -184,21 +188,28 @@ pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running
         clock,
     };
     let log: Arc<dyn AuditLog> = Arc::new(sqlite);
-    let (audit, writer) = AuditWriter::start(log, WriterSettings::default());
+    let audit::Started {
+        sink,
+        writer,
+        checkpoints,
+        state,
+    } = audit::start(&base, log).await?;
     let recorder = Recorder {
-        audit,
+        audit: sink,
         metrics: Arc::clone(&base.metrics),
         clock: Arc::clone(&base.clock),
     };
     let (stop, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
-    let control = compose(&base, recorder, &mut listeners, &stopped).await?;
+    listeners.spawn(Arc::clone(&checkpoints).run(base.config.audit.checkpoint, stopped.clone()));
+    let control = compose(&base, recorder, state, &mut listeners, &stopped).await?;
     Ok(Running {
         control,
         metrics: base.metrics,
         stop,
         listeners,
         audit: writer,
+        checkpoints,
     })
 }
 
@@ -206,6 +217,7 @@ pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running
 async fn compose(
     base: &Base,
     recorder: Recorder,
+    audit: AuditState,
     listeners: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Arc<Control>, StartError> {
@@ -293,6 +305,7 @@ async fn compose(
     let control = Arc::new(Control {
         config: Arc::clone(config),
         store: Arc::clone(&base.store),
+        audit,
         directory: Arc::clone(&directory),
         clock: Arc::clone(&base.clock),
         sealer: Arc::clone(&base.sealer),
@@ -323,7 +336,7 @@ async fn compose(
     });
     let ready = readiness::Checks {
         control: Arc::clone(&control),
-        recorder,
+        metrics: Arc::clone(&base.metrics),
         stopped: stopped.clone(),
     };
     let routes = ops::router(Arc::clone(&base.metrics), Arc::new(ready));

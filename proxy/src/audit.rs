@@ -1,28 +1,40 @@
-//! Audit: one record for every federated request and every admin act.
+//! Audit: one record for every federated request and every admin act, in a journal first, then in the database, in a hash chain.
 //!
-//! Invariant: a request whose record cannot be queued is refused, so nothing is answered that is not recorded;
-//! no record ever holds a body. Records of admin acts do not pass the queue: the store writes them in the
-//! transaction of the change itself.
+//! Invariant: nothing is shown to a peer or a session that the journal does not know of; a request that cannot be journalled is
+//! refused (or, with `audit.on_exhausted = "drop"`, counted). No record ever holds a body. Admin acts do
+//! not pass the journal: the store writes and links them in the transaction of the change itself.
 //!
-//! `record.rs` and `detail.rs` are the record, `query.rs` reading back, `writer.rs` the queue and its task. The guard that makes sure
-//! every request submits exactly one record is with the inbound path on purpose.
+//! `record.rs`, `detail.rs`, `text.rs` are the record, `canonical.rs` its bytes, `journal.rs` the path of every request, `sink.rs` the way into it,
+//! `writer.rs` the task that empties it, `chain.rs` the hash chain, `checkpoint.rs` signed statements of its head, `query.rs` reading back, `state.rs` how it is doing.
+//! The guard that makes sure every request leaves exactly one record is with the inbound path on purpose.
 
+pub mod canonical;
+pub mod chain;
+pub mod checkpoint;
 mod detail;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod journal;
 mod query;
 mod record;
+mod sink;
+mod state;
 mod text;
 mod writer;
 
 use async_trait::async_trait;
+use policy::time::UnixMillis;
+use uuid::{NoContext, Timestamp, Uuid};
 
+pub use chain::{Head, Link};
 pub use detail::AuditDetail;
+pub use journal::{AuditUnavailable, Journal, JournalSettings, OnExhausted};
 pub use query::{AuditFilter, AuditRow, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX};
 pub use record::{AuditOutcome, AuditRecord, Direction};
+pub use sink::{AuditSink, AuditSlot};
+pub use state::{AuditState, AuditView};
 pub use text::{AuditText, LONG_TEXT, SHORT_TEXT};
-pub use writer::{
-    AuditFull, AuditGauges, AuditSink, AuditSlot, AuditWriter, DrainError, QUEUE_DEFAULT,
-    WriterSettings,
-};
+pub use writer::{AuditWriter, DrainError, WriterCounts, WriterSettings};
 
 /// Why the log could not be written or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,18 +55,58 @@ pub enum AuditLogError {
     #[error("there is no audit record {id} to continue after; start again without it")]
     UnknownPosition {
         /// The id asked for.
-        id: uuid::Uuid,
+        id: Uuid,
     },
+}
+
+/// How far a journal has been brought into the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalMark {
+    /// Which journal.
+    pub journal: Uuid,
+    /// Every record up to this frame is in the log.
+    pub applied: u64,
+}
+
+impl JournalMark {
+    /// The mark of a journal that has nothing more to give, ever.
+    pub const CLOSED: u64 = u64::MAX >> 1;
 }
 
 /// Where records end up, and where they are read from.
 #[async_trait]
 pub trait AuditLog: Send + Sync {
-    /// Writes the records, in order, in one transaction. A record whose id is already there is left as it is,
-    /// so a batch may be tried again after a failure of unknown effect.
-    async fn append_audit(&self, records: &[AuditRecord]) -> Result<(), AuditLogError>;
+    /// Writes the records, in order, and links them into the chain of this process, in one transaction.
+    /// With a mark, the transaction also notes it, and a call whose mark is not beyond the one noted does nothing:
+    /// a batch may be tried again after a failure of unknown effect.
+    async fn append_audit(
+        &self,
+        records: &[AuditRecord],
+        mark: Option<JournalMark>,
+    ) -> Result<(), AuditLogError>;
+
+    /// The mark noted for a journal; 0 when there is none.
+    async fn journal_applied(&self, journal: Uuid) -> Result<u64, AuditLogError>;
+
+    /// The newest row of each chain, as the store notes it beside the rows, oldest chain first.
+    async fn chain_heads(&self) -> Result<Vec<Head>, AuditLogError>;
 
     /// The rows that match, in the order they were written: with `after`, the first `limit` behind it, else
     /// the last `limit`.
     async fn query_audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, AuditLogError>;
+
+    /// The first `limit` rows behind a position, in the order they were written: for verifying and exporting.
+    async fn read_audit(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, AuditLogError>;
+}
+
+/// A UUIDv7 of that time, for a record.
+#[must_use]
+pub fn record_id(at: UnixMillis) -> Uuid {
+    let seconds = u64::try_from(at.0.div_euclid(1_000)).unwrap_or(0);
+    let millis = u32::try_from(at.0.rem_euclid(1_000)).unwrap_or(0);
+    Uuid::new_v7(Timestamp::from_unix(
+        NoContext,
+        seconds,
+        millis.saturating_mul(1_000_000),
+    ))
 }

@@ -60,6 +60,8 @@ pub struct Config {
     pub limits: Limits,
     /// Deadlines for asking a peer.
     pub timeouts: Timeouts,
+    /// The journal of the audit log.
+    pub audit: Audit,
     /// The log.
     pub log: Log,
 }
@@ -206,6 +208,19 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Question to end.
     pub total: Duration,
+}
+
+/// The journal of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// Where it and the checkpoints are.
+    pub dir: PathBuf,
+    /// Its size.
+    pub journal_bytes: u64,
+    /// Whether a request that cannot be recorded is refused; else it is answered and counted.
+    pub refuse_unrecorded: bool,
+    /// Between two checkpoints.
+    pub checkpoint: Duration,
 }
 
 /// The log.

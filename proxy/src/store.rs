@@ -2,6 +2,7 @@
 //!
 //! Invariant: every mutating call is one transaction that applies the change, raises the store revision by one
 //! and writes the admin audit row(s) of the change; none of the three is ever visible without the others.
+//! Those rows continue the hash chain of the process in the same transaction.
 //! A call that finds nothing to change writes nothing and says so (`Committed::changed == false`).
 //! Time, identifiers and randomness come in with the [`Act`]; the store reads no clock and draws nothing.
 //!
@@ -25,9 +26,9 @@ use uuid::Uuid;
 use crate::audit::AuditLog;
 
 pub use change::{
-    Act, Actor, Claim, Committed, CredentialChange, EnrolledCertificate, Enrollment, IssueIntent,
-    NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded, PolicyPublication, Replaced,
-    TokenClaim,
+    Act, Actor, ChainBeginning, Claim, Committed, CredentialChange, EnrolledCertificate,
+    Enrollment, IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
+    PolicyPublication, Replaced, TokenClaim,
 };
 pub use error::{OpenError, StoreError};
 pub use record::{
@@ -63,6 +64,11 @@ pub trait Store: AuditLog + Send + Sync {
     /// Everything a snapshot is built from, read at one instant. `now` decides which certificates have been
     /// expired for so long ([`EXPIRED_CERTIFICATE_KEPT_MILLIS`]) that they and their finished grants are left out.
     async fn load(&self, now: UnixMillis) -> Result<StoreImage, StoreError>;
+
+    /// Begins the chain that every further row of this handle and its clones is linked into, audit records and admin acts
+    /// alike, and stores the secrets that come with it. [`StoreError::Conflict`] when one of those exists: another process
+    /// was first, and its key is the one to use.
+    async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<Committed<()>, StoreError>;
 
     /// Stores a sealed secret unless one with this purpose, id and generation exists; the value is the one
     /// that is stored afterwards, so two processes that start together agree on the first.

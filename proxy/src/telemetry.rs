@@ -3,8 +3,10 @@
 //! Invariant: labels come from closed sets and configured peers only; nothing of a request's or an
 //! answer's content is ever a label or a log field.
 
+mod audit;
 pub mod logs;
 pub mod metrics;
 pub mod ops;
 
+pub use audit::AuditFigures;
 pub use metrics::Metrics;

@@ -72,7 +72,7 @@ impl Control {
             outcome: closed(
                 query.outcome,
                 AuditOutcome::parse,
-                "allowed, denied, error or aborted",
+                "allowed, denied, rate_limited, error or aborted",
             )?,
             verb: query.verb,
             resource: query.resource,

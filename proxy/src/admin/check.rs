@@ -93,6 +93,7 @@ impl Control {
                 "check the disk and the database file",
             ),
         });
+        checks.push(self.check_audit());
         checks.push(self.check_policy());
         checks.push(self.check_seal());
         checks.push(match self.ca.anchors().len() {
@@ -123,6 +124,30 @@ impl Control {
             ),
         });
         Ok(checks)
+    }
+
+    fn check_audit(&self) -> CheckView {
+        if let Some(why) = self.audit.outage() {
+            return CheckView::fail(
+                "audit",
+                why,
+                "make room on the disk and see to the database; the journal empties by itself",
+            );
+        }
+        match self.audit.trouble() {
+            Some(why) => CheckView::warn(
+                "audit",
+                why,
+                "see to the database before the journal is full; `audit.journal_bytes` makes it larger",
+            ),
+            None => CheckView::ok(
+                "audit",
+                format!(
+                    "{} record(s) wait for the database",
+                    self.audit.journal.depth()
+                ),
+            ),
+        }
     }
 
     fn check_policy(&self) -> CheckView {

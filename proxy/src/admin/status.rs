@@ -8,6 +8,7 @@ use policy::time::UnixMillis;
 use serde::Serialize;
 
 use super::{AdminFailure, Control, PeerView, PolicyFailure, days_left};
+use crate::audit::AuditView;
 use crate::store::{CertificateState, PeerDirection};
 
 /// What the embedded tier is, for those who start out with it.
@@ -33,6 +34,8 @@ pub struct StatusView {
     pub listeners: Vec<ListenerView>,
     /// The policy in force.
     pub policy: PolicyView,
+    /// The audit log.
+    pub audit: AuditView,
     /// The peers we ask.
     pub outbound: Vec<PeerView>,
     /// The grants we serve.
@@ -142,6 +145,7 @@ impl Control {
                 applied_at: view.policy.applied_at,
                 last_failure: self.policy_failure.lock().clone(),
             },
+            audit: self.audit.view(),
             outbound,
             inbound,
         })

@@ -236,6 +236,16 @@ pub fn audit_row(row: &AuditRow) -> Value {
         .as_ref()
         .and_then(|detail| serde_json::from_str(&detail.to_json()).ok());
     put("detail", detail.unwrap_or(Value::Null));
+    put("count", json!(record.count));
+    put("position", json!(row.position));
+    let link = row.link.as_ref();
+    put("chain", json!(link.map(|link| link.chain)));
+    put("seq", json!(link.map(|link| link.seq)));
+    put(
+        "prev_hash",
+        json!(link.map(|link| hex::encode(link.prev_hash))),
+    );
+    put("hash", json!(link.map(|link| hex::encode(link.hash))));
     Value::Object(out)
 }
 

@@ -51,8 +51,8 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
         tracing::info!("stopping: no new connections, draining");
         tokio::select! {
             stopped = running.stop() => stopped.map_err(|error| error.to_string()),
-            _ = terminate.recv() => Err("stopped at once by a second signal; audit records may be missing".to_owned()),
-            _ = interrupt.recv() => Err("stopped at once by a second signal; audit records may be missing".to_owned()),
+            _ = terminate.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
+            _ = interrupt.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
         }
     })
 }
@@ -96,6 +96,7 @@ pub fn init_authority(config: &Config, clock: Arc<dyn Clock>) -> Result<Authorit
             sealer: &sealer,
             act: &act,
         };
+        super::audit::begin_chain(&store, &secrets, &act).await?;
         secrets.authority(clock.unix_seconds()).await
     });
     let authority = made.map_err(|error: StartError| explain(&error))?;

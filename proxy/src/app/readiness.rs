@@ -6,15 +6,15 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::admin::Control;
-use crate::inbound::finish::Recorder;
+use crate::telemetry::Metrics;
 use crate::telemetry::ops::{Check, Readiness};
 
 /// The parts that are looked at.
 pub struct Checks {
-    /// Store, directory.
+    /// Store, directory, audit log.
     pub control: Arc<Control>,
-    /// The audit queue.
-    pub recorder: Recorder,
+    /// Brought up to date before a scrape.
+    pub metrics: Arc<Metrics>,
     /// Whether the process is stopping.
     pub stopped: watch::Receiver<bool>,
 }
@@ -33,12 +33,7 @@ impl Readiness for Checks {
             .await
             .err()
             .map(|error| error.to_string());
-        let audit = self
-            .recorder
-            .audit
-            .reserve()
-            .err()
-            .map(|error| error.to_string());
+        let audit = self.control.audit.outage();
         vec![
             Check {
                 name: "running",
@@ -60,9 +55,8 @@ impl Readiness for Checks {
     }
 
     fn before_scrape(&self) {
-        let gauges = self.recorder.audit.gauges();
-        let metrics = &self.recorder.metrics;
-        metrics.audit(gauges.depth(), gauges.written(), gauges.failures());
+        let metrics = &self.metrics;
+        metrics.audit(&self.control.audit.figures());
         if let Some(outbound) = &self.control.outbound {
             for route in outbound.routes().routes() {
                 metrics.certificate_expiry(

@@ -15,6 +15,8 @@ use policy::revision::RevisionKey;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
+use crate::audit::chain::{CHAIN_KEY_LEN, ChainKey};
+use crate::audit::checkpoint::CheckpointSigner;
 use crate::config::SealSource;
 use crate::gateway::assertion::AssertionSigner;
 use crate::store::{Act, SealedSecret, SecretPurpose, Store};
@@ -75,6 +77,16 @@ pub struct Secrets<'a> {
     pub act: &'a (dyn Fn() -> Act + Sync),
 }
 
+/// The keys of the audit log.
+pub struct AuditKeys {
+    /// Of the chains.
+    pub chain: Arc<ChainKey>,
+    /// Of the checkpoints.
+    pub signer: CheckpointSigner,
+    /// Sealed, those that are not in the store yet.
+    pub new: Vec<SealedSecret>,
+}
+
 impl Secrets<'_> {
     /// The secret of a purpose; `make` gives it its first value.
     async fn load(
@@ -104,13 +116,7 @@ impl Secrets<'_> {
                     .value
             }
         };
-        self.sealer
-            .unseal(sealed_as, id, &secret.sealed)
-            .map_err(|error| {
-                StartError::Seal(format!(
-                    "the secret `{id}` of this store does not open: {error}"
-                ))
-            })
+        self.open(sealed_as, id, &secret)
     }
 
     /// The key of effective revisions.
@@ -161,6 +167,71 @@ impl Secrets<'_> {
         let ca =
             EmbeddedCa::load(root, &key).map_err(|error| StartError::Seal(error.to_string()))?;
         Ok(Arc::new(ca))
+    }
+
+    /// The key of the chains of audit rows and the key of their checkpoints, and what of it the store does not have yet.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn audit_keys(&self) -> Result<AuditKeys, StartError> {
+        let mut new = Vec::new();
+        let chain = (SecretPurpose::AuditKey, SealPurpose::AuditKey);
+        let chain = self
+            .known_or_new(chain, "chain", random_32, &mut new)
+            .await?;
+        let chain: [u8; CHAIN_KEY_LEN] = chain.as_slice().try_into().map_err(|_| {
+            StartError::Seal("the key of the audit log of this store is damaged".to_owned())
+        })?;
+        let signing = (SecretPurpose::CheckpointKey, SealPurpose::CheckpointKey);
+        let signing = self
+            .known_or_new(signing, "checkpoint", CheckpointSigner::generate, &mut new)
+            .await?;
+        Ok(AuditKeys {
+            chain: Arc::new(ChainKey::new(&chain)),
+            signer: CheckpointSigner::from_pkcs8(&signing).map_err(StartError::Seal)?,
+            new,
+        })
+    }
+
+    /// The secret of a purpose; a new one is added to `new`, for the caller to store.
+    async fn known_or_new(
+        &self,
+        (stored, sealed_as): (SecretPurpose, SealPurpose),
+        id: &str,
+        make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, String>,
+        new: &mut Vec<SealedSecret>,
+    ) -> Result<Zeroizing<Vec<u8>>, StartError> {
+        let known = self.store.load_secrets(stored).await?;
+        if let Some(secret) = known.into_iter().find(|secret| secret.id == id) {
+            return self.open(sealed_as, id, &secret);
+        }
+        let plain = make().map_err(StartError::Seal)?;
+        let sealed = self
+            .sealer
+            .seal(sealed_as, id, &plain)
+            .map_err(|error| StartError::Seal(error.to_string()))?;
+        new.push(SealedSecret {
+            purpose: stored,
+            id: id.to_owned(),
+            generation: 1,
+            sealed,
+        });
+        Ok(plain)
+    }
+
+    fn open(
+        &self,
+        sealed_as: SealPurpose,
+        id: &str,
+        secret: &SealedSecret,
+    ) -> Result<Zeroizing<Vec<u8>>, StartError> {
+        self.sealer
+            .unseal(sealed_as, id, &secret.sealed)
+            .map_err(|error| {
+                StartError::Seal(format!(
+                    "the secret `{id}` of this store does not open: {error}"
+                ))
+            })
     }
 
     /// The key that signs assertions to the gateway.

@@ -7,6 +7,7 @@ use policy::id::{GrantId, PeerId};
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
+use super::chain::Link;
 use super::record::{AuditOutcome, AuditRecord, Direction};
 
 /// Rows given when no limit is asked for.
@@ -66,4 +67,6 @@ pub struct AuditRow {
     pub position: i64,
     /// The record.
     pub record: AuditRecord,
+    /// Its place in a chain; rows written before there were chains have none.
+    pub link: Option<Link>,
 }

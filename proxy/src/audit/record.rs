@@ -49,6 +49,8 @@ pub enum AuditOutcome {
     Allowed,
     /// Refused by us.
     Denied,
+    /// Refused because of a rate or concurrency limit.
+    RateLimited,
     /// Failed on our side or the gateway's.
     Error,
     /// Cut off before it was complete.
@@ -57,7 +59,13 @@ pub enum AuditOutcome {
 
 impl AuditOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 4] = [Self::Allowed, Self::Denied, Self::Error, Self::Aborted];
+    pub const ALL: [Self; 5] = [
+        Self::Allowed,
+        Self::Denied,
+        Self::RateLimited,
+        Self::Error,
+        Self::Aborted,
+    ];
 
     /// The stored and displayed text.
     #[must_use]
@@ -65,6 +73,7 @@ impl AuditOutcome {
         match self {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
+            Self::RateLimited => "rate_limited",
             Self::Error => "error",
             Self::Aborted => "aborted",
         }
@@ -77,7 +86,7 @@ impl AuditOutcome {
     }
 }
 
-/// One row of `federation_audit_log` (the specification, section 11, without the chain columns).
+/// One row of `federation_audit_log` (the specification, section 11). Its place in the chain is with [`AuditRow`](super::AuditRow).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRecord {
     /// UUIDv7, drawn by the caller.
@@ -88,6 +97,9 @@ pub struct AuditRecord {
     pub direction: Direction,
     /// How it ended.
     pub outcome: AuditOutcome,
+    /// How many requests the record stands for: 1, or more when refusals were counted into one record while
+    /// the journal was filling. Times and request ids are those of the first.
+    pub count: u64,
     /// Our own id of the request.
     pub request_id: AuditText,
     /// The id the peer gave it.
@@ -135,7 +147,7 @@ pub struct AuditRecord {
 }
 
 impl AuditRecord {
-    /// A record with the required fields; everything else is absent, zero, or attempt 1.
+    /// A record with the required fields; everything else is absent, zero, or 1 (attempt and count).
     #[must_use]
     pub fn new(
         id: Uuid,
@@ -149,6 +161,7 @@ impl AuditRecord {
             at,
             direction,
             outcome,
+            count: 1,
             request_id,
             peer_request_id: None,
             attempt: 1,

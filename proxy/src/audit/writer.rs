@@ -1,29 +1,24 @@
-//! The audit queue and the one task that empties it into the log.
+//! The task that brings records from the journal into the database.
 //!
-//! Invariant: a record that was accepted is written exactly once and in the order of acceptance, or is counted as
-//! lost by [`AuditWriter::drain`]. The task never gives a record up while it runs: when the log fails it tries the
-//! same batch again, the queue fills, and callers refuse requests. Nothing here waits on the request path.
+//! Invariant: records are written in the order of the journal, each batch in one transaction together with the note of how far
+//! the database has got; so ending at any point loses and repeats nothing. When the database fails, the same batch is tried again for
+//! ever; the journal fills, and requests are refused. Nothing here is on the path of a request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use certs::Clock;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::record::AuditRecord;
-use super::{AuditLog, AuditLogError};
-
-/// Records the queue holds unless told otherwise.
-pub const QUEUE_DEFAULT: usize = 65_536;
+use super::journal::{Cursor, Journal, Taken};
+use super::sink::AuditSink;
+use super::{AuditLog, AuditLogError, JournalMark};
 
 /// How the writer gathers and retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriterSettings {
-    /// Records the queue holds, at least 1.
-    pub queue: usize,
-    /// Records in one transaction, at least 1.
-    pub batch: usize,
     /// How long the first record of a batch waits for company.
     pub gather: Duration,
     /// First pause after a failure; doubled for each further one.
@@ -35,8 +30,6 @@ pub struct WriterSettings {
 impl Default for WriterSettings {
     fn default() -> Self {
         Self {
-            queue: QUEUE_DEFAULT,
-            batch: 512,
             gather: Duration::from_millis(50),
             retry_first: Duration::from_millis(10),
             retry_longest: Duration::from_secs(1),
@@ -44,255 +37,233 @@ impl Default for WriterSettings {
     }
 }
 
-/// Why a record was not accepted. The request it belongs to is to be refused with 503.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum AuditFull {
-    /// The queue is full: the log is slower than the requests, or failing.
-    #[error(
-        "the audit queue is full: check the disk and the database; requests are refused until it empties"
-    )]
-    QueueFull,
-    /// The writer has stopped.
-    #[error("the audit writer has stopped; requests are refused")]
-    Stopped,
-}
-
-/// Numbers of the queue and the writer, for telemetry. Each is exact; together they are not one instant.
+/// Numbers of the writer, for telemetry. Each is exact; together they are not one instant.
 #[derive(Debug, Default)]
-pub struct AuditGauges {
-    depth: AtomicU64,
+pub struct WriterCounts {
     written: AtomicU64,
     failures: AtomicU64,
-    refused: AtomicU64,
+    failing: AtomicU64,
+    last_written: AtomicI64,
 }
 
-impl AuditGauges {
-    /// Records accepted and not yet written.
-    #[must_use]
-    pub fn depth(&self) -> u64 {
-        self.depth.load(Ordering::Relaxed)
-    }
-
+impl WriterCounts {
     /// Records written since the start.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Failed attempts to write a batch since the start.
+    /// Failed tries since the start.
     #[must_use]
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// Records not accepted since the start.
+    /// Failed tries since the last that succeeded.
     #[must_use]
-    pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
-    }
-}
-
-/// Where requests leave their records. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct AuditSink {
-    queue: mpsc::Sender<AuditRecord>,
-    gauges: Arc<AuditGauges>,
-}
-
-impl AuditSink {
-    /// Queues a record without waiting. Where the record is only complete after something was answered,
-    /// [`reserve`](Self::reserve) first.
-    ///
-    /// # Errors
-    /// [`AuditFull`]: the record is not kept, the refusal is counted, the request must not be answered.
-    pub fn submit(&self, record: AuditRecord) -> Result<(), AuditFull> {
-        // Counted before it can be taken out, so that the depth never goes below zero.
-        self.gauges.depth.fetch_add(1, Ordering::Relaxed);
-        self.queue.try_send(record).map_err(|error| {
-            self.gauges.depth.fetch_sub(1, Ordering::Relaxed);
-            self.gauges.refused.fetch_add(1, Ordering::Relaxed);
-            match error {
-                mpsc::error::TrySendError::Full(_) => AuditFull::QueueFull,
-                mpsc::error::TrySendError::Closed(_) => AuditFull::Stopped,
-            }
-        })
+    pub fn failing(&self) -> u64 {
+        self.failing.load(Ordering::Relaxed)
     }
 
-    /// Sets a place in the queue aside before a request is worked on, so that its record cannot be refused once
-    /// the answer is under way. Does not wait.
-    ///
-    /// # Errors
-    /// [`AuditFull`], counted as a refusal: the request must not be answered.
-    pub fn reserve(&self) -> Result<AuditSlot, AuditFull> {
-        match self.queue.clone().try_reserve_owned() {
-            Ok(permit) => Ok(AuditSlot {
-                permit,
-                gauges: Arc::clone(&self.gauges),
-            }),
-            Err(error) => {
-                self.gauges.refused.fetch_add(1, Ordering::Relaxed);
-                Err(match error {
-                    mpsc::error::TrySendError::Full(_) => AuditFull::QueueFull,
-                    mpsc::error::TrySendError::Closed(_) => AuditFull::Stopped,
-                })
-            }
-        }
-    }
-
-    /// The numbers of this queue.
+    /// When a batch was last written, milliseconds since the epoch; 0 before the first.
     #[must_use]
-    pub fn gauges(&self) -> Arc<AuditGauges> {
-        Arc::clone(&self.gauges)
+    pub fn last_written(&self) -> i64 {
+        self.last_written.load(Ordering::Relaxed)
     }
 }
 
-/// A place set aside for one record. Dropped unused, it goes back to the queue.
-#[derive(Debug)]
-#[must_use = "a slot that is dropped records nothing"]
-pub struct AuditSlot {
-    permit: mpsc::OwnedPermit<AuditRecord>,
-    gauges: Arc<AuditGauges>,
-}
-
-impl AuditSlot {
-    /// Queues the record. Cannot be refused; a draining writer waits for open slots until its deadline.
-    pub fn submit(self, record: AuditRecord) {
-        self.gauges.depth.fetch_add(1, Ordering::Relaxed);
-        self.permit.send(record);
-    }
-}
-
-/// What [`AuditWriter::drain`] could not write in time.
+/// The end came before the database had everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{lost} audit records were not written before the deadline; check the disk and the database file"
+    "{left} audit records were not written into the database before the deadline: they are in the journal, and the next start writes them; check the disk and the database file"
 )]
 pub struct DrainError {
     /// How many.
-    pub lost: u64,
+    pub left: u64,
 }
 
-/// The writer task.
+/// The writer task and the thread of its journal.
 #[derive(Debug)]
 pub struct AuditWriter {
+    journal: Arc<Journal>,
     stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-    gauges: Arc<AuditGauges>,
+    task: Option<JoinHandle<()>>,
+    syncing: Option<std::thread::JoinHandle<()>>,
+    counts: Arc<WriterCounts>,
 }
 
 impl AuditWriter {
-    /// Starts the task on the current runtime. A queue or batch of 0 counts as 1.
-    #[must_use]
-    pub fn start(log: Arc<dyn AuditLog>, settings: WriterSettings) -> (AuditSink, Self) {
-        let (queue, records) = mpsc::channel(settings.queue.max(1));
-        let (stop, stopped) = watch::channel(false);
-        let gauges = Arc::new(AuditGauges::default());
-        let emptying = Emptying {
-            log,
-            records,
-            stopped,
-            settings,
-            gauges: Arc::clone(&gauges),
-        };
-        let writer = Self {
-            stop,
-            task: tokio::spawn(emptying.run()),
-            gauges: Arc::clone(&gauges),
-        };
-        (AuditSink { queue, gauges }, writer)
-    }
-
-    /// Whether the task is gone although nobody asked it to stop: nothing will be written any more.
-    #[must_use]
-    pub fn has_died(&self) -> bool {
-        self.task.is_finished()
-    }
-
-    /// Stops accepting records and writes those accepted, for at most `deadline`.
+    /// Starts the task on the current runtime, and the thread that syncs the journal.
     ///
     /// # Errors
-    /// [`DrainError`] with the number of records that are lost.
+    /// When the system has no thread to give.
+    pub fn start(
+        log: Arc<dyn AuditLog>,
+        journal: Arc<Journal>,
+        clock: Arc<dyn Clock>,
+        settings: WriterSettings,
+    ) -> std::io::Result<(AuditSink, Self)> {
+        let (stop, stopped) = watch::channel(false);
+        let counts = Arc::new(WriterCounts::default());
+        let syncing = journal.start_syncing()?;
+        let emptying = Emptying {
+            log,
+            journal: Arc::clone(&journal),
+            stopped,
+            settings,
+            clock,
+            counts: Arc::clone(&counts),
+        };
+        let writer = Self {
+            journal: Arc::clone(&journal),
+            stop,
+            task: Some(tokio::spawn(emptying.run())),
+            syncing: Some(syncing),
+            counts,
+        };
+        Ok((AuditSink::new(journal), writer))
+    }
+
+    /// The numbers of the writer.
+    #[must_use]
+    pub fn counts(&self) -> Arc<WriterCounts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Takes no further exchange, waits for those under way, and writes everything into the database, for at most `deadline`.
+    /// When all is written the journal's file is removed.
+    ///
+    /// # Errors
+    /// [`DrainError`]: the rest is in the journal.
     pub async fn drain(mut self, deadline: Duration) -> Result<(), DrainError> {
         self.stop.send_replace(true);
-        if tokio::time::timeout(deadline, &mut self.task)
-            .await
-            .is_err()
-        {
-            self.task.abort();
+        let Some(mut task) = self.task.take() else {
+            return Ok(());
+        };
+        let ended = tokio::time::timeout(deadline, &mut task).await.is_ok();
+        if !ended {
+            task.abort();
+            let _ = task.await;
         }
-        match self.gauges.depth() {
-            0 => Ok(()),
-            lost => Err(DrainError { lost }),
+        self.end_syncing().await;
+        if self.journal.is_written_down() && ended {
+            let path = self.journal.path();
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!(%error, path = %path.display(), "an empty audit journal could not be removed");
+            }
+            return Ok(());
         }
+        Err(DrainError {
+            left: self.journal.depth(),
+        })
+    }
+
+    async fn end_syncing(&mut self) {
+        self.journal.stop();
+        if let Some(thread) = self.syncing.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for AuditWriter {
+    fn drop(&mut self) {
+        self.journal.stop();
     }
 }
 
 struct Emptying {
     log: Arc<dyn AuditLog>,
-    records: mpsc::Receiver<AuditRecord>,
+    journal: Arc<Journal>,
     stopped: watch::Receiver<bool>,
     settings: WriterSettings,
-    gauges: Arc<AuditGauges>,
+    clock: Arc<dyn Clock>,
+    counts: Arc<WriterCounts>,
 }
+
+/// Between two looks whether the last exchange has ended.
+const STOP_POLL: Duration = Duration::from_millis(5);
 
 impl Emptying {
     async fn run(mut self) {
-        let mut batch = Vec::with_capacity(self.settings.batch.max(1));
+        let mut cursor = Cursor::default();
         loop {
-            self.gather(&mut batch).await;
-            if batch.is_empty() {
+            let stopping = self.is_stopping();
+            let taken = self.take(&mut cursor).await;
+            if taken.upto > 0 {
+                self.write(taken).await;
+            } else if !stopping {
+                self.gather().await;
+            } else if self.journal.open_exchanges() == 0 && self.journal.is_written_down() {
                 return;
-            }
-            self.write(&batch).await;
-            batch.clear();
-        }
-    }
-
-    /// Fills the batch; leaves it empty only when the queue is closed and empty.
-    async fn gather(&mut self, batch: &mut Vec<AuditRecord>) {
-        let most = self.settings.batch.max(1);
-        let mut stopped = self.stopped.clone();
-        let mut deadline = None;
-        while batch.len() < most {
-            let room = most - batch.len();
-            let gather_over = async {
-                match deadline.as_mut() {
-                    Some(sleep) => std::pin::Pin::as_mut(sleep).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                // An error means that the writer handle is gone: the same as being stopped.
-                _ = stopped.wait_for(|stop| *stop), if !self.records.is_closed() => self.records.close(),
-                taken = self.records.recv_many(batch, room) => {
-                    if taken == 0 || self.records.is_closed() && self.records.is_empty() {
-                        return;
-                    }
-                    deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.settings.gather)));
-                }
-                () = gather_over => return,
+            } else {
+                tokio::time::sleep(STOP_POLL).await;
             }
         }
     }
 
-    async fn write(&self, batch: &[AuditRecord]) {
-        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+    /// An error means that the writer handle is gone: the same as being stopped.
+    fn is_stopping(&self) -> bool {
+        *self.stopped.borrow() || self.stopped.has_changed().is_err()
+    }
+
+    /// Waits for a record, and a little longer for company.
+    async fn gather(&mut self) {
+        let stop = self.stopped.wait_for(|stop| *stop);
+        tokio::select! {
+            _ = stop => return,
+            () = self.journal.filled() => {}
+        }
+        let stop = self.stopped.wait_for(|stop| *stop);
+        let _ = tokio::time::timeout(self.settings.gather, stop).await;
+    }
+
+    async fn take(&self, cursor: &mut Cursor) -> Taken {
         let mut pause = self.settings.retry_first;
-        while let Err(error) = self.log.append_audit(batch).await {
-            self.note_failure(&error, count);
+        loop {
+            match self.journal.take(cursor) {
+                Ok(taken) => return taken,
+                Err(error) => {
+                    tracing::error!(%error, "the audit journal cannot be read; trying again");
+                    self.count_failure();
+                }
+            }
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(self.settings.retry_longest);
         }
-        self.gauges.written.fetch_add(count, Ordering::Relaxed);
-        self.gauges.depth.fetch_sub(count, Ordering::Relaxed);
     }
 
-    fn note_failure(&self, error: &AuditLogError, count: u64) {
-        let failures = self.gauges.failures.fetch_add(1, Ordering::Relaxed);
+    async fn write(&self, taken: Taken) {
+        let mark = JournalMark {
+            journal: self.journal.id(),
+            applied: taken.upto,
+        };
+        let mut pause = self.settings.retry_first;
+        while !taken.records.is_empty()
+            && let Err(error) = self.log.append_audit(&taken.records, Some(mark)).await
+        {
+            self.note_failure(&error, taken.records.len());
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(self.settings.retry_longest);
+        }
+        self.journal.applied(taken.upto);
+        let count = u64::try_from(taken.records.len()).unwrap_or(u64::MAX);
+        self.counts.written.fetch_add(count, Ordering::Relaxed);
+        self.counts.failing.store(0, Ordering::Relaxed);
+        let now = self.clock.unix_millis();
+        self.counts.last_written.store(now, Ordering::Relaxed);
+    }
+
+    fn count_failure(&self) -> u64 {
+        self.counts.failing.fetch_add(1, Ordering::Relaxed);
+        self.counts.failures.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn note_failure(&self, error: &AuditLogError, records: usize) {
+        let failures = self.count_failure();
         tracing::error!(
             error = %error,
-            records = count,
+            records,
             failures = failures.saturating_add(1),
             "audit records could not be written; trying again"
         );

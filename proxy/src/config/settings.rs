@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub limits: Limits,
     /// Deadlines for asking a peer.
     pub timeouts: Timeouts,
+    /// The audit log: its journal, through which every record goes first.
+    pub audit: Audit,
     /// The log, written to standard error.
     pub log: Log,
 }
@@ -61,6 +63,7 @@ impl Default for Settings {
             tls: Tls::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            audit: Audit::default(),
             log: Log::default(),
         }
     }
@@ -337,6 +340,42 @@ impl Default for Timeouts {
             tls_ms: 3_000,
             first_byte_ms: 10_000,
             total_ms: 30_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum OnExhausted {
+    /// A request that cannot be recorded is refused with 503.
+    Refuse,
+    /// A request that cannot be recorded is answered, and counted as not recorded.
+    Drop,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Audit {
+    /// Directory of the journal and of the checkpoints; `<data_dir>/audit` when absent. Created with mode 0700.
+    pub dir: Option<String>,
+    /// Size of the journal, which is taken from the disk at start, bytes. It holds what the database does not
+    /// have yet: about 500 bytes a request while the database is away.
+    #[schemars(range(min = 1_048_576, max = 4_294_967_296_u64))]
+    pub journal_bytes: u64,
+    /// What happens to a request that cannot be recorded because the journal is full or failing.
+    pub on_exhausted: OnExhausted,
+    /// How often the head of the chain is signed and kept beside the journal, seconds.
+    #[schemars(range(min = 1, max = 3600))]
+    pub checkpoint_s: u32,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            journal_bytes: 67_108_864,
+            on_exhausted: OnExhausted::Refuse,
+            checkpoint_s: 60,
         }
     }
 }

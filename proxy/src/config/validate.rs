@@ -18,8 +18,8 @@ use super::settings::{self, Settings};
 use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
-    Admin, Config, Enrollment, Federation, Limits, Log, Ops, Policy, Roles, SealSource, Timeouts,
-    Tls,
+    Admin, Audit, Config, Enrollment, Federation, Limits, Log, Ops, Policy, Roles, SealSource,
+    Timeouts, Tls,
 };
 
 /// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
@@ -98,6 +98,7 @@ impl Check<'_> {
         let seal = self.seal(settings.seal, &data_dir);
         let policy_dir = self.path("policy.dir", &settings.policy.dir);
         self.timeouts(&settings.timeouts);
+        let audit = self.audit(&settings.audit, &data_dir);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal) = (ops?, gateway?, seal?);
         self.listeners_apart(&[
@@ -140,6 +141,7 @@ impl Check<'_> {
             tls,
             limits: limits(&settings.limits),
             timeouts: timeouts(&settings.timeouts),
+            audit,
             log: Log {
                 format: settings.log.format,
                 level: settings.log.level,
@@ -293,6 +295,18 @@ impl Check<'_> {
                     "the total would end it first: lower it or raise the total",
                 );
             }
+        }
+    }
+
+    fn audit(&mut self, section: &settings::Audit, data_dir: &Path) -> Audit {
+        Audit {
+            dir: match &section.dir {
+                Some(text) => self.path("audit.dir", text),
+                None => data_dir.join("audit"),
+            },
+            journal_bytes: section.journal_bytes,
+            refuse_unrecorded: section.on_exhausted == settings::OnExhausted::Refuse,
+            checkpoint: Duration::from_secs(section.checkpoint_s.into()),
         }
     }
 

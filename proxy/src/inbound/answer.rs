@@ -385,6 +385,7 @@ impl Answering<'_> {
         let Some(identity) = self.connection.identity() else {
             return Err(Halt::PeerGone);
         };
+        self.exchange.intend()?;
         let directory = &self.inbound.directory;
         let live = || directory.live_revision(identity.grant.into());
         match self.connection.gate.begin(revision, live) {

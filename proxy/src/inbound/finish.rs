@@ -1,8 +1,9 @@
 //! One exchange, from its first byte to its one audit record.
 //!
-//! Invariant: an [`Exchange`] holds a place in the audit queue from the start, so a request that
-//! cannot be recorded is refused before anything is asked; and dropping it unfinished records
-//! `aborted`, so no path can forget the record.
+//! Invariant: an [`Exchange`] holds space in the audit journal from the start, so a request that
+//! cannot be recorded is refused before anything is asked; nothing of an answer is shown before the
+//! journal has the intent, and no refusal before it has the record; and dropping an exchange unfinished
+//! records `aborted`, so no path can forget the record.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,10 +68,10 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins an exchange and reserves its place in the audit queue.
+    /// Begins an exchange and reserves its space in the audit journal.
     ///
     /// # Errors
-    /// [`DenyCode::AuditUnavailable`] when the queue is full: the request must be refused.
+    /// [`DenyCode::AuditUnavailable`] when there is none: the request must be refused.
     pub fn begin(recorder: &Recorder) -> Result<Self, DenyCode> {
         let slot = recorder
             .audit
@@ -143,14 +144,48 @@ impl Exchange {
         self.record.query_hash = Some(hash);
     }
 
-    /// Ends the exchange: its record is submitted and it is counted.
-    pub fn finish(mut self, ending: Ending) {
-        self.submit(ending);
+    /// Writes down what is known, before the first byte of an answer: should the process end before the answer does,
+    /// the next one records it as aborted. Once is enough.
+    ///
+    /// # Errors
+    /// [`DenyCode::AuditUnavailable`]: nothing may be answered.
+    pub fn intend(&mut self) -> Result<(), DenyCode> {
+        match &mut self.slot {
+            Some(slot) => slot
+                .intend(&self.record)
+                .map_err(|_| DenyCode::AuditUnavailable),
+            None => Ok(()),
+        }
     }
 
-    fn submit(&mut self, ending: Ending) {
-        let Some(slot) = self.slot.take() else { return };
+    /// Ends an exchange of which something was shown: its record is written and it is counted.
+    pub fn finish(mut self, ending: Ending) {
+        self.settle(ending);
+    }
+
+    /// Ends an exchange with a refusal, before anything of that is shown.
+    ///
+    /// # Errors
+    /// [`DenyCode::AuditUnavailable`]: it is not recorded, and that is what is to be answered.
+    pub fn refuse(mut self, ending: Ending) -> Result<(), DenyCode> {
+        let Some(slot) = self.slot.take() else {
+            return Ok(());
+        };
+        let record = self.end(ending);
+        slot.refuse(&record).map_err(|_| DenyCode::AuditUnavailable)
+    }
+
+    fn settle(&mut self, ending: Ending) {
+        if let Some(slot) = self.slot.take() {
+            let record = self.end(ending);
+            slot.settle(&record);
+        }
+    }
+
+    /// Counts the exchange and gives its record.
+    fn end(&mut self, ending: Ending) -> AuditRecord {
         let elapsed = self.recorder.clock.boot_nanos().saturating_sub(self.began);
+        self.count(ending, Duration::from_nanos(elapsed));
         let figures = self.figures;
         let spare = AuditRecord::new(
             self.id,
@@ -170,14 +205,18 @@ impl Exchange {
         record.rows_withheld = figures.withheld;
         record.bytes_out = figures.bytes;
         record.latency_us = elapsed / 1000;
-        slot.submit(record);
+        record
+    }
+
+    fn count(&self, ending: Ending, elapsed: Duration) {
+        let figures = self.figures;
         let metrics = &self.recorder.metrics;
         metrics.exchange(
             "inbound",
             self.verb,
             ending.outcome.as_str(),
             ending.denied.map(|code| (code.stage(), code)),
-            Duration::from_nanos(elapsed),
+            elapsed,
         );
         metrics.rows(RowsKind::Returned, figures.returned);
         if figures.withheld > 0 {
@@ -196,7 +235,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.submit(Ending {
+        self.settle(Ending {
             outcome: AuditOutcome::Aborted,
             denied: None,
             status: 0,

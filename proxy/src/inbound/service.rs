@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certs::seal::PageSealer;
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use pingora_core::apps::{
     HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp,
 };
@@ -284,25 +284,33 @@ impl ConnectionApp {
         failure: &Failure,
     ) -> bool {
         let request_id = exchange.request_id().to_owned();
-        let written = respond::refuse(session, &request_id, failure).await;
-        if session.is_http2() && failure.ends_identity() {
-            self.dismissal.notify_one();
-        }
-        let Ok(bytes) = written else { return false };
-        exchange.figures.bytes = bytes;
+        let length = failure.envelope(&request_id).len();
+        exchange.figures.bytes = u64::try_from(length).unwrap_or(u64::MAX);
         // Rows that were ready but never sent were not returned.
         exchange.figures.returned = 0;
         let status = failure.http_status();
         let outcome = if status.is_server_error() {
             AuditOutcome::Error
+        } else if status == StatusCode::TOO_MANY_REQUESTS {
+            AuditOutcome::RateLimited
         } else {
             AuditOutcome::Denied
         };
-        exchange.finish(Ending {
+        // Recorded before it is shown.
+        let recorded = exchange.refuse(Ending {
             outcome,
             denied: Some(failure.code),
             status: status.as_u16(),
         });
+        let unrecorded = recorded.err().map(Failure::from);
+        let written =
+            respond::refuse(session, &request_id, unrecorded.as_ref().unwrap_or(failure)).await;
+        if session.is_http2() && failure.ends_identity() {
+            self.dismissal.notify_one();
+        }
+        if written.is_err() {
+            return false;
+        }
         if !session.is_http2() && !failure.doubts_framing() {
             // Pingora closes when a body was not read, and closing on unread bytes would reset the
             // connection and could take the answer with it (RFC 9112, section 9.6).

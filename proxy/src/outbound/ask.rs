@@ -3,8 +3,9 @@
 //! The doors (`/peers/...`, `/v1/query`, the proxy form) only find out who asks what of which peer, and what to do
 //! with the answer. Whatever concerns the asking itself is a step of [`ask`], in this order and nowhere else:
 //!
-//! 1. *begin*: a place in the audit queue is taken and the record begins; what cannot be recorded is not asked.
-//! 2. *admit*: the grant's state as far as it is known here; what is over is refused without the network.
+//! 1. *begin*: space in the audit journal is taken and the record begins; what cannot be recorded is not asked.
+//! 2. *admit*: the grant's state as far as it is known here; what is over is refused without the network. Then the
+//!    journal gets the intent: from here on the question leaves a record even if the process is killed.
 //! 3. *recall*: an answer kept in memory would be given here, before anything that costs the peer or the network,
 //!    and after 2, so that a revocation heard of beats it.
 //! 4. *reach*: the network, within the [`Deadline`]. Whether the peer may be tried at all, waiting as told by it,
@@ -154,6 +155,9 @@ pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Ref
         Ok(client) => client,
         Err(failure) => return Err(ended(&ask, &mut exchange, failure)),
     };
+    if exchange.intend().is_err() {
+        return Err(ended(&ask, &mut exchange, DoorFailure::AuditUnavailable));
+    }
     match reach(outbound, &ask, &client).await {
         Ok(reply) => conclude(outbound, &ask, reply, exchange).await,
         Err(error) => {
@@ -163,7 +167,7 @@ pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Ref
     }
 }
 
-/// Takes a place in the audit queue and begins the record.
+/// Takes space in the audit journal and begins the record.
 fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFailure> {
     let slot = outbound
         .audit
@@ -279,7 +283,9 @@ fn ended(ask: &Ask, exchange: &mut Exchange, failure: DoorFailure) -> Refused {
         record.deny_stage = Some(AuditText::fixed(stage));
         record.deny_code = reason;
     });
-    let outcome = if status.is_client_error() {
+    let outcome = if status == StatusCode::TOO_MANY_REQUESTS {
+        AuditOutcome::RateLimited
+    } else if status.is_client_error() {
         AuditOutcome::Denied
     } else {
         AuditOutcome::Error

@@ -1,6 +1,6 @@
 //! One request through the door, from its first byte to its one audit record.
 //!
-//! Invariant: a place in the audit queue is taken before the peer is asked, and every exchange leaves exactly one
+//! Invariant: the audit journal knows of the question before the peer does, and every exchange leaves exactly one
 //! record whatever becomes of it: one that is dropped unfinished says `aborted`. No body is ever in it.
 
 use std::sync::Arc;
@@ -11,25 +11,19 @@ use policy::resource::Resource;
 use policy::time::UnixMillis;
 use policy::verb::Verb;
 use serde_json::Value;
-use uuid::{NoContext, Timestamp, Uuid};
+use uuid::Uuid;
 
 use super::route::PeerRoute;
-use crate::audit::{AuditOutcome, AuditRecord, AuditSlot, AuditText, Direction};
+use crate::audit::{
+    AuditOutcome, AuditRecord, AuditSlot, AuditText, AuditUnavailable, Direction, record_id,
+};
 use crate::message::target::Route;
 
-const MILLIS_PER_SECOND: i64 = 1_000;
 const NANOS_PER_MICRO: u64 = 1_000;
 
 /// A UUIDv7 of the present time.
 pub(super) fn time_ordered_id(clock: &dyn Clock) -> Uuid {
-    let now = clock.unix_millis();
-    let seconds = u64::try_from(now.div_euclid(MILLIS_PER_SECOND)).unwrap_or(0);
-    let millis = u32::try_from(now.rem_euclid(MILLIS_PER_SECOND)).unwrap_or(0);
-    Uuid::new_v7(Timestamp::from_unix(
-        NoContext,
-        seconds,
-        millis.saturating_mul(1_000_000),
-    ))
+    record_id(UnixMillis(clock.unix_millis()))
 }
 
 /// What is known of a request before the peer is asked.
@@ -81,6 +75,14 @@ impl Exchange {
         }
     }
 
+    /// Writes down what is known, before the peer is asked.
+    pub(super) fn intend(&mut self) -> Result<(), AuditUnavailable> {
+        match &mut self.record {
+            Some((slot, record)) => slot.intend(record),
+            None => Ok(()),
+        }
+    }
+
     /// Changes the record before it is finished.
     pub(super) fn note(&mut self, change: impl FnOnce(&mut AuditRecord)) {
         if let Some((_, record)) = &mut self.record {
@@ -88,7 +90,7 @@ impl Exchange {
         }
     }
 
-    /// Ends the exchange: the record is queued now.
+    /// Ends the exchange: the record is written now.
     pub(super) fn finish(&mut self, outcome: AuditOutcome, status: StatusCode) {
         self.note(|record| {
             record.outcome = outcome;
@@ -101,7 +103,7 @@ impl Exchange {
         if let Some((slot, mut record)) = self.record.take() {
             record.latency_us =
                 self.clock.boot_nanos().saturating_sub(self.began) / NANOS_PER_MICRO;
-            slot.submit(record);
+            slot.settle(&record);
         }
     }
 }

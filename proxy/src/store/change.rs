@@ -4,6 +4,7 @@
 //! the same call on the same state gives the same state. What the store gives back on reading is in `record.rs`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use policy::grant::Grant;
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
@@ -12,7 +13,8 @@ use policy::scope::Scope;
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
-use super::record::{CredentialState, PolicyFile, Sha256};
+use super::record::{CredentialState, PolicyFile, SealedSecret, Sha256};
+use crate::audit::chain::ChainKey;
 
 /// Who makes a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,19 @@ impl fmt::Display for Actor {
             Self::Sidecar(task) => write!(f, "sidecar:{task}"),
         }
     }
+}
+
+/// What begins a chain of audit rows.
+#[derive(Debug, Clone)]
+pub struct ChainBeginning {
+    /// Who begins it, and when.
+    pub act: Act,
+    /// Its id: a UUIDv7.
+    pub chain: Uuid,
+    /// The key of the store's chains.
+    pub key: Arc<ChainKey>,
+    /// Sealed keys that the store does not have yet.
+    pub new_secrets: Vec<SealedSecret>,
 }
 
 /// One act: who, when, and the id of its audit record.

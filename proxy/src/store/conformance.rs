@@ -11,6 +11,7 @@
 )]
 
 mod atomic;
+mod audit_chain;
 mod audit_log;
 mod fixture;
 mod grants;
@@ -73,8 +74,13 @@ laws! {
         records_come_back_as_they_went_in,
         each_filter_narrows,
         following_misses_nothing_and_repeats_nothing,
-        appending_again_changes_nothing,
+        a_batch_is_written_once_however_often_it_is_tried,
         extreme_records_are_accepted;
+    audit_chain:
+        every_row_is_linked_and_verifies,
+        a_chain_begins_where_the_one_before_ended,
+        keys_are_stored_with_the_chain_or_not_at_all,
+        a_failed_change_leaves_no_gap;
     removal:
         removing_an_inbound_peer_revokes_what_it_had_and_frees_its_name,
         removing_an_outbound_peer_forgets_its_keys;

@@ -100,6 +100,10 @@ closed_text! {
         ServerKey = "server_key",
         /// Signing key of gateway assertions.
         AssertionKey = "assertion_key",
+        /// HMAC key of the chains of audit rows.
+        AuditKey = "audit_key",
+        /// Signing key of audit checkpoints.
+        CheckpointKey = "checkpoint_key",
     }
 }
 

@@ -5,6 +5,7 @@
 //! Each concern has its file below `sqlite/`; this one only dispatches. What the calls promise is in `store.rs`.
 
 mod audit;
+mod audit_chain;
 mod audit_query;
 mod certificates;
 mod change;
@@ -21,6 +22,7 @@ mod policy_bundle;
 mod secrets;
 mod sessions;
 mod tokens;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -32,30 +34,33 @@ use policy::id::{GrantId, PeerId, UserId};
 use policy::peer::PeerName;
 use policy::time::UnixMillis;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Connection, Sqlite, SqlitePool};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::{
-    Act, CertificateRecord, Committed, Contact, CredentialChange, Enrollment, GrantRecord,
-    IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
+    Act, CertificateRecord, ChainBeginning, Committed, Contact, CredentialChange, Enrollment,
+    GrantRecord, IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
     OutboundCredential, PeerDirection, PeerRecord, PolicyPublication, Replaced, SealedSecret,
     SecretPurpose, SessionRecord, Sha256, Store, StoreError, StoreImage, SubjectToken, TokenClaim,
 };
-use crate::audit::{AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow};
+use crate::audit::{
+    AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow, Head, JournalMark,
+};
 use column::driver;
+use writer::Writer;
 
 pub use open::{Migrated, SqliteOptions};
 
 /// A store in one SQLite file. Clones share the connections.
 #[derive(Clone)]
 pub struct SqliteStore {
-    writer: Arc<Mutex<SqliteConnection>>,
+    writer: Arc<Mutex<Writer>>,
     readers: SqlitePool,
 }
 
 impl SqliteStore {
-    async fn write(&self) -> MutexGuard<'_, SqliteConnection> {
+    async fn write(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().await
     }
 
@@ -72,13 +77,36 @@ impl std::fmt::Debug for SqliteStore {
 
 #[async_trait]
 impl AuditLog for SqliteStore {
-    async fn append_audit(&self, records: &[AuditRecord]) -> Result<(), AuditLogError> {
-        audit::append(&mut *self.write().await, records).await
+    async fn append_audit(
+        &self,
+        records: &[AuditRecord],
+        mark: Option<JournalMark>,
+    ) -> Result<(), AuditLogError> {
+        audit::append(&mut *self.write().await, records, mark).await
+    }
+
+    async fn journal_applied(&self, journal: Uuid) -> Result<u64, AuditLogError> {
+        // Of the writer: what it has committed is what counts.
+        audit_chain::applied(&mut *self.write().await, journal)
+            .await
+            .map_err(audit::log_error)
+    }
+
+    async fn chain_heads(&self) -> Result<Vec<Head>, AuditLogError> {
+        let mut reader = self.read().await.map_err(audit::log_error)?;
+        audit_chain::heads(&mut reader)
+            .await
+            .map_err(audit::log_error)
     }
 
     async fn query_audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, AuditLogError> {
-        let mut reader = self.read().await.map_err(audit::unavailable)?;
+        let mut reader = self.read().await.map_err(audit::log_error)?;
         audit_query::rows(&mut reader, filter).await
+    }
+
+    async fn read_audit(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, AuditLogError> {
+        let mut reader = self.read().await.map_err(audit::log_error)?;
+        audit_query::behind(&mut reader, after, limit).await
     }
 }
 
@@ -88,6 +116,7 @@ impl Store for SqliteStore {
         image::revision(&mut *self.read().await?).await?;
         // Takes the write lock and gives it back: nothing is written or synced.
         let mut writer = self.write().await;
+        writer.check_place()?;
         let tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
         tx.rollback().await.map_err(driver)
     }
@@ -102,6 +131,10 @@ impl Store for SqliteStore {
 
     async fn load(&self, now: UnixMillis) -> Result<StoreImage, StoreError> {
         image::load(&mut *self.read().await?, now).await
+    }
+
+    async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<Committed<()>, StoreError> {
+        audit_chain::begin(&mut *self.write().await, beginning).await
     }
 
     async fn put_secret_if_absent(

@@ -9,6 +9,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::audit::{AuditFigures, AuditMetrics};
 use crate::transport::{CutCount, HandshakeResult};
 
 const PREFIX: &str = "mosaic_federation";
@@ -27,9 +28,7 @@ pub struct Metrics {
     policy_failures: IntCounter,
     policy_loaded: IntGauge,
     store_revision: IntGauge,
-    audit_queue: IntGauge,
-    audit_written: IntGauge,
-    audit_failures: IntGauge,
+    audit: AuditMetrics,
     facts: Histogram,
 }
 
@@ -126,18 +125,7 @@ impl Metrics {
                 "When the policy in force was loaded, Unix time.",
             )?,
             store_revision: gauge("store_revision", "Revision of the snapshot in force.")?,
-            audit_queue: gauge(
-                "audit_queue_records",
-                "Audit records waiting to be written.",
-            )?,
-            audit_written: gauge(
-                "audit_written_records",
-                "Audit records written since the start.",
-            )?,
-            audit_failures: gauge(
-                "audit_write_failures",
-                "Failed tries to write audit records since the start.",
-            )?,
+            audit: AuditMetrics::new(PREFIX, &registry)?,
             registry,
             requests,
             decisions,
@@ -227,12 +215,9 @@ impl Metrics {
         self.facts.observe(elapsed.as_secs_f64());
     }
 
-    /// The audit writer's own figures, read when scraped.
-    pub fn audit(&self, queued: u64, written: u64, failures: u64) {
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.audit_queue.set(gauge(queued));
-        self.audit_written.set(gauge(written));
-        self.audit_failures.set(gauge(failures));
+    /// The audit log's own figures, read when scraped.
+    pub fn audit(&self, figures: &AuditFigures) {
+        self.audit.show(figures);
     }
 
     /// The text exposition format, version 0.0.4.

@@ -1,5 +1,4 @@
-//! The queue under a log that fails, stalls and comes back.
-
+//! The writer under a log that fails and comes back.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,203 +6,124 @@
     clippy::panic
 )]
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
-use policy::time::UnixMillis;
-use tokio::sync::Semaphore;
-use uuid::Uuid;
-
-use super::super::{AuditFilter, AuditOutcome, AuditRow, AuditText, Direction};
+use super::super::fixture::{MemoryLog, clock, id, record, small};
+use super::super::{AuditOutcome, AuditRecord};
 use super::*;
 
-/// A log in memory. Each attempt to write takes one permit; the first `failing` attempts fail.
-struct FakeLog {
-    attempts: Semaphore,
-    failing: Mutex<u32>,
-    batches: Mutex<Vec<Vec<Uuid>>>,
-}
-
-impl FakeLog {
-    fn new(attempts: usize, failing: u32) -> Arc<Self> {
-        Arc::new(Self {
-            attempts: Semaphore::new(attempts),
-            failing: Mutex::new(failing),
-            batches: Mutex::default(),
-        })
-    }
-
-    fn written(&self) -> Vec<Uuid> {
-        self.batches.lock().concat()
-    }
-}
-
-#[async_trait]
-impl AuditLog for FakeLog {
-    async fn append_audit(&self, records: &[AuditRecord]) -> Result<(), AuditLogError> {
-        self.attempts.acquire().await.unwrap().forget();
-        let mut failing = self.failing.lock();
-        if *failing > 0 {
-            *failing -= 1;
-            let why = "locked".to_owned();
-            return Err(AuditLogError::Unavailable { why });
-        }
-        let ids = records.iter().map(|record| record.id).collect();
-        self.batches.lock().push(ids);
-        Ok(())
-    }
-
-    async fn query_audit(&self, _: &AuditFilter) -> Result<Vec<AuditRow>, AuditLogError> {
-        Ok(Vec::new())
-    }
-}
-
 const LONG: Duration = Duration::from_secs(20);
-const PLENTY: usize = 10_000;
 
-fn settings() -> WriterSettings {
+fn quick() -> WriterSettings {
     WriterSettings {
-        queue: 64,
-        batch: 8,
         gather: Duration::from_millis(1),
         retry_first: Duration::from_millis(1),
         retry_longest: Duration::from_millis(2),
     }
 }
 
-fn id(n: u64) -> Uuid {
-    Uuid::from_u64_pair(0x018b_cfe5_6800_7000, 0x8000_0000_0000_0000 | n)
+struct Running {
+    home: tempfile::TempDir,
+    log: Arc<MemoryLog>,
+    sink: AuditSink,
+    writer: AuditWriter,
 }
 
-fn record(n: u64) -> AuditRecord {
-    let request = AuditText::short(&n.to_string());
-    let (inbound, allowed) = (Direction::Inbound, AuditOutcome::Allowed);
-    AuditRecord::new(id(n), UnixMillis(0), inbound, allowed, request)
+fn start() -> Running {
+    let home = tempfile::tempdir().unwrap();
+    let log = Arc::new(MemoryLog::default());
+    let journal = Journal::create(&small(home.path()), id(1), id(2), clock()).unwrap();
+    let shared: Arc<dyn AuditLog> = Arc::<MemoryLog>::clone(&log);
+    let (sink, writer) = AuditWriter::start(shared, journal, clock(), quick()).unwrap();
+    Running {
+        home,
+        log,
+        sink,
+        writer,
+    }
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(LONG, waiting).await.is_ok(), "{what}");
 }
 
 #[tokio::test]
-async fn records_are_written_once_in_order_and_in_batches() {
-    let log = FakeLog::new(PLENTY, 0);
-    let (sink, writer) = AuditWriter::start(log.clone(), settings());
-    for n in 0..60 {
-        sink.submit(record(n)).unwrap();
+async fn records_reach_the_log_in_order_and_once() {
+    let running = start();
+    for n in 0..500 {
+        let mut slot = running.sink.reserve().unwrap();
+        slot.intend(&record(n)).unwrap();
+        slot.settle(&record(n));
     }
-    writer.drain(LONG).await.unwrap();
-    assert_eq!(log.written(), (0..60).map(id).collect::<Vec<_>>());
-    let sizes: Vec<_> = log.batches.lock().iter().map(Vec::len).collect();
-    assert!(sizes.iter().all(|size| *size <= 8), "{sizes:?}");
-    assert!(sizes.len() < 60, "no batch was ever shared: {sizes:?}");
-    assert_eq!((sink.gauges().depth(), sink.gauges().written()), (0, 60));
+    until("the log has all", || running.log.ids().len() == 500).await;
+    running.writer.drain(LONG).await.unwrap();
+    assert_eq!(
+        running.log.written(),
+        (0..500).map(record).collect::<Vec<_>>()
+    );
+    let left = std::fs::read_dir(running.home.path().join("audit")).unwrap();
+    assert_eq!(left.count(), 0, "an empty journal is removed");
 }
 
 #[tokio::test]
 async fn a_failing_log_delays_but_neither_loses_nor_reorders() {
-    let log = FakeLog::new(PLENTY, 7);
-    let (sink, writer) = AuditWriter::start(log.clone(), settings());
-    for n in 0..40 {
-        sink.submit(record(n)).unwrap();
+    let running = start();
+    *running.log.failing.lock() = 7;
+    for n in 0..50 {
+        running.sink.reserve().unwrap().settle(&record(n));
+        tokio::task::yield_now().await;
     }
-    writer.drain(LONG).await.unwrap();
-    assert_eq!(log.written(), (0..40).map(id).collect::<Vec<_>>());
-    assert_eq!(sink.gauges().failures(), 7);
+    until("the log has all", || running.log.ids().len() == 50).await;
+    let counts = running.writer.counts();
+    assert_eq!(counts.failures(), 7);
+    until("it is well again", || counts.failing() == 0).await;
+    running.writer.drain(LONG).await.unwrap();
+    assert_eq!(running.log.ids(), (0..50).map(id).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_counts_and_recovers() {
-    let log = FakeLog::new(0, 0);
-    let (sink, writer) = AuditWriter::start(log.clone(), settings());
-    let mut accepted = 0;
-    while sink.submit(record(accepted)).is_ok() {
-        accepted += 1;
-        assert!(accepted <= 64 + 8, "more than the queue and a batch");
-        // Lets the writer take its first batch, which then stalls.
-        tokio::task::yield_now().await;
-    }
-    assert!(accepted >= 64);
-    assert_eq!(sink.submit(record(999)), Err(AuditFull::QueueFull));
-    assert!(matches!(sink.reserve(), Err(AuditFull::QueueFull)));
-    let gauges = sink.gauges();
-    assert_eq!((gauges.refused(), gauges.depth()), (3, accepted));
-
-    log.attempts.add_permits(PLENTY);
-    let slot = tokio::time::timeout(LONG, async {
-        loop {
-            match sink.reserve() {
-                Ok(slot) => return slot,
-                Err(_) => tokio::task::yield_now().await,
-            }
-        }
+async fn draining_waits_for_exchanges_under_way() {
+    let running = start();
+    let slot = running.sink.reserve().unwrap();
+    let ending = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        slot.settle(&record(1));
     });
-    slot.await
-        .expect("the queue never emptied")
-        .submit(record(accepted));
-    writer.drain(LONG).await.unwrap();
-    assert_eq!(log.written(), (0..=accepted).map(id).collect::<Vec<_>>());
+    running.writer.drain(LONG).await.unwrap();
+    ending.await.unwrap();
+    assert_eq!(running.log.ids(), [id(1)]);
+    let refused = running.sink.reserve().map(drop);
+    assert_eq!(refused, Err(super::super::AuditUnavailable::Stopped));
 }
 
 #[tokio::test]
-async fn a_reserved_place_is_kept_through_fullness_and_drain() {
-    let log = FakeLog::new(PLENTY, 0);
-    let one = WriterSettings {
-        queue: 1,
-        ..settings()
-    };
-    let (sink, writer) = AuditWriter::start(log.clone(), one);
-    let slot = sink.reserve().unwrap();
-    assert_eq!(sink.submit(record(1)), Err(AuditFull::QueueFull));
-    let draining = tokio::spawn(writer.drain(LONG));
-    while !sink.queue.is_closed() {
-        tokio::task::yield_now().await;
+async fn what_a_deadline_cuts_off_is_in_the_journal_for_the_next_start() {
+    let running = start();
+    *running.log.failing.lock() = u32::MAX;
+    for n in 0..5 {
+        running.sink.reserve().unwrap().settle(&record(n));
     }
-    assert_eq!(sink.submit(record(2)), Err(AuditFull::Stopped));
-    assert!(
-        !draining.is_finished(),
-        "the drain does not wait for the open slot"
-    );
-    slot.submit(record(3));
-    draining.await.unwrap().unwrap();
-    assert_eq!(log.written(), [id(3)]);
-}
-
-#[tokio::test]
-async fn a_slot_dropped_unused_goes_back_to_the_queue() {
-    let log = FakeLog::new(PLENTY, 0);
-    let one = WriterSettings {
-        queue: 1,
-        ..settings()
-    };
-    let (sink, writer) = AuditWriter::start(log.clone(), one);
-    drop(sink.reserve().unwrap());
-    drop(sink.reserve().unwrap());
-    assert_eq!(sink.gauges().depth(), 0);
-    writer.drain(LONG).await.unwrap();
-    assert!(log.written().is_empty());
-}
-
-#[tokio::test]
-async fn what_a_drain_cannot_write_in_time_is_counted_as_lost() {
-    let log = FakeLog::new(1, 0);
-    let (sink, writer) = AuditWriter::start(log.clone(), settings());
-    for n in 0..20 {
-        sink.submit(record(n)).unwrap();
-    }
-    let lost = writer
-        .drain(Duration::from_millis(50))
+    let mut open = running.sink.reserve().unwrap();
+    open.intend(&record(5)).unwrap();
+    let left = running.writer.drain(Duration::from_millis(50)).await;
+    assert_eq!(left, Err(DrainError { left: 6 }));
+    // The process is gone: its lock too.
+    drop(open);
+    drop(running.sink);
+    *running.log.failing.lock() = 0;
+    let dir = running.home.path().join("audit");
+    let now = policy::time::UnixMillis(0);
+    let replayed = super::super::journal::replay(&dir, id(2), &*running.log, now)
         .await
-        .unwrap_err()
-        .lost;
-    let written = u64::try_from(log.written().len()).unwrap();
-    assert!(written > 0);
-    assert_eq!(lost + written, 20);
-}
-
-#[tokio::test]
-async fn dropping_the_writer_handle_still_writes_what_was_accepted() {
-    let log = FakeLog::new(PLENTY, 0);
-    let (sink, writer) = AuditWriter::start(log.clone(), settings());
-    sink.submit(record(1)).unwrap();
-    let AuditWriter { stop, task, .. } = writer;
-    drop(stop);
-    tokio::time::timeout(LONG, task).await.unwrap().unwrap();
-    assert_eq!(log.written(), [id(1)]);
-    assert_eq!(sink.submit(record(2)), Err(AuditFull::Stopped));
+        .unwrap();
+    assert_eq!((replayed.records, replayed.aborted), (5, 1));
+    let aborted = AuditRecord {
+        outcome: AuditOutcome::Aborted,
+        ..record(5)
+    };
+    let expected: Vec<_> = (0..5).map(record).chain([aborted]).collect();
+    assert_eq!(running.log.written(), expected);
 }

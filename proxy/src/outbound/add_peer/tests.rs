@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::super::fixture::{BOTH, Pki, QUICK, json as answer_json, start};
 use super::super::{OutboundParts, PeerRoute};
 use super::*;
-use crate::audit::{AuditLog, AuditWriter, WriterSettings};
+use crate::audit::{AuditLog, AuditWriter};
 use crate::enrollment::{
     ApplyChanges, EnrollmentLimits, EnrollmentTerms, EnrollmentToken, Redeemer, enrollment_url,
     router, serve,

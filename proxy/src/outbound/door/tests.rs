@@ -21,9 +21,7 @@ use super::super::connection::Deadlines;
 use super::super::fixture::{Act, BOTH, Log, Pki, QUICK, json, start};
 use super::super::{OutboundParts, SessionToken};
 use super::*;
-use crate::audit::{
-    AuditFilter, AuditLog, AuditOutcome, AuditRow, AuditText, AuditWriter, WriterSettings,
-};
+use crate::audit::{AuditFilter, AuditLog, AuditOutcome, AuditRow, AuditText, AuditWriter};
 use crate::store::{
     Act as StoreAct, Actor, CredentialState, NewOutboundPeer, SqliteOptions, SqliteStore, Store,
 };

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::super::{Deadlines, OutboundParts};
 use super::*;
-use crate::audit::{AuditLog, AuditWriter, WriterSettings};
+use crate::audit::AuditLog;
 use crate::store::{SqliteOptions, SqliteStore, Store};
 
 const ASK: &[u8] = b"GET /peers/work/api/federation/v1/capabilities HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -24,10 +24,8 @@ async fn outbound(dir: &TempDir, users: &[u32]) -> Arc<Outbound> {
     let options = SqliteOptions::new(dir.path().join("db"), Uuid::new_v4(), now);
     let store = Arc::new(SqliteStore::open(&options).await.unwrap());
     let secret = SealingSecret::from_bytes(Zeroizing::new(vec![3; 32])).unwrap();
-    let (audit, _writer) = AuditWriter::start(
-        Arc::clone(&store) as Arc<dyn AuditLog>,
-        WriterSettings::default(),
-    );
+    let (audit, _writer) =
+        crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
     let user = |uid: &u32| (*uid, UserId::parse("amira").unwrap());
     Arc::new(Outbound::new(OutboundParts {
         store: store as Arc<dyn Store>,

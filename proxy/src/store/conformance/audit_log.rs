@@ -7,6 +7,7 @@ use super::super::Store;
 use super::fixture::*;
 use crate::audit::{
     AuditDetail, AuditFilter, AuditLogError, AuditOutcome, AuditRecord, AuditText, Direction,
+    JournalMark,
 };
 
 fn record(n: u64) -> AuditRecord {
@@ -24,7 +25,8 @@ fn record(n: u64) -> AuditRecord {
 fn full(n: u64) -> AuditRecord {
     AuditRecord {
         direction: Direction::Admin,
-        outcome: AuditOutcome::Denied,
+        outcome: AuditOutcome::RateLimited,
+        count: 12,
         peer_request_id: Some(AuditText::short("theirs\n")),
         attempt: 2,
         trace_id: Some(AuditText::short("0af7651916cd43dd8448eb211c80319c")),
@@ -65,8 +67,8 @@ async fn ids(store: &dyn Store, filter: AuditFilter) -> Vec<Uuid> {
 
 pub(super) async fn records_come_back_as_they_went_in(store: &dyn Store) {
     let records = [record(1), full(2)];
-    store.append_audit(&records).await.unwrap();
-    store.append_audit(&[]).await.unwrap();
+    store.append_audit(&records, None).await.unwrap();
+    store.append_audit(&[], None).await.unwrap();
     let back: Vec<_> = log(store).await.into_iter().map(|row| row.record).collect();
     assert_eq!(back, records);
     assert_eq!(
@@ -78,7 +80,7 @@ pub(super) async fn records_come_back_as_they_went_in(store: &dyn Store) {
 
 pub(super) async fn each_filter_narrows(store: &dyn Store) {
     store
-        .append_audit(&[record(1), full(2), record(3)])
+        .append_audit(&[record(1), full(2), record(3)], None)
         .await
         .unwrap();
     let any = AuditFilter::default;
@@ -96,7 +98,7 @@ pub(super) async fn each_filter_narrows(store: &dyn Store) {
             ..any()
         },
         AuditFilter {
-            outcome: Some(AuditOutcome::Denied),
+            outcome: Some(AuditOutcome::RateLimited),
             ..any()
         },
         AuditFilter {
@@ -145,12 +147,12 @@ pub(super) async fn each_filter_narrows(store: &dyn Store) {
 pub(super) async fn following_misses_nothing_and_repeats_nothing(store: &dyn Store) {
     // Records are written when requests end: their ids, drawn at the start, come out of order.
     let written = [5u64, 2, 9, 1, 7, 3];
-    store.append_audit(&[record(4)]).await.unwrap();
+    store.append_audit(&[record(4)], None).await.unwrap();
     let mut last = uuid(4);
     let mut seen = Vec::new();
     for pair in written.chunks(2) {
         let records: Vec<_> = pair.iter().map(|n| record(*n)).collect();
-        store.append_audit(&records).await.unwrap();
+        store.append_audit(&records, None).await.unwrap();
         loop {
             let next = AuditFilter {
                 after: Some(last),
@@ -176,15 +178,37 @@ pub(super) async fn following_misses_nothing_and_repeats_nothing(store: &dyn Sto
     );
 }
 
-pub(super) async fn appending_again_changes_nothing(store: &dyn Store) {
-    let first: Vec<_> = (1..=100).map(record).collect();
-    store.append_audit(&first).await.unwrap();
-    let overlapping: Vec<_> = (51..=150).map(record).collect();
-    store.append_audit(&overlapping).await.unwrap();
-    store.append_audit(&overlapping).await.unwrap();
+pub(super) async fn a_batch_is_written_once_however_often_it_is_tried(store: &dyn Store) {
+    let journal = uuid(70);
+    let batch = |range: std::ops::RangeInclusive<u64>| range.map(record).collect::<Vec<_>>();
+    let mark = |applied| Some(JournalMark { journal, applied });
+    assert_eq!(store.journal_applied(journal).await.unwrap(), 0);
+    store
+        .append_audit(&batch(1..=100), mark(100))
+        .await
+        .unwrap();
+    store
+        .append_audit(&batch(1..=100), mark(100))
+        .await
+        .unwrap();
+    store.append_audit(&batch(51..=60), mark(60)).await.unwrap();
+    store
+        .append_audit(&batch(101..=150), mark(150))
+        .await
+        .unwrap();
+    store.append_audit(&[], mark(160)).await.unwrap();
+    assert_eq!(store.journal_applied(journal).await.unwrap(), 160);
+    assert_eq!(store.journal_applied(uuid(71)).await.unwrap(), 0);
     let rows = log(store).await;
     let found: Vec<_> = rows.iter().map(|row| row.record.id).collect();
     assert_eq!(found, (1..=150).map(uuid).collect::<Vec<_>>());
+    // An id that is there already holds nothing up, whatever it is there for.
+    store
+        .append_audit(&batch(149..=152), mark(170))
+        .await
+        .unwrap();
+    let rows = log(store).await;
+    assert_eq!(rows.len(), 152);
 }
 
 pub(super) async fn extreme_records_are_accepted(store: &dyn Store) {
@@ -206,7 +230,7 @@ pub(super) async fn extreme_records_are_accepted(store: &dyn Store) {
         ..full(2)
     };
     store
-        .append_audit(&[nothing_known, everything_huge])
+        .append_audit(&[nothing_known, everything_huge], None)
         .await
         .unwrap();
     let rows = log(store).await;

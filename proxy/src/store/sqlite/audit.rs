@@ -1,21 +1,25 @@
 //! Writing audit rows.
 //!
-//! Invariant: rows of a batch are written in order in one transaction; a row whose id is there already is left
-//! alone, which makes trying again harmless. No record that the program can build is refused by the schema, so one
-//! bad record can never hold up those behind it. Reading is in `audit_query.rs`.
+//! Invariant: rows of a batch are written and linked in order in one transaction, together with the head of the chain and the mark of the
+//! journal they come from; a batch that is there already is left alone, which makes trying again harmless.
+//! No record that the program can build is refused by the schema, so one bad record can never hold up those behind it.
+//! Reading is in `audit_query.rs`, chains and marks in `audit_chain.rs`.
 
 use std::sync::LazyLock;
 
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Connection, Sqlite, SqliteConnection};
+use uuid::Uuid;
 
 use super::super::StoreError;
+use super::audit_chain;
 use super::column::driver;
-use crate::audit::{AuditLogError, AuditRecord, AuditText};
+use super::writer::{OpenChain, Writer};
+use crate::audit::{AuditDetail, AuditLogError, AuditRecord, AuditText, Head, JournalMark, Link};
 
 /// Columns in the order they are bound.
-pub(super) const COLUMNS: [&str; 26] = [
+pub(super) const COLUMNS: [&str; 31] = [
     "id",
     "at",
     "request_id",
@@ -42,6 +46,11 @@ pub(super) const COLUMNS: [&str; 26] = [
     "action",
     "actor",
     "detail",
+    "count",
+    "chain",
+    "seq",
+    "prev_hash",
+    "hash",
 ];
 
 /// Rows in one statement: a few fixed sizes, so that prepared statements are used again.
@@ -53,58 +62,130 @@ static INSERT_ONE: LazyLock<String> = LazyLock::new(|| statement(1));
 fn statement(rows: usize) -> String {
     let row = format!("({})", ["?"; COLUMNS.len()].join(", "));
     format!(
-        "INSERT INTO federation_audit_log ({}) VALUES {} ON CONFLICT (id) DO NOTHING",
+        "INSERT INTO federation_audit_log ({}) VALUES {}",
         COLUMNS.join(", "),
         vec![row; rows].join(", ")
     )
 }
 
 pub(super) async fn append(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     records: &[AuditRecord],
+    mark: Option<JournalMark>,
 ) -> Result<(), AuditLogError> {
-    let failed = |error| unavailable(driver(error));
-    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed)?;
-    insert(&mut tx, records).await.map_err(unavailable)?;
-    tx.commit().await.map_err(failed)
+    let written = write(writer, records, mark).await;
+    let conflict = matches!(written, Err(StoreError::Conflict { .. }));
+    if !conflict {
+        return written.map_err(log_error);
+    }
+    // An id that is there already: not of this journal's doing, and no reason to hold up the others.
+    let fresh = absent(writer, records).await.map_err(log_error)?;
+    tracing::error!(
+        records = records.len() - fresh.len(),
+        "audit records with ids that the log has already were left out"
+    );
+    write(writer, &fresh, mark).await.map_err(log_error)
 }
 
-pub(super) async fn insert(
+async fn write(
+    writer: &mut Writer,
+    records: &[AuditRecord],
+    mark: Option<JournalMark>,
+) -> Result<(), StoreError> {
+    writer.check_place()?;
+    let Writer {
+        connection, chain, ..
+    } = writer;
+    let mut tx = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(driver)?;
+    if let Some(mark) = mark {
+        if audit_chain::applied(&mut tx, mark.journal).await? >= mark.applied {
+            return tx.rollback().await.map_err(driver);
+        }
+        audit_chain::note_applied(&mut tx, mark.journal, mark.applied).await?;
+    }
+    let head = insert(&mut tx, chain.as_ref(), records).await?;
+    tx.commit().await.map_err(driver)?;
+    if let (Some(chain), Some(head)) = (chain, head) {
+        chain.last = Some(head);
+    }
+    Ok(())
+}
+
+/// The records whose ids the log does not have, each id once.
+async fn absent(
     conn: &mut SqliteConnection,
     records: &[AuditRecord],
-) -> Result<(), StoreError> {
-    let mut chunks = records.chunks_exact(WIDE);
+) -> Result<Vec<AuditRecord>, StoreError> {
+    let mut fresh: Vec<AuditRecord> = Vec::new();
+    for record in records {
+        let known: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM federation_audit_log WHERE id = ?")
+                .bind(record.id.as_bytes().as_slice())
+                .fetch_optional(&mut *conn)
+                .await
+                .map_err(driver)?;
+        if known.is_none() && fresh.iter().all(|one| one.id != record.id) {
+            fresh.push(record.clone());
+        }
+    }
+    Ok(fresh)
+}
+
+/// Writes records at the end of the log and of the chain. Returns the new head of the chain, where there is one.
+pub(super) async fn insert(
+    conn: &mut SqliteConnection,
+    chain: Option<&OpenChain>,
+    records: &[AuditRecord],
+) -> Result<Option<Head>, StoreError> {
+    let mut head = None;
+    let mut links = vec![None; records.len()];
+    if let Some(chain) = chain {
+        let mut at = audit_chain::head(conn, chain.id).await?;
+        chain.check(&at)?;
+        let mut buffer = Vec::new();
+        for (record, link) in records.iter().zip(&mut links) {
+            *link = Some(chain.key.link(&mut at, record, &mut buffer));
+        }
+        audit_chain::note_head(conn, &at).await?;
+        head = Some(at);
+    }
+    let rows: Vec<_> = records.iter().zip(&links).collect();
+    let mut chunks = rows.chunks_exact(WIDE);
     for chunk in chunks.by_ref() {
         let mut query = sqlx::query(INSERT_WIDE.as_str());
-        for record in chunk {
-            query = bind(query, record);
+        for (record, link) in chunk {
+            query = bind(query, record, link.as_ref());
         }
         query.execute(&mut *conn).await.map_err(driver)?;
     }
-    for record in chunks.remainder() {
-        bind(sqlx::query(INSERT_ONE.as_str()), record)
+    for (record, link) in chunks.remainder() {
+        bind(sqlx::query(INSERT_ONE.as_str()), record, link.as_ref())
             .execute(&mut *conn)
             .await
             .map_err(driver)?;
     }
-    Ok(())
+    Ok(head)
 }
 
 fn bind<'q>(
     query: Query<'q, Sqlite, SqliteArguments>,
     record: &'q AuditRecord,
+    link: Option<&'q Link>,
 ) -> Query<'q, Sqlite, SqliteArguments> {
     query
         .bind(record.id.as_bytes().as_slice())
         .bind(record.at.0)
-        .bind(record.request_id.as_str())
+        .bind(own_request_id(record))
         .bind(text(record.peer_request_id.as_ref()))
         .bind(i64::from(record.attempt))
         .bind(text(record.trace_id.as_ref()))
         .bind(record.direction.as_str())
-        .bind(record.peer.map(|id| id.to_string()))
-        .bind(record.grant.map(|id| id.to_string()))
-        .bind(record.subject.map(|id| id.to_string()))
+        .bind(record.peer.as_ref().map(|id| id.as_bytes().as_slice()))
+        .bind(record.grant.as_ref().map(|id| id.as_bytes().as_slice()))
+        .bind(record.subject.as_ref().map(|id| id.as_bytes().as_slice()))
         .bind(text(record.cert_serial.as_ref()))
         .bind(text(record.verb.as_ref()))
         .bind(text(record.resource.as_ref()))
@@ -120,12 +201,19 @@ fn bind<'q>(
         .bind(record.revision.map(stored))
         .bind(text(record.action.as_ref()))
         .bind(text(record.actor.as_ref()))
-        .bind(
-            record
-                .detail
-                .as_ref()
-                .map(crate::audit::AuditDetail::to_json),
-        )
+        .bind(record.detail.as_ref().map(AuditDetail::to_json))
+        .bind(stored(record.count))
+        .bind(link.map(|link| link.chain.as_bytes().as_slice()))
+        .bind(link.map(|link| stored(link.seq)))
+        .bind(link.map(|link| link.prev_hash.as_slice()))
+        .bind(link.map(|link| link.hash.as_slice()))
+}
+
+/// The request id, unless it is the record's own id.
+fn own_request_id(record: &AuditRecord) -> Option<&str> {
+    let mut text = Uuid::encode_buffer();
+    let id: &str = record.id.as_hyphenated().encode_lower(&mut text);
+    Some(record.request_id.as_str()).filter(|request| *request != id)
 }
 
 fn text(text: Option<&AuditText>) -> Option<&str> {
@@ -137,8 +225,10 @@ fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-pub(super) fn unavailable(error: StoreError) -> AuditLogError {
-    AuditLogError::Unavailable {
-        why: error.to_string(),
+pub(super) fn log_error(error: StoreError) -> AuditLogError {
+    let why = error.to_string();
+    match error {
+        StoreError::Corrupt { .. } => AuditLogError::Corrupt { why },
+        _ => AuditLogError::Unavailable { why },
     }
 }

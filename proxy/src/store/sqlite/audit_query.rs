@@ -7,11 +7,11 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::super::StoreError;
-use super::audit::{COLUMNS, unavailable};
+use super::audit::{COLUMNS, log_error};
 use super::column::{Columns, driver};
 use crate::audit::{
     AuditDetail, AuditFilter, AuditLogError, AuditOutcome, AuditRecord, AuditRow, AuditText,
-    Direction, QUERY_LIMIT_MAX,
+    Direction, Link, QUERY_LIMIT_MAX,
 };
 
 pub(super) async fn rows(
@@ -22,22 +22,41 @@ pub(super) async fn rows(
         Some(id) => Some(position(conn, id).await?),
         None => None,
     };
-    let rows = statement(filter, after)
-        .build()
-        .fetch_all(conn)
-        .await
-        .map_err(|error| unavailable(driver(error)))?;
-    let mut rows = rows
-        .iter()
-        .map(decode)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| AuditLogError::Corrupt {
-            why: error.to_string(),
-        })?;
+    let mut rows = fetch(conn, statement(filter, after)).await?;
     if after.is_none() {
         rows.reverse();
     }
     Ok(rows)
+}
+
+/// The first rows behind a position.
+pub(super) async fn behind(
+    conn: &mut SqliteConnection,
+    after: i64,
+    limit: u32,
+) -> Result<Vec<AuditRow>, AuditLogError> {
+    let filter = AuditFilter {
+        limit,
+        ..AuditFilter::default()
+    };
+    fetch(conn, statement(&filter, Some(after))).await
+}
+
+async fn fetch(
+    conn: &mut SqliteConnection,
+    mut statement: QueryBuilder<Sqlite>,
+) -> Result<Vec<AuditRow>, AuditLogError> {
+    let rows = statement
+        .build()
+        .fetch_all(conn)
+        .await
+        .map_err(|error| log_error(driver(error)))?;
+    rows.iter()
+        .map(decode)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| AuditLogError::Corrupt {
+            why: error.to_string(),
+        })
 }
 
 async fn position(conn: &mut SqliteConnection, id: Uuid) -> Result<i64, AuditLogError> {
@@ -46,7 +65,7 @@ async fn position(conn: &mut SqliteConnection, id: Uuid) -> Result<i64, AuditLog
             .bind(id.as_bytes().as_slice())
             .fetch_optional(conn)
             .await
-            .map_err(|error| unavailable(driver(error)))?;
+            .map_err(|error| log_error(driver(error)))?;
     found.ok_or(AuditLogError::UnknownPosition { id })
 }
 
@@ -66,10 +85,12 @@ fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Sqlite> {
         sql.push(" AND at < ").push_bind(until.0);
     }
     if let Some(grant) = filter.grant {
-        sql.push(" AND grant_id = ").push_bind(grant.to_string());
+        sql.push(" AND grant_id = ")
+            .push_bind(grant.as_bytes().to_vec());
     }
     if let Some(peer) = filter.peer {
-        sql.push(" AND peer_id = ").push_bind(peer.to_string());
+        sql.push(" AND peer_id = ")
+            .push_bind(peer.as_bytes().to_vec());
     }
     if let Some(direction) = filter.direction {
         sql.push(" AND direction = ").push_bind(direction.as_str());
@@ -85,6 +106,10 @@ fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Sqlite> {
     }
     if let Some(request) = &filter.request_id {
         sql.push(" AND (request_id = ").push_bind(request.clone());
+        if let Some(id) = own_id(request) {
+            sql.push(" OR (request_id IS NULL AND id = ");
+            sql.push_bind(id.as_bytes().to_vec()).push(")");
+        }
         sql.push(" OR peer_request_id = ")
             .push_bind(request.clone());
         sql.push(")");
@@ -95,28 +120,39 @@ fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Sqlite> {
     sql
 }
 
+/// The record id that a request id may be.
+fn own_id(request: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(request).ok()?;
+    (id.to_string() == request).then_some(id)
+}
+
 fn decode(row: &SqliteRow) -> Result<AuditRow, StoreError> {
     let columns = Columns {
         table: "federation_audit_log",
         row,
     };
     let opt_text = |column| Ok::<_, StoreError>(columns.opt_text(column)?.map(AuditText::stored));
+    let id = columns.blob_uuid("id")?;
+    let request_id = columns
+        .opt_text("request_id")?
+        .unwrap_or_else(|| id.to_string());
     let record = AuditRecord {
-        id: id(columns)?,
+        id,
         at: columns.millis("at")?,
         direction: columns.member("direction", Direction::parse)?,
         outcome: columns.member("outcome", AuditOutcome::parse)?,
-        request_id: AuditText::stored(columns.text("request_id")?),
+        count: columns.count("count")?,
+        request_id: AuditText::stored(request_id),
         peer_request_id: opt_text("peer_request_id")?,
         attempt: columns.count("attempt")?,
         trace_id: opt_text("trace_id")?,
-        peer: columns.opt_parsed("peer_id")?,
-        grant: columns.opt_parsed("grant_id")?,
-        subject: columns.opt_parsed("subject_user_id")?,
+        peer: columns.opt_blob_uuid("peer_id")?.map(Into::into),
+        grant: columns.opt_blob_uuid("grant_id")?.map(Into::into),
+        subject: columns.opt_blob_uuid("subject_user_id")?.map(Into::into),
         cert_serial: opt_text("cert_serial")?,
         verb: opt_text("verb")?,
         resource: opt_text("resource")?,
-        query_hash: query_hash(columns)?,
+        query_hash: columns.opt_hash("query_hash")?,
         deny_stage: opt_text("deny_stage")?,
         deny_code: opt_text("deny_code")?,
         http_status: columns.opt_count("http_status")?,
@@ -132,22 +168,20 @@ fn decode(row: &SqliteRow) -> Result<AuditRow, StoreError> {
     Ok(AuditRow {
         position: columns.integer("position")?,
         record,
+        link: link(columns)?,
     })
 }
 
-fn id(columns: Columns<'_>) -> Result<Uuid, StoreError> {
-    Uuid::from_slice(&columns.bytes("id")?)
-        .map_err(|error| StoreError::corrupt(columns.table, format!("id: {error}")))
-}
-
-fn query_hash(columns: Columns<'_>) -> Result<Option<[u8; 32]>, StoreError> {
-    columns
-        .opt_bytes("query_hash")?
-        .map(|bytes| {
-            <[u8; 32]>::try_from(bytes.as_slice())
-                .map_err(|_| StoreError::corrupt(columns.table, "query_hash: not 32 bytes"))
-        })
-        .transpose()
+fn link(columns: Columns<'_>) -> Result<Option<Link>, StoreError> {
+    let Some(chain) = columns.opt_blob_uuid("chain")? else {
+        return Ok(None);
+    };
+    Ok(Some(Link {
+        chain,
+        seq: columns.count("seq")?,
+        prev_hash: columns.hash("prev_hash")?,
+        hash: columns.hash("hash")?,
+    }))
 }
 
 fn detail(columns: Columns<'_>) -> Result<Option<AuditDetail>, StoreError> {

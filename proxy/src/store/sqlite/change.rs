@@ -1,7 +1,7 @@
 //! One change: begin, apply, and commit together with the revision and the audit rows.
 //!
 //! Invariant: the only way to commit a change goes through [`Change::commit`], which takes at least one admin act
-//! and raises the revision by one. Dropping a change rolls it back. The statements of a change are its file's.
+//! and raises the revision by one; the rows are linked into the chain in the same transaction. Dropping a change rolls it back. The statements of a change are its file's.
 
 use policy::id::{GrantId, PeerId, SubjectId};
 use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::super::{Act, Committed, StoreError};
 use super::column::driver;
+use super::writer::{OpenChain, Writer};
 use super::{audit, image};
 use crate::audit::{AuditDetail, AuditOutcome, AuditRecord, AuditText, Direction};
 
@@ -64,15 +65,29 @@ impl AdminAct {
 pub(super) struct Change<'c> {
     tx: Transaction<'c, Sqlite>,
     act: &'c Act,
+    chain: Option<&'c mut OpenChain>,
 }
 
 impl<'c> Change<'c> {
-    pub(super) async fn begin(
-        writer: &'c mut SqliteConnection,
+    pub(super) async fn begin(writer: &'c mut Writer, act: &'c Act) -> Result<Self, StoreError> {
+        writer.check_place()?;
+        let Writer {
+            connection, chain, ..
+        } = writer;
+        let tx = connection
+            .begin_with("BEGIN IMMEDIATE")
+            .await
+            .map_err(driver)?;
+        Ok(Self::over(tx, act, chain.as_mut()))
+    }
+
+    /// A change in a transaction that is open, whose rows go into that chain.
+    pub(super) const fn over(
+        tx: Transaction<'c, Sqlite>,
         act: &'c Act,
-    ) -> Result<Self, StoreError> {
-        let tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
-        Ok(Self { tx, act })
+        chain: Option<&'c mut OpenChain>,
+    ) -> Self {
+        Self { tx, act, chain }
     }
 
     pub(super) fn conn(&mut self) -> &mut SqliteConnection {
@@ -108,8 +123,11 @@ impl<'c> Change<'c> {
             .zip(0u64..)
             .map(|(act, place)| record(self.act, act, place, revision))
             .collect();
-        audit::insert(self.conn(), &records).await?;
+        let head = audit::insert(&mut self.tx, self.chain.as_deref(), &records).await?;
         self.tx.commit().await.map_err(driver)?;
+        if let Some(chain) = self.chain {
+            chain.last = head;
+        }
         Ok(Committed {
             revision,
             changed: true,

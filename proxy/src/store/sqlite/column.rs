@@ -73,10 +73,6 @@ impl<'r> Columns<'r> {
         self.raw(column)
     }
 
-    pub(super) fn opt_bytes(&self, column: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
-        self.raw(column)
-    }
-
     pub(super) fn integer(&self, column: &'static str) -> Result<i64, StoreError> {
         self.raw(column)
     }
@@ -123,22 +119,37 @@ impl<'r> Columns<'r> {
             .map_err(|error: T::Err| self.broken(column, error))
     }
 
-    /// As [`parsed`](Self::parsed), for a column that may be null.
-    pub(super) fn opt_parsed<T>(&self, column: &'static str) -> Result<Option<T>, StoreError>
-    where
-        T: FromStr,
-        T::Err: ToString,
-    {
-        self.raw::<Option<&str>>(column)?
-            .map(|text| {
-                text.parse()
-                    .map_err(|error: T::Err| self.broken(column, error))
-            })
+    pub(super) fn uuid(&self, column: &'static str) -> Result<Uuid, StoreError> {
+        self.parsed(column)
+    }
+
+    /// A UUID kept as its 16 bytes.
+    pub(super) fn blob_uuid(&self, column: &'static str) -> Result<Uuid, StoreError> {
+        Uuid::from_slice(self.raw::<&[u8]>(column)?).map_err(|error| self.broken(column, error))
+    }
+
+    /// As [`blob_uuid`](Self::blob_uuid), for a column that may be null.
+    pub(super) fn opt_blob_uuid(&self, column: &'static str) -> Result<Option<Uuid>, StoreError> {
+        self.raw::<Option<&[u8]>>(column)?
+            .map(|bytes| Uuid::from_slice(bytes).map_err(|error| self.broken(column, error)))
             .transpose()
     }
 
-    pub(super) fn uuid(&self, column: &'static str) -> Result<Uuid, StoreError> {
-        self.parsed(column)
+    /// Thirty-two bytes.
+    pub(super) fn hash(&self, column: &'static str) -> Result<[u8; 32], StoreError> {
+        self.opt_hash(column)?
+            .ok_or_else(|| self.broken(column, "is null"))
+    }
+
+    /// As [`hash`](Self::hash), for a column that may be null.
+    pub(super) fn opt_hash(&self, column: &'static str) -> Result<Option<[u8; 32]>, StoreError> {
+        self.raw::<Option<&[u8]>>(column)?
+            .map(|bytes| {
+                bytes
+                    .try_into()
+                    .map_err(|_| self.broken(column, "not 32 bytes"))
+            })
+            .transpose()
     }
 
     /// A member of a closed set.

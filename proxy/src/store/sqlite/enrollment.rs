@@ -13,10 +13,11 @@ use uuid::Uuid;
 use super::super::{Act, Committed, Enrollment, GrantRecord, IssueIntent, StoreError};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 use super::{certificates, grants, peers};
 
 pub(super) async fn record_intent(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     intent: IssueIntent,
 ) -> Result<Committed<()>, StoreError> {
@@ -39,7 +40,7 @@ pub(super) async fn record_intent(
 }
 
 pub(super) async fn fail_intent(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     intent: Uuid,
     why: &str,
@@ -55,7 +56,7 @@ pub(super) async fn fail_intent(
 }
 
 pub(super) async fn complete(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     enrollment: Enrollment,
 ) -> Result<Committed<GrantRecord>, StoreError> {

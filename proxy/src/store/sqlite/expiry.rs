@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 use super::super::{Act, Committed, StoreError};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 use super::{grants, image, tokens};
 
 const DUE: &str = "SELECT id FROM grants WHERE ends_at IS NOT NULL AND ends_at <= ? \
@@ -28,7 +29,7 @@ pub(super) async fn nothing_due(
 }
 
 pub(super) async fn expire(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
 ) -> Result<Committed<Vec<GrantId>>, StoreError> {
     let mut change = Change::begin(writer, act).await?;

@@ -12,6 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use super::super::{Act, Committed, GrantRecord, NewGrant, PeerDirection, StoreError};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 use super::{certificates, peers, tokens};
 
 macro_rules! select_grants {
@@ -88,7 +89,7 @@ pub(super) async fn list_kept(
 }
 
 pub(super) async fn create(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     new: NewGrant,
 ) -> Result<Committed<GrantRecord>, StoreError> {
@@ -162,7 +163,7 @@ async fn insert(conn: &mut SqliteConnection, grant: &Grant) -> Result<(), StoreE
 }
 
 pub(super) async fn revoke(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     id: GrantId,
     reason: Option<&str>,

@@ -18,13 +18,21 @@ use uuid::Uuid;
 use super::super::{OpenError, StoreError};
 use super::SqliteStore;
 use super::column::driver;
+use super::writer::{FilePlace, Writer};
 
 /// All migrations this program knows: version, name, text.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "initial",
-    include_str!("../../../../migrations/sqlite/0001_initial.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "initial",
+        include_str!("../../../../migrations/sqlite/0001_initial.sql"),
+    ),
+    (
+        2,
+        "audit chain",
+        include_str!("../../../../migrations/sqlite/0002_audit_chain.sql"),
+    ),
+];
 
 /// Where the store is and what a fresh one starts with.
 #[derive(Debug, Clone)]
@@ -88,14 +96,22 @@ impl SqliteStore {
     /// # Errors
     /// [`OpenError`]; nothing is changed in a database that is newer than this program or open to others.
     pub async fn open(options: &SqliteOptions) -> Result<Self, OpenError> {
-        let (writer, _) = prepare(options).await?;
+        let (connection, _) = prepare(options).await?;
+        let place = FilePlace::of(&options.path).map_err(|source| OpenError::File {
+            path: options.path.clone(),
+            source,
+        })?;
         let readers = SqlitePoolOptions::new()
             .max_connections(options.readers.max(1))
             .connect_with(options.reader())
             .await
             .map_err(|error| database(&options.path, driver(error)))?;
         Ok(Self {
-            writer: Arc::new(Mutex::new(writer)),
+            writer: Arc::new(Mutex::new(Writer {
+                connection,
+                chain: None,
+                place,
+            })),
             readers,
         })
     }
@@ -153,12 +169,17 @@ fn secure_file(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<Migrated, OpenError> {
-    let known = MIGRATIONS
+/// The newest migration this program knows.
+pub(super) fn known() -> i64 {
+    MIGRATIONS
         .iter()
         .map(|(version, ..)| *version)
         .max()
-        .unwrap_or(0);
+        .unwrap_or(0)
+}
+
+async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<Migrated, OpenError> {
+    let known = known();
     let from = applied(writer)
         .await
         .map_err(|source| database(path, source))?;

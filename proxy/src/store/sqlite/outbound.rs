@@ -15,6 +15,7 @@ use super::super::{
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
 use super::peers;
+use super::writer::Writer;
 
 fn decode(row: &SqliteRow) -> Result<OutboundCredential, StoreError> {
     let columns = Columns {
@@ -49,7 +50,7 @@ pub(super) async fn list(
 }
 
 pub(super) async fn add(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     new: NewOutboundPeer,
 ) -> Result<Committed<OutboundAdded>, StoreError> {
@@ -189,7 +190,7 @@ pub(super) async fn discard_of_peer(
 }
 
 pub(super) async fn change_credential(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     change: CredentialChange,
 ) -> Result<Committed<()>, StoreError> {

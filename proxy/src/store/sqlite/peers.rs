@@ -12,6 +12,7 @@ use sqlx::sqlite::SqliteRow;
 use super::super::{Act, Committed, PeerDirection, PeerRecord, StoreError};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 use super::{grants, outbound};
 
 macro_rules! select_peers {
@@ -114,7 +115,7 @@ pub(super) async fn set_state(
 }
 
 pub(super) async fn suspend(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     id: PeerId,
 ) -> Result<Committed<PeerRecord>, StoreError> {
@@ -134,7 +135,7 @@ pub(super) async fn suspend(
 }
 
 pub(super) async fn resume(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     id: PeerId,
 ) -> Result<Committed<PeerRecord>, StoreError> {
@@ -152,7 +153,7 @@ pub(super) async fn resume(
 }
 
 pub(super) async fn remove(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     id: PeerId,
     reason: Option<&str>,

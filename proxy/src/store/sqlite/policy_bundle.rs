@@ -10,6 +10,7 @@ use sqlx::SqliteConnection;
 use super::super::{Act, Committed, PolicyBundle, PolicyPublication, StoreError};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 
 pub(super) async fn current(
     conn: &mut SqliteConnection,
@@ -37,7 +38,7 @@ pub(super) async fn current(
 }
 
 pub(super) async fn publish(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     publication: PolicyPublication,
 ) -> Result<Committed<()>, StoreError> {

@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteRow;
 use super::super::{Act, Committed, SealedSecret, SecretPurpose, StoreError, SubjectToken};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 
 /// Longest id of a secret, bytes.
 const ID_MAX: usize = 64;
@@ -28,7 +29,7 @@ fn decode(row: &SqliteRow) -> Result<SealedSecret, StoreError> {
 }
 
 pub(super) async fn put_if_absent(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     secret: SealedSecret,
 ) -> Result<Committed<SealedSecret>, StoreError> {
@@ -52,6 +53,16 @@ pub(super) async fn put_if_absent(
         let existing = decode(&row)?;
         return change.unchanged(existing).await;
     }
+    insert(conn, act, &secret).await?;
+    change.commit(creation(&secret), secret).await
+}
+
+/// Stores a secret that is not there yet; [`StoreError::Conflict`] when it is.
+pub(super) async fn insert(
+    conn: &mut SqliteConnection,
+    act: &Act,
+    secret: &SealedSecret,
+) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO secrets (purpose, id, generation, sealed, created_at) VALUES (?, ?, ?, ?, ?)",
     )
@@ -62,12 +73,16 @@ pub(super) async fn put_if_absent(
     .bind(act.now.0)
     .execute(conn)
     .await
-    .map_err(driver)?;
-    let admin = AdminAct::new("secret.create")
+    .map(drop)
+    .map_err(driver)
+}
+
+/// The record of a secret's creation.
+pub(super) fn creation(secret: &SealedSecret) -> AdminAct {
+    AdminAct::new("secret.create")
         .text("purpose", secret.purpose.as_str())
         .text("id", &secret.id)
-        .count("generation", u64::from(secret.generation));
-    change.commit(admin, secret).await
+        .count("generation", u64::from(secret.generation))
 }
 
 pub(super) async fn load(
@@ -85,7 +100,7 @@ pub(super) async fn load(
 }
 
 pub(super) async fn put_subject_token(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     token: SubjectToken,
 ) -> Result<Committed<()>, StoreError> {

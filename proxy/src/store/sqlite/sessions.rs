@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::super::{Act, Committed, NewSession, SessionRecord, Sha256, StoreError};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 
 macro_rules! select_sessions {
     ($tail:literal) => {
@@ -35,7 +36,7 @@ fn decode(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
 }
 
 pub(super) async fn create(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     new: NewSession,
 ) -> Result<Committed<SessionRecord>, StoreError> {
@@ -92,7 +93,7 @@ pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<SessionRecor
 }
 
 pub(super) async fn end(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     id: Uuid,
 ) -> Result<Committed<SessionRecord>, StoreError> {

@@ -94,35 +94,25 @@ async fn a_missing_directory_is_named() {
 #[tokio::test]
 async fn the_schema_goes_forward_only() {
     let (_home, path) = home();
+    let to = open::known();
     let first = SqliteStore::migrate(&options(&path)).await.unwrap();
-    assert_eq!(first, Migrated { from: None, to: 1 });
+    assert_eq!(first, Migrated { from: None, to });
     let again = SqliteStore::migrate(&options(&path)).await.unwrap();
-    assert_eq!(
-        again,
-        Migrated {
-            from: Some(1),
-            to: 1
-        }
-    );
+    let from = Some(to);
+    assert_eq!(again, Migrated { from, to });
 
     let store = SqliteStore::open(&options(&path)).await.unwrap();
     sqlx::query(
         "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
-         VALUES (2, 'later', 1, x'00', 0)",
+         VALUES (?, 'later', 1, x'00', 0)",
     )
-    .execute(&mut *store.write().await)
+    .bind(to + 1)
+    .execute(&mut store.write().await.connection)
     .await
     .unwrap();
     let refused = SqliteStore::open(&options(&path)).await.unwrap_err();
     assert!(
-        matches!(
-            refused,
-            OpenError::NewerSchema {
-                found: 2,
-                known: 1,
-                ..
-            }
-        ),
+        matches!(refused, OpenError::NewerSchema { found, known, .. } if (found, known) == (to + 1, to)),
         "{refused}"
     );
 }
@@ -132,7 +122,7 @@ async fn a_migration_that_was_changed_afterwards_is_refused() {
     let (_home, path) = home();
     let store = SqliteStore::open(&options(&path)).await.unwrap();
     sqlx::query("UPDATE _sqlx_migrations SET checksum = x'00'")
-        .execute(&mut *store.write().await)
+        .execute(&mut store.write().await.connection)
         .await
         .unwrap();
     let refused = SqliteStore::open(&options(&path)).await.unwrap_err();
@@ -267,7 +257,7 @@ async fn a_row_edited_by_hand_fails_the_whole_image() {
     let _ = store.create_grant(&act(2), grant(2)).await.unwrap();
     sqlx::query("UPDATE grants SET scope = '{\"resources\":[\"everything\"]}' WHERE id = ?")
         .bind(grant(2).id.to_string())
-        .execute(&mut *store.write().await)
+        .execute(&mut store.write().await.connection)
         .await
         .unwrap();
     let refused = store.load(NOW).await.unwrap_err();
@@ -302,7 +292,7 @@ async fn every_setting_of_the_writer_is_in_force() {
     let store = SqliteStore::open(&options(&path)).await.unwrap();
     let mut writer = store.write().await;
     let journal: String = sqlx::query_scalar("PRAGMA journal_mode")
-        .fetch_one(&mut *writer)
+        .fetch_one(&mut writer.connection)
         .await
         .unwrap();
     assert_eq!(journal, "wal");
@@ -313,7 +303,7 @@ async fn every_setting_of_the_writer_is_in_force() {
     ];
     for (pragma, expected) in numbers {
         let value: i64 = sqlx::query_scalar(pragma)
-            .fetch_one(&mut *writer)
+            .fetch_one(&mut writer.connection)
             .await
             .unwrap();
         assert_eq!(value, expected, "{pragma}");
@@ -340,22 +330,22 @@ async fn a_full_audit_batch_holds_the_writer_only_briefly() {
             .collect();
         // Measured at 5 ms; the rest is room for a slow disk and a busy machine.
         let bound = Duration::from_millis(500);
-        let written = tokio::time::timeout(bound, store.append_audit(&records)).await;
+        let written = tokio::time::timeout(bound, store.append_audit(&records, None)).await;
         written.expect("a batch takes too long").unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_submitted_record_is_visible_within_a_second() {
-    use crate::audit::{AuditOutcome, AuditText, AuditWriter, Direction, WriterSettings};
-    let (_home, path) = home();
+    use crate::audit::{AuditOutcome, AuditText, Direction, fixture};
+    let (home, path) = home();
     let store = SqliteStore::open(&options(&path)).await.unwrap();
     let log: Arc<dyn AuditLog> = Arc::new(store.clone());
-    let (sink, writer) = AuditWriter::start(Arc::clone(&log), WriterSettings::default());
+    let (sink, writer) = fixture::writer_in(home.path(), Arc::clone(&log));
     let request = AuditText::fixed("request");
     let (inbound, allowed) = (Direction::Inbound, AuditOutcome::Allowed);
-    sink.submit(AuditRecord::new(uuid(1), NOW, inbound, allowed, request))
-        .unwrap();
+    let record = AuditRecord::new(uuid(1), NOW, inbound, allowed, request);
+    sink.reserve().unwrap().settle(&record);
     let visible = async {
         while log
             .query_audit(&AuditFilter::default())

@@ -14,6 +14,7 @@ use super::super::{
 };
 use super::change::{AdminAct, Change, nothing};
 use super::column::{Columns, driver};
+use super::writer::Writer;
 use super::{certificates, grants, image, peers};
 
 /// What makes a token claimable at `?2`; the same words in the look and in the claim.
@@ -27,7 +28,7 @@ macro_rules! claimable {
 }
 
 pub(super) async fn create(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     token: NewToken,
 ) -> Result<Committed<()>, StoreError> {
@@ -48,7 +49,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn replace(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     token: NewToken,
 ) -> Result<Committed<Replaced>, StoreError> {
@@ -104,7 +105,7 @@ pub(super) async fn refusal(
 }
 
 pub(super) async fn claim(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     act: &Act,
     token: &Sha256,
 ) -> Result<Committed<TokenClaim>, StoreError> {

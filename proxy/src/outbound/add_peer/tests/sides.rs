@@ -140,10 +140,8 @@ impl Asking {
     pub(super) async fn new() -> Self {
         let (store, dir) = store().await;
         let secret = SealingSecret::from_bytes(Zeroizing::new(vec![9; 32])).unwrap();
-        let (audit, writer) = AuditWriter::start(
-            Arc::clone(&store) as Arc<dyn AuditLog>,
-            WriterSettings::default(),
-        );
+        let (audit, writer) =
+            crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
         let outbound = Outbound::new(OutboundParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
             sealer: Arc::new(Sealer::new(&secret).unwrap()),

@@ -44,10 +44,8 @@ impl Side {
             now,
         };
         let _ = store.add_outbound_peer(&act, peer).await.unwrap();
-        let (audit, writer) = AuditWriter::start(
-            Arc::clone(&store) as Arc<dyn AuditLog>,
-            WriterSettings::default(),
-        );
+        let (audit, writer) =
+            crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
         let users = [(1000, "amira"), (1001, "bo")];
         let outbound = Outbound::new(OutboundParts {
             store: Arc::clone(&store) as Arc<dyn Store>,

@@ -1,0 +1,343 @@
+//! Verifying rows against their chains.
+//!
+//! Invariant: a report without a finding means that every row with a link is what was written, that none is missing between
+//! the first and the last of its chain, that every chain begins where its predecessor ended, and that every
+//! expected head is there. The first thing wrong is named, and nothing behind it is trusted.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::super::query::AuditRow;
+use super::{BEGIN_ACTION, ChainHash, ChainKey, Head, Link, NO_HASH, PREDECESSOR, PREDECESSOR_SEQ};
+
+/// What is wrong with a row, or with what should be there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The row is not what was written: a field, its number or a hash was changed.
+    #[error("the row was changed after it was written")]
+    Changed,
+    /// Rows are missing in front of this one.
+    #[error("rows {from} to {to} of chain {chain} are missing in front of this row")]
+    Missing {
+        /// The chain they belong to.
+        chain: Uuid,
+        /// The first that is missing.
+        from: u64,
+        /// The last that is missing.
+        to: u64,
+    },
+    /// The row stands in the wrong place, or twice.
+    #[error("the row is out of order: row {expected} of its chain belongs here")]
+    OutOfOrder {
+        /// The number that belongs here.
+        expected: u64,
+    },
+    /// The row follows another one than the one in front of it.
+    #[error("the row does not follow the row in front of it")]
+    BrokenLink,
+    /// The row has no place in a chain, though chains had begun.
+    #[error("the row has no place in a chain: it was not written by the sidecar")]
+    Unlinked,
+    /// The end of a chain is missing: a head is known that the rows do not reach.
+    #[error("the end of chain {chain} is missing: {found} rows are there, row {known} is known")]
+    Cut {
+        /// The chain.
+        chain: Uuid,
+        /// The last row that is there.
+        found: u64,
+        /// The row that is known from elsewhere.
+        known: u64,
+    },
+    /// A row has another hash than the one that is known from elsewhere.
+    #[error("the row is another one than the one that is known from a checkpoint")]
+    OtherHistory,
+}
+
+/// The first thing wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The row where it shows; for a missing end, the last row that is there, or 0.
+    pub position: i64,
+    /// The id of that row.
+    pub id: Option<Uuid>,
+    /// Its place in a chain, as it claims.
+    pub link: Option<Link>,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// What verifying found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Rows with a place in a chain that were verified.
+    pub verified: u64,
+    /// Rows from before there were chains, of which nothing can be said.
+    pub unlinked: u64,
+    /// Where each chain ends, in the order in which they began.
+    pub heads: Vec<Head>,
+    /// The first thing wrong.
+    pub finding: Option<Finding>,
+}
+
+/// Where a chain has got to.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    head: Head,
+    position: i64,
+    id: Uuid,
+}
+
+/// Verifies rows one after the other, in the order of their positions.
+#[derive(Debug)]
+pub struct Verifier<'k> {
+    key: &'k ChainKey,
+    report: Report,
+    ends: HashMap<Uuid, End>,
+    order: Vec<Uuid>,
+    expected: HashMap<(Uuid, u64), ChainHash>,
+    /// After a gap: the row that is missing, in case it only stands elsewhere.
+    looking_for: Option<(Uuid, u64)>,
+    buffer: Vec<u8>,
+}
+
+impl<'k> Verifier<'k> {
+    /// A verifier that has seen nothing.
+    #[must_use]
+    pub fn new(key: &'k ChainKey) -> Self {
+        Self {
+            key,
+            report: Report::default(),
+            ends: HashMap::new(),
+            order: Vec::new(),
+            expected: HashMap::new(),
+            looking_for: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// A head that is known from elsewhere and must be among the rows.
+    pub fn expect(&mut self, head: Head) {
+        if head.seq > 0 {
+            self.expected.insert((head.chain, head.seq), head.hash);
+        }
+    }
+
+    /// Rows of this chain up to `head` are not among those that come: they were verified elsewhere.
+    pub fn resume(&mut self, head: Head) {
+        self.expected.remove(&(head.chain, head.seq));
+        self.order.push(head.chain);
+        let end = End {
+            head,
+            position: 0,
+            id: Uuid::nil(),
+        };
+        self.ends.insert(head.chain, end);
+    }
+
+    /// The next row.
+    pub fn push(&mut self, row: &AuditRow) {
+        if self.report.finding.is_some() {
+            self.seek(row);
+            return;
+        }
+        match self.check(row) {
+            Ok(()) => {}
+            Err(fault) => {
+                if let Fault::Missing { chain, from, .. } = &fault {
+                    self.looking_for = Some((*chain, *from));
+                }
+                self.report.finding = Some(Finding {
+                    position: row.position,
+                    id: Some(row.record.id),
+                    link: row.link,
+                    fault,
+                });
+            }
+        }
+    }
+
+    /// Whether something wrong was found and nothing more can be learned about it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.report.finding.is_some() && self.looking_for.is_none()
+    }
+
+    /// What was found.
+    #[must_use]
+    pub fn finish(mut self) -> Report {
+        self.report.heads = self
+            .order
+            .iter()
+            .filter_map(|chain| self.ends.get(chain).map(|end| end.head))
+            .collect();
+        if self.report.finding.is_none() {
+            let cut = self
+                .expected
+                .keys()
+                .map(|(chain, seq)| (self.order.iter().position(|one| one == chain), *seq, *chain))
+                .max_by_key(|(place, seq, _)| (*place, *seq));
+            if let Some((_, known, chain)) = cut {
+                let end = self.ends.get(&chain);
+                self.report.finding = Some(Finding {
+                    position: end.map_or(0, |end| end.position),
+                    id: end.map(|end| end.id),
+                    link: None,
+                    fault: Fault::Cut {
+                        chain,
+                        found: end.map_or(0, |end| end.head.seq),
+                        known,
+                    },
+                });
+            }
+        }
+        self.report
+    }
+
+    /// After a gap: a row that turns up later was moved, not removed.
+    fn seek(&mut self, row: &AuditRow) {
+        let Some((chain, seq)) = self.looking_for else {
+            return;
+        };
+        let found = row
+            .link
+            .is_some_and(|link| link.chain == chain && link.seq == seq);
+        if found {
+            self.looking_for = None;
+            if let Some(finding) = &mut self.report.finding {
+                finding.fault = Fault::OutOfOrder { expected: seq };
+            }
+        }
+    }
+
+    fn check(&mut self, row: &AuditRow) -> Result<(), Fault> {
+        let Some(link) = row.link else {
+            if self.ends.is_empty() {
+                self.report.unlinked = self.report.unlinked.saturating_add(1);
+                return Ok(());
+            }
+            return Err(Fault::Unlinked);
+        };
+        let hash = self.key.hash(
+            link.chain,
+            link.seq,
+            &link.prev_hash,
+            &row.record,
+            &mut self.buffer,
+        );
+        if hash != link.hash {
+            return Err(Fault::Changed);
+        }
+        match self.ends.get(&link.chain) {
+            Some(end) => {
+                let expected = end.head.seq.saturating_add(1);
+                if link.seq > expected {
+                    return Err(Fault::Missing {
+                        chain: link.chain,
+                        from: expected,
+                        to: link.seq.saturating_sub(1),
+                    });
+                }
+                if link.seq < expected {
+                    return Err(Fault::OutOfOrder { expected });
+                }
+                if link.prev_hash != end.head.hash {
+                    return Err(Fault::BrokenLink);
+                }
+            }
+            None => self.begins(row, &link)?,
+        }
+        if let Some(known) = self.expected.remove(&(link.chain, link.seq))
+            && known != link.hash
+        {
+            return Err(Fault::OtherHistory);
+        }
+        let end = End {
+            head: link.head(),
+            position: row.position,
+            id: row.record.id,
+        };
+        self.ends.insert(link.chain, end);
+        self.report.verified = self.report.verified.saturating_add(1);
+        Ok(())
+    }
+
+    /// The first row of a chain continues from the end of its predecessor.
+    fn begins(&mut self, row: &AuditRow, link: &Link) -> Result<(), Fault> {
+        if link.seq != 1 {
+            return Err(Fault::Missing {
+                chain: link.chain,
+                from: 1,
+                to: link.seq.saturating_sub(1),
+            });
+        }
+        let detail = row.record.detail.as_ref();
+        let begins = row
+            .record
+            .action
+            .as_ref()
+            .is_some_and(|act| act.as_str() == BEGIN_ACTION);
+        if !begins {
+            return Err(Fault::BrokenLink);
+        }
+        let predecessor = detail
+            .and_then(|detail| detail.value(PREDECESSOR))
+            .and_then(Value::as_str)
+            .and_then(|text| Uuid::try_parse(text).ok());
+        let known = detail
+            .and_then(|detail| detail.value(PREDECESSOR_SEQ))
+            .and_then(Value::as_u64)
+            .unwrap_or(0);
+        match predecessor {
+            None if link.prev_hash != NO_HASH || !self.ends.is_empty() => {
+                return Err(Fault::BrokenLink);
+            }
+            None => {}
+            Some(chain) => self.follows(chain, known, link)?,
+        }
+        self.order.push(link.chain);
+        Ok(())
+    }
+
+    fn follows(&self, chain: Uuid, known: u64, link: &Link) -> Result<(), Fault> {
+        let found = self.ends.get(&chain).map_or(0, |end| end.head.seq);
+        if found < known {
+            return Err(Fault::Missing {
+                chain,
+                from: found.saturating_add(1),
+                to: known,
+            });
+        }
+        // A predecessor that went on after the hand-over has moved past the place it was followed at; that
+        // the place existed is in the hash of this row.
+        let differs = self
+            .ends
+            .get(&chain)
+            .is_some_and(|end| end.head.seq == known && end.head.hash != link.prev_hash);
+        if differs {
+            return Err(Fault::BrokenLink);
+        }
+        Ok(())
+    }
+}
+
+/// Verifies rows that are at hand: names the first one that was changed, is missing or is out of order.
+#[must_use]
+pub fn verify<'r>(
+    rows: impl IntoIterator<Item = &'r AuditRow>,
+    key: &ChainKey,
+    expected: &[Head],
+) -> Report {
+    let mut verifier = Verifier::new(key);
+    for head in expected {
+        verifier.expect(*head);
+    }
+    for row in rows {
+        verifier.push(row);
+        if verifier.is_settled() {
+            break;
+        }
+    }
+    verifier.finish()
+}
