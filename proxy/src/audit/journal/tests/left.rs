@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::super::super::fixture::{MemoryLog, clock, id, record};
+use super::super::super::{AuditLog, JournalMark};
 use super::*;
 
 /// What exchanges do to a journal.
@@ -45,6 +46,22 @@ struct Left {
     open: Vec<Uuid>,
 }
 
+/// What the writer does: everything there is, into the log.
+fn write_down(journal: &Journal, cursor: &mut Cursor, log: &MemoryLog) {
+    loop {
+        let taken = journal.take(cursor).unwrap();
+        if taken.upto == 0 {
+            return;
+        }
+        let mark = JournalMark {
+            journal: id(1),
+            applied: taken.upto,
+        };
+        block_on(log.append_audit(&taken.records, Some(mark))).unwrap();
+        journal.applied(taken.upto);
+    }
+}
+
 fn run(steps: &[Step]) -> Left {
     let dir = tempfile::tempdir().unwrap();
     let log = MemoryLog::default();
@@ -73,18 +90,7 @@ fn run(steps: &[Step]) -> Left {
                     .unwrap();
                 ended.push(id(next));
             }
-            Step::Write => loop {
-                let taken = journal.take(&mut cursor).unwrap();
-                if taken.upto == 0 {
-                    break;
-                }
-                let mark = JournalMark {
-                    journal: id(1),
-                    applied: taken.upto,
-                };
-                block_on(log.append_audit(&taken.records, Some(mark))).unwrap();
-                journal.applied(taken.upto);
-            },
+            Step::Write => write_down(&journal, &mut cursor, &log),
         }
     }
     // The process is gone, with everything that was only in its memory.
@@ -116,8 +122,6 @@ impl Left {
         block_on(replay(&dir, id(2), &self.log, UnixMillis(0)))
     }
 }
-
-use super::super::super::{AuditLog, JournalMark};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
@@ -190,17 +194,8 @@ fn a_journal_that_wrapped_around_is_replayed_in_order() {
             next += 1;
         }
         // The last round stays in the journal.
-        while round < 7 {
-            let taken = journal.take(&mut cursor).unwrap();
-            if taken.upto == 0 {
-                break;
-            }
-            let mark = JournalMark {
-                journal: id(1),
-                applied: taken.upto,
-            };
-            block_on(log.append_audit(&taken.records, Some(mark))).unwrap();
-            journal.applied(taken.upto);
+        if round < 7 {
+            write_down(&journal, &mut cursor, &log);
         }
     }
     drop(long);
