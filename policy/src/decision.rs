@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::deny::Deny;
 use crate::id::{GrantId, PeerId, SubjectId, TeamId, UserId};
+use crate::native::FactCounts;
 use crate::peer::PeerName;
 use crate::reach::RowLimit;
 use crate::resource::Resource;
@@ -31,6 +32,7 @@ pub struct Permit {
     entry: Arc<GrantEntry>,
     verb: Verb,
     resource: Resource,
+    facts: FactCounts,
     teams: Arc<[TeamId]>,
     include_personal: bool,
     row_limit: RowLimit,
@@ -43,6 +45,7 @@ pub(crate) struct PermitParts {
     pub(crate) entry: Arc<GrantEntry>,
     pub(crate) verb: Verb,
     pub(crate) resource: Resource,
+    pub(crate) facts: FactCounts,
     pub(crate) teams: Arc<[TeamId]>,
     pub(crate) include_personal: bool,
     pub(crate) row_limit: RowLimit,
@@ -57,6 +60,7 @@ impl Permit {
             entry,
             verb,
             resource,
+            facts,
             teams,
             include_personal,
             row_limit,
@@ -67,6 +71,7 @@ impl Permit {
             entry,
             verb,
             resource,
+            facts,
             teams,
             include_personal,
             row_limit,
@@ -115,6 +120,12 @@ impl Permit {
     #[must_use]
     pub const fn resource(&self) -> Resource {
         self.resource
+    }
+
+    /// How many facts it was decided on.
+    #[must_use]
+    pub const fn facts(&self) -> FactCounts {
+        self.facts
     }
 
     /// The teams whose rows may pass: those in reach of which the subject is a member, sorted.

@@ -221,6 +221,7 @@ impl Admitted {
         Permit::issue(PermitParts {
             verb: self.verb,
             resource: self.resource,
+            facts: facts.counts(),
             teams,
             include_personal,
             row_limit: self.limit.map_or(row_cap, |limit| limit.min(row_cap)),

@@ -1,17 +1,19 @@
 //! The trace a decision leaves, told step by step.
 //!
 //! Invariant: a trace is made from the very values that decided, never by deciding again. It costs nothing until it is
-//! asked for.
-//! Elsewhere on purpose: the command that prints it (the proxy).
+//! asked for. A decision just made and one read back from a record are told by the same code.
+//! Elsewhere on purpose: what is kept with a record (`recorded.rs`), the commands that print traces (the proxy).
 
 use std::fmt::{self, Write as _};
 
 use crate::decision::{Decision, Permit};
-use crate::deny::{Deny, DenyStage};
+use crate::deny::{Deny, DenyCode, DenyStage};
 use crate::id::TeamId;
-use crate::reach::{Reach, TeamSet};
+use crate::native::FactCounts;
+use crate::reach::{Reach, RowLimit, TeamSet};
 use crate::resource::Resource;
 use crate::snapshot::GrantEntry;
+use crate::verb::Verb;
 
 /// One step of a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +40,12 @@ impl Trace {
         self.to_string()
     }
 
-    fn step(&mut self, name: &'static str, input: impl Into<String>, outcome: impl Into<String>) {
+    pub(crate) fn step(
+        &mut self,
+        name: &'static str,
+        input: impl Into<String>,
+        outcome: impl Into<String>,
+    ) {
         self.steps.push(TraceStep {
             name,
             input: input.into(),
@@ -82,33 +89,17 @@ impl Permit {
     /// How it came about.
     #[must_use]
     pub fn trace(&self) -> Trace {
-        let mut trace = Trace::default();
-        let (entry, resource) = (self.entry(), self.resource());
-        identity_step(&mut trace, entry, "in force");
-        trace.step("verb", self.verb().as_str(), "known");
-        trace.step(
-            "resource",
-            resource.as_str(),
-            "in the scope, not excluded, served",
-        );
-        let reach = reach_text(&entry.ceiling, resource);
-        trace.step(
-            "ceiling",
-            format!("peer {}: {reach}", self.peer_name()),
-            "in reach",
-        );
-        let teams = teams_text(self.teams().iter());
-        trace.step("native facts", format!("user {}", self.user()), "known");
-        trace.step(
-            "teams and personal rows",
-            reach_text(&entry.effective, resource),
-            format!("{teams}; personal rows {}", yes_no(self.include_personal())),
-        );
-        trace.step(
-            "row cap",
-            format!("scope and policy allow {}", self.row_cap().rows()),
-            format!("allowed: at most {} rows", self.row_limit().rows()),
-        );
+        let figures = PermitFigures {
+            facts: self.facts(),
+            teams: self.teams(),
+            unnamed: 0,
+            include_personal: self.include_personal(),
+            row_cap: self.row_cap(),
+            row_limit: self.row_limit(),
+        };
+        let told = Told::of(self.entry());
+        let mut trace = told.admitted(self.verb().as_str(), self.resource());
+        told.permitted(&mut trace, self.resource(), &figures);
         trace
     }
 }
@@ -117,24 +108,132 @@ impl Deny {
     /// How it came about, as far as it got.
     #[must_use]
     pub fn trace(&self) -> Trace {
-        let mut trace = Trace::default();
-        let refused = format!(
-            "denied, {}: {} {}",
-            self.code(),
-            self.reason(),
-            self.code().remedy()
-        );
-        let stage = self.stage();
-        match (self.entry(), stage) {
-            (Some(entry), DenyStage::Identity) => {
-                identity_step(&mut trace, entry, &refused);
-                return trace;
-            }
-            (Some(entry), _) => identity_step(&mut trace, entry, "in force"),
-            (None, _) => {}
-        }
+        let told = match self.entry() {
+            Some(entry) => Told::of(entry),
+            None => Told::default(),
+        };
         let verb = self.verb().map_or("not a verb", |verb| verb.as_str());
         let resource = self.resource().map_or("not a resource", Resource::as_str);
+        told.refused(self.code(), verb, resource, self.resource())
+    }
+}
+
+/// What a permit holds, besides its grant and resource.
+pub(crate) struct PermitFigures<'a> {
+    pub(crate) facts: FactCounts,
+    pub(crate) teams: &'a [TeamId],
+    /// Teams of which no name was kept.
+    pub(crate) unnamed: u64,
+    pub(crate) include_personal: bool,
+    pub(crate) row_cap: RowLimit,
+    pub(crate) row_limit: RowLimit,
+}
+
+/// What is known of the grant that a decision was made under.
+#[derive(Clone, Default)]
+pub(crate) struct Told<'a> {
+    /// Who asked; absent where even the grant was not known.
+    pub(crate) asker: Option<String>,
+    /// Scope, ceiling and redaction as they were; absent where they cannot be had any more.
+    pub(crate) entry: Option<&'a GrantEntry>,
+}
+
+impl<'a> Told<'a> {
+    fn of(entry: &'a GrantEntry) -> Self {
+        let (grant, peer) = (&entry.grant, &entry.peer);
+        let asker = format!(
+            "grant {} ({}) of peer {} ({}) for user {}",
+            grant.id, grant.status, peer.name, peer.state, grant.user
+        );
+        Self {
+            asker: Some(asker),
+            entry: Some(entry),
+        }
+    }
+
+    fn identity(&self, trace: &mut Trace, outcome: &str) {
+        if let Some(asker) = &self.asker {
+            trace.step("identity", asker.as_str(), outcome);
+        }
+    }
+
+    /// The steps before the native facts, all passed.
+    pub(crate) fn admitted(&self, verb: &str, resource: Resource) -> Trace {
+        let mut trace = Trace::default();
+        self.identity(&mut trace, "in force");
+        trace.step("verb", verb, "known");
+        trace.step(
+            "resource",
+            resource.as_str(),
+            "in the scope, not excluded, served",
+        );
+        let input = self.entry.map_or_else(
+            || resource.to_string(),
+            |entry| ceiling_text(entry, resource),
+        );
+        trace.step("ceiling", input, "in reach");
+        trace
+    }
+
+    /// The steps from the native facts on.
+    pub(crate) fn permitted(
+        &self,
+        trace: &mut Trace,
+        resource: Resource,
+        figures: &PermitFigures<'_>,
+    ) {
+        let FactCounts {
+            teams,
+            projects,
+            missions,
+        } = figures.facts;
+        let facts = format!("{teams} teams, {projects} projects, {missions} missions of the user");
+        trace.step("native facts", facts, "known");
+        let mut teams = teams_text(figures.teams);
+        if figures.unnamed > 0 {
+            // Writing to a String cannot fail.
+            let _ = write!(teams, " and {} more", figures.unnamed);
+        }
+        let input = self.entry.map_or_else(
+            || resource.to_string(),
+            |entry| reach_text(&entry.effective, resource),
+        );
+        let personal = yes_no(figures.include_personal);
+        trace.step(
+            "teams and personal rows",
+            input,
+            format!("{teams}; personal rows {personal}"),
+        );
+        if let Some(entry) = self.entry {
+            trace.step(
+                "redaction",
+                resource.as_str(),
+                redaction_text(entry, resource),
+            );
+        }
+        trace.step(
+            "row cap",
+            format!("scope and policy allow {}", figures.row_cap.rows()),
+            format!("allowed: at most {} rows", figures.row_limit.rows()),
+        );
+    }
+
+    /// The steps of a refusal, as far as it got. The resource is as asked, and parsed where it is one.
+    pub(crate) fn refused(
+        &self,
+        code: DenyCode,
+        verb: &str,
+        name: &str,
+        resource: Option<Resource>,
+    ) -> Trace {
+        let mut trace = Trace::default();
+        let refused = refusal_text(code);
+        let stage = code.stage();
+        if stage == DenyStage::Identity && self.asker.is_some() {
+            self.identity(&mut trace, &refused);
+            return trace;
+        }
+        self.identity(&mut trace, "in force");
         if matches!(stage, DenyStage::Identity | DenyStage::Request) {
             trace.step(stage.as_str(), "the request", refused);
             return trace;
@@ -145,29 +244,37 @@ impl Deny {
         }
         trace.step("verb", verb, "known");
         if stage == DenyStage::Resource {
-            trace.step("resource", self.scope_text(resource), refused);
+            trace.step("resource", self.scope_text(name), refused);
             return trace;
         }
-        trace.step("resource", resource, "in the scope, not excluded, served");
-        if let (DenyStage::Ceiling, Some(entry)) = (stage, self.entry()) {
-            let reach = self
-                .resource()
-                .map_or_else(String::new, |resource| reach_text(&entry.ceiling, resource));
-            trace.step(
-                "ceiling",
-                format!("peer {}: {reach}", entry.peer.name),
-                refused,
-            );
+        trace.step("resource", name, "in the scope, not excluded, served");
+        if stage == DenyStage::Ceiling {
+            let input = match (self.entry, resource) {
+                (Some(entry), Some(resource)) => ceiling_text(entry, resource),
+                _ => name.to_owned(),
+            };
+            trace.step("ceiling", input, refused);
             return trace;
         }
-        trace.step("ceiling", resource, "in reach");
-        trace.step(stage.as_str(), resource, refused);
+        trace.step("ceiling", name, "in reach");
+        trace.step(stage.as_str(), name, refused);
+        trace
+    }
+
+    /// The steps of a question for what the grant allows, and of one that was cut off before its facts.
+    pub(crate) fn unfinished(&self, verb: &str) -> Trace {
+        let mut trace = Trace::default();
+        self.identity(&mut trace, "in force");
+        trace.step("verb", verb, "known");
+        if verb == Verb::Capabilities.as_str() {
+            trace.step("capabilities", "what scope and ceiling allow", "allowed");
+        }
         trace
     }
 
     fn scope_text(&self, resource: &str) -> String {
         let mut text = resource.to_owned();
-        if let Some(entry) = self.entry() {
+        if let Some(entry) = self.entry {
             let names = |set: &std::collections::BTreeSet<Resource>| -> String {
                 let names: Vec<_> = set.iter().map(|resource| resource.as_str()).collect();
                 names.join(" ")
@@ -185,13 +292,36 @@ impl Deny {
     }
 }
 
-fn identity_step(trace: &mut Trace, entry: &GrantEntry, outcome: &str) {
-    let (grant, peer) = (&entry.grant, &entry.peer);
-    let input = format!(
-        "grant {} ({}) of peer {} ({}) for user {}",
-        grant.id, grant.status, peer.name, peer.state, grant.user
-    );
-    trace.step("identity", input, outcome);
+/// A refusal as the outcome of its step.
+pub(crate) fn refusal_text(code: DenyCode) -> String {
+    format!("denied, {code}: {} {}", code.meaning(), code.remedy())
+}
+
+/// The ceiling of the peer, and for a sensitive resource whether policy lets this peer have it.
+fn ceiling_text(entry: &GrantEntry, resource: Resource) -> String {
+    let reach = reach_text(&entry.ceiling, resource);
+    let sensitive = match (
+        resource.is_sensitive(),
+        entry.effective.resources.contains_key(&resource),
+    ) {
+        (false, _) => "",
+        (true, true) => "; sensitive, allowed for this peer",
+        (true, false) => "; sensitive, not allowed for this peer unless allow_sensitive names it",
+    };
+    format!("peer {}: {reach}{sensitive}", entry.peer.name)
+}
+
+fn redaction_text(entry: &GrantEntry, resource: Resource) -> String {
+    let (removed, exempt) = entry.redaction.paths(resource);
+    let mut text = "names that say secret are removed".to_owned();
+    // Writing to a String cannot fail.
+    if !removed.is_empty() {
+        let _ = write!(text, ", and {}", removed.join(" "));
+    }
+    if !exempt.is_empty() {
+        let _ = write!(text, ", but not {}", exempt.join(" "));
+    }
+    text
 }
 
 fn reach_text(reach: &Reach, resource: Resource) -> String {

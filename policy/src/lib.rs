@@ -6,6 +6,7 @@
 //! Elsewhere on purpose: certificates and their proof (`certs`), HTTP and its status codes, the store and the
 //! gateway client (the proxy).
 
+pub mod cases;
 pub mod decision;
 pub mod deny;
 pub mod evaluate;
@@ -18,6 +19,7 @@ pub mod peer;
 pub mod plan;
 pub mod query_hash;
 pub mod reach;
+pub mod recorded;
 pub mod request;
 pub mod resource;
 pub mod revision;

@@ -37,6 +37,17 @@ pub struct NativeFacts {
     missions: BTreeMap<MissionId, MissionFacts>,
 }
 
+/// How many facts of each kind a decision had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FactCounts {
+    /// Teams.
+    pub teams: u16,
+    /// Projects.
+    pub projects: u16,
+    /// Missions.
+    pub missions: u16,
+}
+
 /// Why facts cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NativeFactsError {
@@ -85,6 +96,18 @@ impl NativeFacts {
     #[must_use]
     pub fn entries(&self) -> usize {
         self.teams.len() + self.projects.len() + self.missions.len()
+    }
+
+    /// How many there are of each kind.
+    #[must_use]
+    pub fn counts(&self) -> FactCounts {
+        // At most MAX_ENTRIES, so the fallback is never taken.
+        let count = |entries: usize| u16::try_from(entries).unwrap_or(u16::MAX);
+        FactCounts {
+            teams: count(self.teams.len()),
+            projects: count(self.projects.len()),
+            missions: count(self.missions.len()),
+        }
     }
 }
 

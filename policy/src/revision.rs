@@ -67,6 +67,12 @@ impl EffectiveRevision {
         }
     }
 
+    /// The revision with these bytes, as they were given by [`EffectiveRevision::as_bytes`].
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// The 16 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {

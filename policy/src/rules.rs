@@ -21,7 +21,7 @@ use crate::rows::redact::Redaction;
 mod facts;
 mod mapping;
 mod parse;
-mod reader;
+pub(crate) mod reader;
 mod schema;
 
 pub use schema::policy_schema;

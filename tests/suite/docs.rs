@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use policy::cases::{PolicyCase, coverage};
 use policy::deny::{DenyCode, DenyStage};
 use policy::evaluate::evaluate;
 use policy::grant::{Grant, GrantStatus};
@@ -161,6 +162,10 @@ fn every_example_parses() {
         let rules = RuleSet::parse(&[("example.toml", &text)]);
         assert!(rules.is_ok(), "{page}: {rules:?}\n{text}");
     }
+    for (page, text) in examples("policy-test") {
+        let cases = PolicyCase::parse(&[("example.toml", &text)]);
+        assert!(cases.is_ok(), "{page}: {cases:?}\n{text}");
+    }
     for (page, text) in examples("settings") {
         let file = Path::new("/etc/federation.toml");
         let settings = proxy::config::parse(Some((file, &text)), &[], &[]);
@@ -249,6 +254,29 @@ fn the_explanation_shown_is_the_one_the_decision_gives() {
         policy::decision::Decision::Deny(deny) => panic!("{deny}"),
     };
     assert_eq!(block(shown).trim_end(), trace.to_string());
+}
+
+/// The tests shown for the policy shown pass, and hold every rule of it.
+#[test]
+fn the_policy_shown_passes_the_tests_shown() {
+    let first = |kind: &str| {
+        let mut all = examples(kind).into_iter();
+        all.find(|(page, _)| page == "docs/policy.md").unwrap().1
+    };
+    let (policy, cases) = (first("policy"), first("policy-test"));
+    let files = [("example.toml", policy.as_str())];
+    let cases = PolicyCase::parse(&[("tests.toml", &cases)]).unwrap();
+    let rules = Arc::new(RuleSet::parse(&files).unwrap());
+    for case in &cases {
+        let verdict = case.run(&rules);
+        assert!(verdict.passes(), "{}: {verdict:#?}", case.name);
+    }
+    let held = coverage(&files, &cases).unwrap();
+    let shown = format!("{} of {} rules", held.covered(), held.entries.len());
+    assert!(
+        read("docs/policy.md").contains(&shown),
+        "{shown}: {held:#?}"
+    );
 }
 
 #[test]

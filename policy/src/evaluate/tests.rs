@@ -291,6 +291,7 @@ fn a_permit_explains_itself() {
             "ceiling",
             "native facts",
             "teams and personal rows",
+            "redaction",
             "row cap"
         ]
     );

@@ -132,6 +132,29 @@ impl Redaction {
         tree.rule(tree.child(PathTree::ROOT, name)) == Some(Rule::Remove)
     }
 
+    /// The paths that policy removes from rows of a resource, and those it exempts, each sorted.
+    #[must_use]
+    pub fn paths(&self, resource: Resource) -> (Vec<String>, Vec<String>) {
+        let tree = self.tree(resource);
+        let (mut removed, mut exempt) = (Vec::new(), Vec::new());
+        let mut open = vec![(PathTree::ROOT, String::new())];
+        while let Some((at, path)) = open.pop() {
+            match tree.rule(at) {
+                Some(Rule::Remove) => removed.push(path.clone()),
+                Some(Rule::Exempt) => exempt.push(path.clone()),
+                None => {}
+            }
+            let node = tree.nodes.get(usize::from(at));
+            for (name, below) in node.into_iter().flat_map(|node| &node.below) {
+                let dot = if path.is_empty() { "" } else { "." };
+                open.push((*below, format!("{path}{dot}{name}")));
+            }
+        }
+        removed.sort();
+        exempt.sort();
+        (removed, exempt)
+    }
+
     pub(super) fn tree(&self, resource: Resource) -> &PathTree {
         self.trees.get(&resource).unwrap_or(&self.empty)
     }
@@ -265,6 +288,15 @@ mod tests {
             )])
         };
         Redaction::new(of(fields), of(exempt))
+    }
+
+    #[test]
+    fn paths_are_given_back_as_they_were_named() {
+        let rules = rules(&["meta.cost", "a", "meta.b.c"], &["usage.tokenCount"]).unwrap();
+        let removed = ["a", "meta.b.c", "meta.cost"].map(str::to_owned).to_vec();
+        let exempt = vec!["usage.tokenCount".to_owned()];
+        assert_eq!(rules.paths(Resource::Tasks), (removed, exempt));
+        assert_eq!(rules.paths(Resource::Notes), (Vec::new(), Vec::new()));
     }
 
     #[test]

@@ -57,15 +57,7 @@ pub(super) fn bundle(files: &[(&str, &str)]) -> Result<RuleSet, Vec<Problem>> {
     let mut reader = Reader::new(files);
     let mut bundle = Bundle::default();
     for (number, (_, text)) in files.iter().enumerate() {
-        reader.file = number;
-        let (root, errors) = DeTable::parse_recoverable(text);
-        let broken = !errors.is_empty();
-        for error in errors {
-            let span = error.span().unwrap_or(0..0);
-            reader.problem(span, format!("not TOML: {}", error.message()), "");
-        }
-        // After a syntax error the tables are a guess; what is read from a guess would mislead.
-        if !broken {
+        if let Some(root) = reader.open(number, text) {
             read_file(&mut reader, &mut bundle, root.get_ref());
         }
     }

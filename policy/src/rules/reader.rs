@@ -12,20 +12,20 @@ use toml::de::{DeTable, DeValue};
 use super::Problem;
 
 /// Where something stands: file number and bytes.
-pub(super) type Place = (usize, Range<usize>);
+pub(crate) type Place = (usize, Range<usize>);
 
 /// A table and where it stands.
 #[derive(Clone, Copy)]
-pub(super) struct Section<'t> {
+pub(crate) struct Section<'t> {
     /// Its name, for messages.
-    pub(super) name: &'t str,
-    pub(super) table: &'t DeTable<'t>,
+    pub(crate) name: &'t str,
+    pub(crate) table: &'t DeTable<'t>,
     start: usize,
     end: usize,
 }
 
 impl<'t> Section<'t> {
-    pub(super) fn new(name: &'t str, table: &'t DeTable<'t>, span: &Range<usize>) -> Self {
+    pub(crate) fn new(name: &'t str, table: &'t DeTable<'t>, span: &Range<usize>) -> Self {
         Self {
             name,
             table,
@@ -34,20 +34,20 @@ impl<'t> Section<'t> {
         }
     }
 
-    pub(super) fn span(&self) -> Range<usize> {
+    pub(crate) fn span(&self) -> Range<usize> {
         self.start..self.end
     }
 }
 
 /// Collects the problems of all files.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     files: &'a [(&'a str, &'a str)],
-    pub(super) file: usize,
+    pub(crate) file: usize,
     problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(files: &'a [(&'a str, &'a str)]) -> Self {
+    pub(crate) fn new(files: &'a [(&'a str, &'a str)]) -> Self {
         Self {
             files,
             file: 0,
@@ -55,15 +55,37 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Begins to read a file: its root table, unless it is not TOML. After a syntax error the tables are a guess, and
+    /// what is read from a guess would mislead.
+    pub(crate) fn open(&mut self, number: usize, text: &'a str) -> Option<Spanned<DeTable<'a>>> {
+        self.file = number;
+        let (root, errors) = DeTable::parse_recoverable(text);
+        let broken = !errors.is_empty();
+        for error in errors {
+            let span = error.span().unwrap_or(0..0);
+            self.problem(span, format!("not TOML: {}", error.message()), "");
+        }
+        (!broken).then_some(root)
+    }
+
+    /// File, line and character of a place, the last two counted from 1.
+    pub(crate) fn locate(&self, (file, span): &Place) -> (&'a str, usize, usize) {
+        let (name, text) = self.files.get(*file).copied().unwrap_or(("", ""));
+        let before = text.get(..span.start).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let column = before.get(line_start..).unwrap_or("").chars().count() + 1;
+        (name, before.matches('\n').count() + 1, column)
+    }
+
     /// The problems found, sorted by file and place.
-    pub(super) fn finish(mut self) -> Vec<Problem> {
+    pub(crate) fn finish(mut self) -> Vec<Problem> {
         self.problems.sort();
         self.problems.dedup();
         self.problems
     }
 
     /// Reports a problem in the file being read.
-    pub(super) fn problem(
+    pub(crate) fn problem(
         &mut self,
         span: Range<usize>,
         message: impl Display,
@@ -73,26 +95,19 @@ impl<'a> Reader<'a> {
     }
 
     /// Reports a problem in any file.
-    pub(super) fn problem_at(
-        &mut self,
-        (file, span): Place,
-        message: impl Display,
-        hint: impl Display,
-    ) {
-        let (name, text) = self.files.get(file).copied().unwrap_or(("", ""));
-        let before = text.get(..span.start).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    pub(crate) fn problem_at(&mut self, place: Place, message: impl Display, hint: impl Display) {
+        let (file, line, column) = self.locate(&place);
         self.problems.push(Problem {
-            file: name.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.get(line_start..).unwrap_or("").chars().count() + 1,
+            file: file.to_owned(),
+            line,
+            column,
             message: message.to_string(),
             hint: hint.to_string(),
         });
     }
 
     /// Reports every key of the section that is not in `known`.
-    pub(super) fn only_keys(&mut self, section: Section<'_>, known: &[&str]) {
+    pub(crate) fn only_keys(&mut self, section: Section<'_>, known: &[&str]) {
         for key in section.table.keys() {
             let name: &str = key.get_ref();
             if !known.contains(&name) {
@@ -115,7 +130,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Reports that a key must be there.
-    pub(super) fn missing(&mut self, section: Section<'_>, key: &str) {
+    pub(crate) fn missing(&mut self, section: Section<'_>, key: &str) {
         self.problem(
             section.span(),
             format!("{} has no {key}", section.name),
@@ -124,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A string, and where it stands.
-    pub(super) fn string<'t>(
+    pub(crate) fn string<'t>(
         &mut self,
         section: Section<'t>,
         key: &str,
@@ -138,7 +153,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A string that is parsed on the spot; a parse error is a problem at its place.
-    pub(super) fn parsed<T, E: Display>(
+    pub(crate) fn parsed<T, E: Display>(
         &mut self,
         section: Section<'_>,
         key: &str,
@@ -151,7 +166,7 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Reader::parsed`], where the key must be there.
-    pub(super) fn required<T, E: Display>(
+    pub(crate) fn required<T, E: Display>(
         &mut self,
         section: Section<'_>,
         key: &str,
@@ -164,7 +179,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&mut self, section: Section<'_>, key: &str) -> Option<bool> {
+    pub(crate) fn boolean(&mut self, section: Section<'_>, key: &str) -> Option<bool> {
         let value = section.table.get(key)?;
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
@@ -174,7 +189,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A whole number from `least` to `most`.
-    pub(super) fn integer(
+    pub(crate) fn integer(
         &mut self,
         section: Section<'_>,
         key: &str,
@@ -199,7 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of strings without doubles, each parsed; entries that do not parse are problems and left out.
-    pub(super) fn list<T: PartialEq, E: Display>(
+    pub(crate) fn list<T: PartialEq, E: Display>(
         &mut self,
         section: Section<'_>,
         key: &str,
@@ -232,7 +247,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A table inside the section.
-    pub(super) fn table<'t>(
+    pub(crate) fn table<'t>(
         &mut self,
         section: Section<'t>,
         key: &'t str,
@@ -242,8 +257,33 @@ impl<'a> Reader<'a> {
         self.as_table(name, key.span(), value)
     }
 
+    /// The tables of an array of tables, `[[key]]`.
+    pub(crate) fn tables<'t>(
+        &mut self,
+        section: Section<'t>,
+        key: &str,
+        name: &'t str,
+    ) -> Vec<Section<'t>> {
+        let Some((key, value)) = section.table.get_key_value(key) else {
+            return Vec::new();
+        };
+        let Some(entries) = value.get_ref().as_array() else {
+            let name: &str = key.get_ref();
+            self.problem(
+                key.span(),
+                format!("{name} must be a list of tables"),
+                format!("write [[{name}]]"),
+            );
+            return Vec::new();
+        };
+        entries
+            .iter()
+            .filter_map(|entry| self.as_table(name, key.span(), entry))
+            .collect()
+    }
+
     /// The value as a table; anything else is a problem.
-    pub(super) fn as_table<'t>(
+    pub(crate) fn as_table<'t>(
         &mut self,
         name: &'t str,
         key: Range<usize>,
@@ -264,7 +304,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A member or parameter name.
-pub(super) fn name(text: &str) -> Result<String, &'static str> {
+pub(crate) fn name(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.len() > 128 || text.chars().any(char::is_control) {
         return Err("a name has 1 to 128 bytes and no control characters");
     }

@@ -3,11 +3,17 @@
 //! Invariant: no argument takes a secret that a variable, a file or standard input can carry instead, except
 //! `query --token`, which has the variable as its usual form. What a command does is in its own file.
 
+mod audit;
+mod policy;
+
 use std::path::PathBuf;
 
 use super::value::{duration, key_value};
+use ::policy::time::UnixMillis;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use policy::time::UnixMillis;
+
+pub(super) use audit::{AuditCommand, AuditLook};
+pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyTest};
 
 /// Federation between gateways: what peers may see of ours, and what we see of theirs.
 #[derive(Debug, Parser)]
@@ -263,87 +269,6 @@ pub(super) struct QueryList {
     /// Go on until there is no more
     #[arg(long)]
     pub(super) all: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum AuditCommand {
-    /// Print the last rows, and with -f the next ones as they come
-    Tail {
-        /// Go on as rows come
-        #[arg(short, long)]
-        follow: bool,
-        /// Rows to begin with
-        #[arg(short = 'n', long, default_value_t = 20)]
-        lines: u32,
-    },
-    /// Look for rows
-    Query(AuditLook),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct AuditLook {
-    /// Only of this long ago or later: 1h, 30d
-    #[arg(long, value_parser = duration, value_name = "DURATION")]
-    pub(super) since: Option<u32>,
-    /// Grant id
-    #[arg(long)]
-    pub(super) grant: Option<String>,
-    /// Local name of the peer
-    #[arg(long)]
-    pub(super) peer: Option<String>,
-    /// allowed, denied, error or aborted
-    #[arg(long)]
-    pub(super) outcome: Option<String>,
-    /// Verb
-    #[arg(long)]
-    pub(super) verb: Option<String>,
-    /// Resource
-    #[arg(long)]
-    pub(super) resource: Option<String>,
-    /// Request id, ours or the peer's
-    #[arg(long)]
-    pub(super) request_id: Option<String>,
-    /// Rows at most, the last ones
-    #[arg(long, default_value_t = 100)]
-    pub(super) limit: u32,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum PolicyCommand {
-    /// Check the policy files without a running sidecar
-    Check {
-        /// Directory [default: as in the settings]
-        dir: Option<PathBuf>,
-    },
-    /// Explain what a grant would be answered, step by step
-    Explain(PolicyExplain),
-    /// Read the policy files again; all apply together or none does
-    Reload,
-    /// Print the JSON Schema of a policy file
-    Schema {
-        /// Of federation.toml instead
-        #[arg(long)]
-        settings: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(super) struct PolicyExplain {
-    /// Grant id
-    #[arg(long)]
-    pub(super) grant: String,
-    /// list, get or capabilities
-    #[arg(long)]
-    pub(super) verb: String,
-    /// Resource
-    #[arg(long)]
-    pub(super) resource: Option<String>,
-    /// Rows asked for
-    #[arg(long)]
-    pub(super) limit: Option<u64>,
-    /// Without asking the gateway: as if the user had no teams
-    #[arg(long = "static")]
-    pub(super) without_facts: bool,
 }
 
 #[derive(Debug, Subcommand)]

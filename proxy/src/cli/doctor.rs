@@ -82,7 +82,11 @@ fn policy(config: &Config) -> CheckView {
         Ok(files) => CheckView::ok("policy files", files.join(", ")),
         Err(problems) => CheckView::fail(
             "policy files",
-            problems.join("; "),
+            problems
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
             "correct them; `policy check` lists them",
         ),
     }

@@ -1,5 +1,7 @@
 //! `policy`: the rules, with or without a running sidecar.
 
+mod cases;
+
 use std::path::Path;
 
 use http::Method;
@@ -12,7 +14,8 @@ use super::grant::print_applied;
 use super::output::{Console, plain};
 use crate::config::settings_schema;
 use crate::exit::Exit;
-use crate::policy_files;
+use crate::policy_files::{self, PolicyProblem};
+use crate::store::PolicyFile;
 
 pub(super) async fn run(
     context: &Context<'_>,
@@ -22,6 +25,13 @@ pub(super) async fn run(
     match command {
         PolicyCommand::Check { dir: Some(dir) } => check(&dir, console)?,
         PolicyCommand::Check { dir: None } => check(&context.config()?.policy.dir, console)?,
+        PolicyCommand::Test(asked) => {
+            let dir = match &asked.dir {
+                Some(dir) => dir.clone(),
+                None => context.config()?.policy.dir.clone(),
+            };
+            return cases::run(&dir, &asked, console);
+        }
         PolicyCommand::Explain(explain) => explain_decision(context, explain, console).await?,
         PolicyCommand::Reload => {
             let admin = context.admin()?;
@@ -44,26 +54,35 @@ pub(super) async fn run(
 }
 
 /// Reads and checks all files of a directory; gives their names.
-pub(super) fn check_files(dir: &Path) -> Result<Vec<String>, Vec<String>> {
+pub(super) fn check_files(dir: &Path) -> Result<Vec<String>, Vec<PolicyProblem>> {
     let checked =
         policy_files::load(dir).and_then(|files| policy_files::parse(&files).map(|_| files));
-    checked
-        .map(|files| files.into_iter().map(|file| file.name).collect())
-        .map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    checked.map(|files| files.into_iter().map(|file| file.name).collect())
+}
+
+/// Files of a policy that cannot be used.
+fn invalid(dir: &Path, problems: &[PolicyProblem]) -> CliFailure {
+    let why = format!("{} problem(s) in {}", problems.len(), dir.display());
+    CliFailure::new(
+        Exit::Failed,
+        "invalid_policy",
+        "the policy cannot be used",
+        why,
+    )
+    .remedy("correct them; `policy schema` describes the files")
+    .problems(problems.iter().map(ToString::to_string).collect())
+}
+
+/// Names and texts, as the parsers take them.
+fn pairs(files: &[PolicyFile]) -> Vec<(&str, &str)> {
+    files
+        .iter()
+        .map(|file| (file.name.as_str(), file.text.as_str()))
+        .collect()
 }
 
 fn check(dir: &Path, console: &mut Console<'_>) -> Result<(), CliFailure> {
-    let files = check_files(dir).map_err(|problems| {
-        let why = format!("{} problem(s) in {}", problems.len(), dir.display());
-        CliFailure::new(
-            Exit::Failed,
-            "invalid_policy",
-            "the policy cannot be used",
-            why,
-        )
-        .remedy("correct them; `policy schema` describes the files")
-        .problems(problems)
-    })?;
+    let files = check_files(dir).map_err(|problems| invalid(dir, &problems))?;
     if console.json {
         console.document(&json!({"directory": dir, "files": files}))?;
     } else {

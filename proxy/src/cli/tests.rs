@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+mod policy;
+
 use std::cell::RefCell;
 
 use serde_json::Value;
