@@ -53,6 +53,24 @@ impl DenyStage {
             Self::Audit => "audit",
         }
     }
+
+    /// What decides there, for the pages about refusals.
+    #[must_use]
+    pub const fn decides(self) -> &'static str {
+        match self {
+            Self::Identity => {
+                "who asks: the certificate, its grant and its peer, looked at for every request"
+            }
+            Self::Request => "the form of the request, before anything is decided",
+            Self::Verb => "step 1 of the decision: the verb",
+            Self::Resource => "step 2 of the decision: the resource and the scope of the grant",
+            Self::Ceiling => "step 3 of the decision: the policy ceiling of the peer",
+            Self::Native => "step 4 of the decision: the native facts of the subject",
+            Self::Gateway => "asking the local gateway, after the decision",
+            Self::Row => "the rule about rows, applied to what the gateway answered",
+            Self::Audit => "the audit log: what cannot be recorded is not answered",
+        }
+    }
 }
 
 impl fmt::Display for DenyStage {
@@ -78,6 +96,12 @@ macro_rules! deny_codes {
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The code with that name.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($name => Some(Self::$variant),)* _ => None }
             }
 
             /// The step that refuses with this code.
@@ -384,6 +408,7 @@ mod tests {
                 code.meaning().ends_with('.') && code.remedy().ends_with('.'),
                 "{code}"
             );
+            assert_eq!(DenyCode::parse(code.as_str()), Some(*code));
             assert_eq!(
                 serde_json::to_value(code).ok(),
                 Some(serde_json::Value::from(code.as_str()))

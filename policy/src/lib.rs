@@ -20,6 +20,7 @@ pub mod plan;
 pub mod query_hash;
 pub mod reach;
 pub mod recorded;
+pub mod replay;
 pub mod request;
 pub mod resource;
 pub mod revision;

@@ -8,6 +8,7 @@
 //! `socket.rs` the unix socket. The command line is in `cli` and talks to the socket only.
 
 mod audit;
+mod candidate;
 mod check;
 mod failure;
 mod gateway;
@@ -38,6 +39,9 @@ use crate::outbound::Outbound;
 use crate::store::{Act, Actor, Committed, Store};
 
 pub use audit::AuditQuery;
+pub use candidate::{
+    ChangedDecision, ComparePolicy, GrantDiff, PolicyDiff, ReplayPolicy, ReplayedPage,
+};
 pub use check::{CheckOutcome, CheckView};
 pub use failure::{AdminCode, AdminFailure};
 pub use gateway::{GatewayCheck, SubjectCheck};

@@ -92,7 +92,7 @@ pub trait AuditLog: Send + Sync {
     async fn chain_heads(&self) -> Result<Vec<Head>, AuditLogError>;
 
     /// The rows that match, in the order they were written: with `after`, the first `limit` behind it, else
-    /// the last `limit`.
+    /// the last `limit`, or with `oldest_first` the first.
     async fn query_audit(&self, filter: &AuditFilter) -> Result<Vec<AuditRow>, AuditLogError>;
 
     /// The first `limit` rows behind a position, in the order they were written: for verifying and exporting.

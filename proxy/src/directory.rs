@@ -291,6 +291,16 @@ impl Directory {
         self.refresh_locked().await
     }
 
+    /// What would be in force with other policy files. Nothing is published.
+    ///
+    /// # Errors
+    /// [`ApplyError`] as for a reload.
+    pub async fn candidate(&self, files: Vec<PolicyFile>) -> Result<Snapshot, ApplyError> {
+        let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
+        let image = self.parts.store.load(now(&self.parts)).await?;
+        build(&self.parts, &image, rules, None).map(|view| view.snapshot)
+    }
+
     /// Puts a view in force and closes the gates of every grant it changes.
     fn swap(&self, view: View) -> Applied {
         let revoked = view

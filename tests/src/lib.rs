@@ -14,6 +14,7 @@
 )]
 
 pub mod audit;
+pub mod command;
 pub mod expect;
 pub mod gateway;
 pub mod grants;

@@ -9,6 +9,9 @@
     clippy::panic
 )]
 
+#[path = "docs/reasons.rs"]
+mod reasons;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,7 +151,7 @@ fn the_table_of_refusals_is_what_the_code_answers() {
     let wrong: Vec<_> = rows.difference(&expected).collect();
     assert!(
         missing.is_empty() && wrong.is_empty(),
-        "missing: {missing:#?}\nwrong: {wrong:#?}"
+        "missing: {missing:#?}\nwrong: {wrong:#?}\n`UPDATE_DOCS=1 cargo test -p tests --test docs reasons` writes the table"
     );
 }
 

@@ -1,5 +1,5 @@
 //! What is kept of a decision tells the same story again. Elsewhere on purpose: keeping it (the proxy).
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use proptest::collection::btree_set;
 use proptest::prelude::*;

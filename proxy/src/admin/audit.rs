@@ -78,6 +78,7 @@ impl Control {
             resource: query.resource,
             request_id: query.request_id,
             after: query.after,
+            oldest_first: false,
             limit: query.limit.unwrap_or(QUERY_LIMIT_DEFAULT),
         };
         let rows = self.store.query_audit(&filter).await?;

@@ -74,11 +74,16 @@ impl Control {
                 message: apply_text(error),
             }),
         };
-        reloaded.map_err(|error| match error {
+        reloaded.map_err(|error| Self::unusable_policy(error, "the last good set stays in force"))
+    }
+
+    /// Policy files that cannot be applied; `meanwhile` says what holds instead.
+    pub(super) fn unusable_policy(error: ApplyError, meanwhile: &str) -> AdminFailure {
+        match error {
             ApplyError::Policy(problems) => {
                 let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 AdminFailure::invalid(format!(
-                    "the policy has {} problem(s); the last good set stays in force",
+                    "the policy has {} problem(s); {meanwhile}",
                     lines.len()
                 ))
                 .hint("correct the files and repeat; `policy check` checks them without applying")
@@ -86,9 +91,9 @@ impl Control {
             }
             ApplyError::Store(error) => error.into(),
             ApplyError::Snapshot(why) => {
-                AdminFailure::new(AdminCode::Conflict, why).hint("the last good set stays in force")
+                AdminFailure::new(AdminCode::Conflict, why).hint(meanwhile)
             }
-        })
+        }
     }
 
     /// `policy explain`.

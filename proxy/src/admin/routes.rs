@@ -23,13 +23,16 @@ use zeroize::Zeroizing;
 use super::gateway::SetToken;
 use super::socket::Caller;
 use super::{
-    AddPeer, AdminCode, AdminFailure, AuditQuery, Control, CreateGrant, CreateSession, CreateToken,
-    Explain, RevokeGrant,
+    AddPeer, AdminCode, AdminFailure, AuditQuery, ComparePolicy, Control, CreateGrant,
+    CreateSession, CreateToken, Explain, ReplayPolicy, RevokeGrant,
 };
 use crate::store::Actor;
 
 /// Most bytes of a request body.
 const BODY_BYTES: usize = 256 * 1024;
+
+/// Most bytes of the files of a policy, as JSON.
+const POLICY_BYTES: usize = 16 * 1024 * 1024;
 
 type Shared = State<Arc<Control>>;
 type Answer<T> = Result<Json<T>, AdminFailure>;
@@ -51,6 +54,14 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/sessions", post(create_session))
         .route("/audit", get(query_audit))
         .route("/policy/explain", post(explain))
+        .route(
+            "/policy/diff",
+            post(diff_policy).layer(DefaultBodyLimit::max(POLICY_BYTES)),
+        )
+        .route(
+            "/policy/replay",
+            post(replay_policy).layer(DefaultBodyLimit::max(POLICY_BYTES)),
+        )
         .route("/policy/reload", post(reload_policy))
         .route("/gateway/check", post(check_gateway))
         .route("/gateway/tokens/{user}", put(set_gateway_token));
@@ -263,6 +274,20 @@ async fn query_audit(
 
 async fn explain(State(control): Shared, Body(body): Body<Explain>) -> Answer<impl Serialize> {
     control.explain(body).await.map(Json)
+}
+
+async fn diff_policy(
+    State(control): Shared,
+    Body(body): Body<ComparePolicy>,
+) -> Answer<impl Serialize> {
+    control.diff_policy(body).await.map(Json)
+}
+
+async fn replay_policy(
+    State(control): Shared,
+    Body(body): Body<ReplayPolicy>,
+) -> Answer<impl Serialize> {
+    control.replay_policy(body).await.map(Json)
 }
 
 async fn reload_policy(State(control): Shared, Acting(actor): Acting) -> Answer<impl Serialize> {

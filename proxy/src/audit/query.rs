@@ -38,6 +38,8 @@ pub struct AuditFilter {
     pub request_id: Option<String>,
     /// Only rows written after the one with this id: for following the log.
     pub after: Option<Uuid>,
+    /// Without `after`: the first rows that match instead of the last.
+    pub oldest_first: bool,
     /// How many rows at most; lowered to [`QUERY_LIMIT_MAX`].
     pub limit: u32,
 }
@@ -55,6 +57,7 @@ impl Default for AuditFilter {
             resource: None,
             request_id: None,
             after: None,
+            oldest_first: false,
             limit: QUERY_LIMIT_DEFAULT,
         }
     }

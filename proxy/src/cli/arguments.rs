@@ -13,7 +13,7 @@ use ::policy::time::UnixMillis;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use audit::{AuditCommand, AuditLook};
-pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyTest};
+pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyReplay, PolicyTest};
 
 /// Federation between gateways: what peers may see of ours, and what we see of theirs.
 #[derive(Debug, Parser)]

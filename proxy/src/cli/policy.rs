@@ -1,6 +1,7 @@
 //! `policy`: the rules, with or without a running sidecar.
 
 mod cases;
+mod replay;
 
 use std::path::Path;
 
@@ -32,6 +33,11 @@ pub(super) async fn run(
             };
             return cases::run(&dir, &asked, console);
         }
+        PolicyCommand::Diff {
+            candidate,
+            exit_code,
+        } => return replay::diff(context, &candidate, exit_code, console).await,
+        PolicyCommand::Replay(asked) => return replay::replay(context, &asked, console).await,
         PolicyCommand::Explain(explain) => explain_decision(context, explain, console).await?,
         PolicyCommand::Reload => {
             let admin = context.admin()?;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::duration;
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum PolicyCommand {
     /// Check the policy files without a running sidecar
@@ -17,6 +19,17 @@ pub(in crate::cli) enum PolicyCommand {
     Test(PolicyTest),
     /// Explain what a grant would be answered, step by step
     Explain(PolicyExplain),
+    /// Show for each grant what a candidate policy would change
+    Diff {
+        /// Directory of the candidate's files
+        #[arg(long, value_name = "DIR")]
+        candidate: PathBuf,
+        /// Exit with status 1 when something would change
+        #[arg(long)]
+        exit_code: bool,
+    },
+    /// List the recorded decisions that a candidate policy would change
+    Replay(PolicyReplay),
     /// Read the policy files again; all apply together or none does
     Reload,
     /// Print the JSON Schema of a policy file
@@ -56,4 +69,23 @@ pub(in crate::cli) struct PolicyTest {
     /// Fail when the test cases hold fewer of the rules than this, in percent
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(in crate::cli) min_coverage: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicyReplay {
+    /// Directory of the candidate's files
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) candidate: PathBuf,
+    /// Decisions of this long ago or later: 1h, 30d
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "7d")]
+    pub(in crate::cli) since: u32,
+    /// Only of this grant
+    #[arg(long)]
+    pub(in crate::cli) grant: Option<String>,
+    /// Print each request, not only how many there are of a kind
+    #[arg(long)]
+    pub(in crate::cli) each: bool,
+    /// Exit with status 1 when a decision would change
+    #[arg(long)]
+    pub(in crate::cli) exit_code: bool,
 }

@@ -136,6 +136,16 @@ pub(super) async fn each_filter_narrows(store: &dyn Store) {
         ..any()
     };
     assert!(ids(store, nothing).await.is_empty());
+    let first = AuditFilter {
+        oldest_first: true,
+        limit: 2,
+        ..any()
+    };
+    assert_eq!(
+        ids(store, first).await,
+        [uuid(1), uuid(2)],
+        "the first ones"
+    );
     let last = AuditFilter { limit: 2, ..any() };
     assert_eq!(
         ids(store, last).await,

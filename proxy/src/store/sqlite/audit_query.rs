@@ -23,7 +23,7 @@ pub(super) async fn rows(
         None => None,
     };
     let mut rows = fetch(conn, statement(filter, after)).await?;
-    if after.is_none() {
+    if after.is_none() && !filter.oldest_first {
         rows.reverse();
     }
     Ok(rows)
@@ -69,7 +69,7 @@ async fn position(conn: &mut SqliteConnection, id: Uuid) -> Result<i64, AuditLog
     found.ok_or(AuditLogError::UnknownPosition { id })
 }
 
-/// With a place to continue from, the rows behind it in order; else the last rows, newest first.
+/// With a place to continue from, the rows behind it in order; else the last rows, newest first, or the first ones.
 fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Sqlite> {
     let mut sql = QueryBuilder::new(format!(
         "SELECT position, {} FROM federation_audit_log WHERE 1",
@@ -114,7 +114,8 @@ fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Sqlite> {
             .push_bind(request.clone());
         sql.push(")");
     }
-    let order = if after.is_some() { "ASC" } else { "DESC" };
+    let ascending = after.is_some() || filter.oldest_first;
+    let order = if ascending { "ASC" } else { "DESC" };
     sql.push(format_args!(" ORDER BY position {order} LIMIT "));
     sql.push_bind(i64::from(filter.limit.min(QUERY_LIMIT_MAX)));
     sql
