@@ -15,7 +15,7 @@ use pingora_core::apps::ServerApp;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::{ProxyHttp, Session, http_proxy};
-use proxy::transport::{AcceptedConnection, Acceptor, ListenerLimits};
+use proxy::transport::{AcceptedConnection, Acceptor, ListenerLimits, PauseWatch};
 
 struct PassThrough {
     gateway: HttpPeer,
@@ -80,7 +80,8 @@ async fn serve(
     };
     let (_stop, stop) = tokio::sync::watch::channel(false);
     let watch = stop.clone();
-    let acceptor = Acceptor::new(listener, config, anchors, limits);
+    let pauses = PauseWatch::new(Arc::new(SystemClock));
+    let acceptor = Acceptor::new(listener, config, anchors, limits, pauses);
     let drive = move |connection: AcceptedConnection| {
         let (proxy, watch) = (Arc::clone(&proxy), watch.clone());
         async move {

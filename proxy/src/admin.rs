@@ -32,7 +32,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::audit::AuditState;
 use crate::config::{Config, PublicUrl};
-use crate::directory::{Applied, Directory};
+use crate::directory::{Applied, Directory, Touched};
 use crate::gateway::GatewayClient;
 use crate::gateway::credential::SubjectCredentials;
 use crate::outbound::Outbound;
@@ -45,7 +45,9 @@ pub use candidate::{
 pub use check::{CheckOutcome, CheckView};
 pub use failure::{AdminCode, AdminFailure};
 pub use gateway::{GatewayCheck, SubjectCheck};
-pub use grants::{CreateGrant, CreateToken, GrantDetail, RevokeGrant, TokenView};
+pub use grants::{
+    CreateGrant, CreateToken, EditGrant, EditedGrant, GrantDetail, RevokeGrant, TokenView,
+};
 pub use peers::{AddPeer, AddedView, PeerDetail};
 pub use policy::{Explain, Explanation};
 pub use routes::router;
@@ -130,6 +132,30 @@ impl Control {
             id: self.draw_id(),
             actor: actor.clone(),
             now: self.now(),
+        }
+    }
+
+    /// Applies a committed change that may take something away, and waits until it holds: here, and in the caches of
+    /// peers (the specification, section 8). Repeating it waits on.
+    async fn effect<T>(
+        &self,
+        committed: Committed<T>,
+        touched: Touched,
+    ) -> Result<(T, Applied), AdminFailure> {
+        let (value, applied) = self.apply(committed).await?;
+        Ok((value, self.settled(applied, touched).await?))
+    }
+
+    /// Waits until what was applied to the touched grants holds in the caches of peers too.
+    async fn settled(&self, applied: Applied, touched: Touched) -> Result<Applied, AdminFailure> {
+        let notice = self.directory.notice(touched);
+        match self.directory.settle(touched).await {
+            Ok(waited_ms) => Ok(Applied {
+                waited_ms,
+                notice,
+                ..applied
+            }),
+            Err(unsettled) => Err(AdminFailure::unsettled(applied.revision, unsettled)),
         }
     }
 

@@ -35,7 +35,7 @@ use uuid::Uuid;
 use crate::admin::{self, Addresses, Control};
 use crate::audit::{AuditLog, AuditState, AuditWriter, DrainError};
 use crate::config::{Config, GatewayAuth, Preset, PublicUrl};
-use crate::directory::{ApplyError, Directory, DirectoryParts};
+use crate::directory::{ApplyError, Directory, DirectoryParts, LeaseTerms};
 use crate::enrollment::{self, ApplyChanges, EnrollmentLimits, EnrollmentTerms, Redeemer};
 use crate::gateway::assertion::AssertionSigner;
 use crate::gateway::credential::{SubjectCredentials, bearer};
@@ -47,7 +47,7 @@ use crate::inbound::service::{AnswerLimits, Inbound, serve_connection};
 use crate::outbound::{Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts};
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::{Metrics, ops};
-use crate::transport::{Acceptor, ListenerLimits};
+use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
 
 pub use process::{init_authority, run};
 use secrets::Secrets;
@@ -153,6 +153,7 @@ impl ApplyChanges for Applying {
 /// What is common to both roles.
 struct Base {
     config: Arc<Config>,
+    serving_pauses: Arc<PauseWatch>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
@@ -184,6 +185,7 @@ pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running
         store: Arc::new(sqlite.clone()),
         sealer,
         metrics: Arc::new(metrics),
+        serving_pauses: PauseWatch::new(Arc::clone(&clock)),
         config,
         clock,
     };
@@ -244,6 +246,10 @@ async fn compose(
             revision_key: secrets.revision_key().await?,
             preset: preset(config.gateway.preset),
             policy_dir: config.roles.serve.then(|| config.policy.dir.clone()),
+            lease: LeaseTerms {
+                duration: config.lease.duration,
+                wait: config.lease.wait,
+            },
             revoked: revoked_publisher,
             metrics: Arc::clone(&base.metrics),
         },
@@ -279,6 +285,7 @@ async fn compose(
             recorder: recorder.clone(),
             limits: AnswerLimits {
                 max_answer_bytes: config.limits.max_answer_bytes,
+                lease: config.lease.duration,
             },
         });
         let parts = ServingParts {
@@ -337,6 +344,7 @@ async fn compose(
     let ready = readiness::Checks {
         control: Arc::clone(&control),
         metrics: Arc::clone(&base.metrics),
+        serving_pauses: Arc::clone(&base.serving_pauses),
         stopped: stopped.clone(),
     };
     let routes = ops::router(Arc::clone(&base.metrics), Arc::new(ready));
@@ -385,6 +393,9 @@ async fn expire_grants(control: Arc<Control>, mut stop: watch::Receiver<bool>) {
             && let Err(error) = control.directory.refresh().await
         {
             tracing::error!(%error, "the directory could not be brought up to date");
+        }
+        if let Err(error) = control.directory.forget_earlier_leases().await {
+            tracing::warn!(%error, "the longest lease could not be recorded");
         }
     }
 }
@@ -549,7 +560,13 @@ async fn serve(
         handshake_timeout: config.federation.handshake_timeout,
         max_connections: u32::try_from(config.federation.max_connections).unwrap_or(u32::MAX),
     };
-    let acceptor = Acceptor::new(federation, federation_tls, parts.trust, limits);
+    let acceptor = Acceptor::new(
+        federation,
+        federation_tls,
+        parts.trust,
+        limits,
+        Arc::clone(&base.serving_pauses),
+    );
     let (inbound, shutdown, metrics) = (parts.inbound, stopped.clone(), Arc::clone(&base.metrics));
     let drive = move |accepted| serve_connection(Arc::clone(&inbound), accepted, shutdown.clone());
     let observe = move |result, source| {

@@ -58,6 +58,10 @@ pub struct Config {
     pub tls: Tls,
     /// Bounds and lifetimes.
     pub limits: Limits,
+    /// Leases on answers.
+    pub lease: Lease,
+    /// The cache of the asking side.
+    pub cache: Cache,
     /// Deadlines for asking a peer.
     pub timeouts: Timeouts,
     /// The journal of the audit log.
@@ -195,6 +199,22 @@ pub struct Limits {
     pub enrollment_token_ttl: Duration,
     /// Life of an issued client certificate.
     pub client_certificate: Duration,
+}
+
+/// Leases on answers (the specification, section 8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// How long an answer may be served from a peer's cache.
+    pub duration: Duration,
+    /// How long a command waits for leases to end.
+    pub wait: Duration,
+}
+
+/// The cache of the asking side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// Most bytes; 0 means no cache.
+    pub max_bytes: usize,
 }
 
 /// Deadlines for asking a peer (the specification, section 9.7).

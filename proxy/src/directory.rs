@@ -4,18 +4,23 @@
 //! Invariant: [`Directory::refresh`] returns only when the change it applies holds in this process:
 //! the new view is in place, the revoked set is published to the handshake, and every connection
 //! with an answer under an older effective revision is cut (specification, section 8). One element
-//! that does not hold together keeps the last good view and is an error.
+//! that does not hold together keeps the last good view and is an error. What peers may still serve from
+//! their caches is waited for by [`Directory::settle`], outside of the lock on changes.
 //!
 //! Committing a change is the store's; where policy texts come from is `policy_files`.
+
+mod leases;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
 use certs::clock::Clock;
 use certs::{RevokedPublisher, RevokedSet, Serial};
+use parking_lot::Mutex;
 use policy::grant::GrantStatus;
 use policy::id::GrantId;
 use policy::mapping::Mapping;
@@ -32,6 +37,12 @@ use crate::store::{
 };
 use crate::telemetry::Metrics;
 use crate::transport::{CutCount, GateRegistry};
+use leases::{LeaseCells, RetiredLeases};
+
+pub use leases::{LeaseCell, Pending, Touched, UNLEASED_CACHE};
+
+/// What an operator is told when a touched grant was used by a peer without leases.
+const UNLEASED_NOTICE: &str = "peer may serve cached answers for up to 30 s";
 
 /// Everything a request looks up, frozen.
 pub struct View {
@@ -40,6 +51,7 @@ pub struct View {
     /// The policy in force.
     pub policy: Arc<PolicyInForce>,
     leaves: HashMap<GrantId, Vec<CertificateEntry>>,
+    leases: LeaseCells,
 }
 
 /// The policy in force, for status and records.
@@ -69,6 +81,12 @@ impl View {
         self.leaves.get(&grant).map_or(&[], Vec::as_slice)
     }
 
+    /// Where leases on answers of a grant under its effective revision of this view are booked.
+    #[must_use]
+    pub fn lease(&self, grant: GrantId) -> Option<&Arc<LeaseCell>> {
+        self.leases.get(&grant)
+    }
+
     /// The effective revision under which a grant may be answered now, `None` when it may not.
     #[must_use]
     pub fn live_revision(&self, grant: GrantId) -> Option<EffectiveRevision> {
@@ -87,13 +105,31 @@ fn live(entry: &GrantEntry) -> Option<EffectiveRevision> {
 pub struct Applied {
     /// Revision of the store that is in force.
     pub revision: u64,
-    /// How long the caller waited for earlier answers to lapse, milliseconds. Always 0 in one
-    /// process without leases.
+    /// How long leases on earlier answers were waited for, milliseconds.
     pub waited_ms: u64,
     /// Connections of changed grants that were between answers.
     pub connections_closed: u64,
     /// Connections that were reset in the middle of an answer.
     pub connections_reset: u64,
+    /// What is outside of the promise, in words, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<&'static str>,
+}
+
+/// Leases that had not ended when the wait for them did. The change they wait for is committed and in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsettled {
+    /// What is waited for, for people.
+    pub waiting_for: Vec<String>,
+}
+
+/// How long leases are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// The longest that this process gives.
+    pub duration: Duration,
+    /// How long [`Directory::settle`] waits.
+    pub wait: Duration,
 }
 
 /// Why a change could not be applied. The last good view stays in force, except that a change that
@@ -123,6 +159,8 @@ pub struct DirectoryParts {
     pub preset: Option<Arc<Mapping>>,
     /// Where policy files are; `None` when this process serves nobody.
     pub policy_dir: Option<PathBuf>,
+    /// How long leases on answers are, and how long they are waited for.
+    pub lease: LeaseTerms,
     /// The revoked set the handshake reads.
     pub revoked: RevokedPublisher,
     /// Counted events.
@@ -134,6 +172,9 @@ pub struct Directory {
     parts: DirectoryParts,
     current: ArcSwap<View>,
     gates: Arc<GateRegistry>,
+    retired: RetiredLeases,
+    /// The longest lease that the store knows to be possible.
+    longest: Mutex<Duration>,
     /// One change at a time; also what `reload_policy` holds from reading to applying.
     changing: tokio::sync::Mutex<()>,
     /// Why the view in force is behind the store, if it is: then nothing is served.
@@ -147,12 +188,16 @@ impl Directory {
     /// # Errors
     /// [`ApplyError`]; the process must not start.
     pub async fn open(parts: DirectoryParts, act: &Act) -> Result<Arc<Self>, ApplyError> {
+        let longest = longest_lease(&parts).await?;
         let image = parts.store.load(now(&parts)).await?;
         let (rules, bundle) = stored_rules(&image)?;
-        let view = build(&parts, &image, rules, bundle)?;
+        let mut view = build(&parts, &image, rules, bundle)?;
+        view.leases = leases::cells_for(&view.snapshot, &LeaseCells::new());
         let directory = Arc::new(Self {
             current: ArcSwap::from_pointee(view),
             gates: GateRegistry::new(),
+            retired: RetiredLeases::since(parts.clock.boot_nanos(), longest),
+            longest: Mutex::new(longest),
             changing: tokio::sync::Mutex::new(()),
             fenced: ArcSwap::from_pointee(None),
             parts,
@@ -231,6 +276,62 @@ impl Directory {
         build(&self.parts, &image, rules, bundle)
     }
 
+    /// Waits until no peer may serve an answer of an old revision of the touched grants from its cache: a change
+    /// that takes something away holds only then. How long it took, milliseconds.
+    ///
+    /// # Errors
+    /// [`Unsettled`] when that takes longer than the configured wait; asking again goes on waiting.
+    pub async fn settle(&self, touched: Touched) -> Result<u64, Unsettled> {
+        let began = self.parts.clock.boot_nanos();
+        let mut left = self.parts.lease.wait;
+        loop {
+            let now = self.parts.clock.boot_nanos();
+            let Some(pending) = self.retired.pending(touched, now) else {
+                let waited = if left == self.parts.lease.wait {
+                    0
+                } else {
+                    now.saturating_sub(began)
+                };
+                self.parts
+                    .metrics
+                    .lease_waited(Duration::from_nanos(waited));
+                return Ok(leases::millis_until(waited, 0));
+            };
+            if left.is_zero() {
+                return Err(Unsettled {
+                    waiting_for: pending.what,
+                });
+            }
+            let nap = Duration::from_nanos(pending.until.saturating_sub(now)).min(left);
+            tokio::time::sleep(nap).await;
+            left = left.saturating_sub(nap);
+        }
+    }
+
+    /// What an operator has to know about a change of the touched grants, if anything.
+    #[must_use]
+    pub fn notice(&self, touched: Touched) -> Option<&'static str> {
+        let now = self.parts.clock.boot_nanos();
+        self.retired
+            .is_unleased(touched, now)
+            .then_some(UNLEASED_NOTICE)
+    }
+
+    /// Lets the store know once longer leases of earlier processes have ended. To be called now and then.
+    ///
+    /// # Errors
+    /// The store's; the longer bound then stays.
+    pub async fn forget_earlier_leases(&self) -> Result<(), StoreError> {
+        let ours = self.parts.lease.duration;
+        let now = self.parts.clock.boot_nanos();
+        if *self.longest.lock() <= ours || self.retired.remembers_earlier(now) {
+            return Ok(());
+        }
+        self.parts.store.record_longest_lease(ours).await?;
+        *self.longest.lock() = ours;
+        Ok(())
+    }
+
     /// Reads the policy directory, checks all of it, publishes it through the store and applies it.
     ///
     /// # Errors
@@ -302,7 +403,8 @@ impl Directory {
     }
 
     /// Puts a view in force and closes the gates of every grant it changes.
-    fn swap(&self, view: View) -> Applied {
+    fn swap(&self, mut view: View) -> Applied {
+        view.leases = leases::cells_for(&view.snapshot, &self.current.load().leases);
         let revoked = view
             .leaves
             .values()
@@ -323,6 +425,11 @@ impl Directory {
             let live_now = after.live_revision(id);
             if live(entry) != live_now {
                 cut = cut.plus(self.gates.change(id, live_now));
+                // Every gate is closed: no further lease is booked for what is over.
+                if let (Some(_), Some(cell)) = (live(entry), before.lease(id)) {
+                    let now = self.parts.clock.boot_nanos();
+                    self.retired.retire(id, entry.peer.id, cell, now);
+                }
             }
         }
         self.parts.metrics.cut(cut);
@@ -332,12 +439,23 @@ impl Directory {
             waited_ms: 0,
             connections_closed: cut.closed,
             connections_reset: cut.reset,
+            notice: None,
         }
     }
 }
 
 fn now(parts: &DirectoryParts) -> UnixMillis {
     UnixMillis(parts.clock.unix_millis())
+}
+
+/// The longest lease that may be out or will be given, which the store is told before any is given.
+async fn longest_lease(parts: &DirectoryParts) -> Result<Duration, StoreError> {
+    let earlier = parts.store.longest_lease().await?;
+    let longest = earlier.max(parts.lease.duration);
+    if earlier < longest {
+        parts.store.record_longest_lease(longest).await?;
+    }
+    Ok(longest)
 }
 
 fn serial_of(leaf: &CertificateEntry) -> Option<Serial> {
@@ -434,5 +552,6 @@ fn build(
         snapshot,
         policy: Arc::new(policy),
         leaves,
+        leases: LeaseCells::new(),
     })
 }

@@ -17,9 +17,12 @@ mod sqlite;
 #[cfg(test)]
 mod conformance;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use policy::id::{GrantId, PeerId, UserId};
 use policy::peer::PeerName;
+use policy::scope::Scope;
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
@@ -60,6 +63,13 @@ pub trait Store: AuditLog + Send + Sync {
 
     /// The store revision: 0 in a fresh store, plus one for each commit (the specification, section 8).
     async fn revision(&self) -> Result<u64, StoreError>;
+
+    /// The longest lease on an answer that any process of this store may have given; zero in a fresh store.
+    async fn longest_lease(&self) -> Result<Duration, StoreError>;
+
+    /// Records it, in whole milliseconds, rounded up. Neither audited nor a new revision: it is a fact about this
+    /// process, not an act.
+    async fn record_longest_lease(&self, longest: Duration) -> Result<(), StoreError>;
 
     /// Everything a snapshot is built from, read at one instant. `now` decides which certificates have been
     /// expired for so long ([`EXPIRED_CERTIFICATE_KEPT_MILLIS`]) that they and their finished grants are left out.
@@ -121,6 +131,16 @@ pub trait Store: AuditLog + Send + Sync {
         act: &Act,
         token: NewToken,
     ) -> Result<Committed<Replaced>, StoreError>;
+
+    /// Gives a pending or active grant another scope and raises its edit counter. The same scope changes nothing.
+    /// [`StoreError::Conflict`] once the grant is revoked or expired, [`StoreError::Invalid`] when it would be over
+    /// already, [`StoreError::NotFound`] for an unknown one.
+    async fn edit_grant(
+        &self,
+        act: &Act,
+        id: GrantId,
+        scope: Scope,
+    ) -> Result<Committed<GrantRecord>, StoreError>;
 
     /// Claims a token by one conditional update: of any number of concurrent claims at most one gets
     /// [`TokenClaim::Claimed`]. Everything else changes nothing. To be called before the certificate

@@ -9,9 +9,11 @@
 
 pub mod gate;
 pub mod listener;
+pub mod pause;
 pub mod stream;
 pub mod wait;
 
 pub use gate::{AnswerGuard, ConnectionGate, CutCount, GateRegistry, Stale};
 pub use listener::{AcceptedConnection, Acceptor, HandshakeResult, ListenerLimits};
+pub use pause::PauseWatch;
 pub use stream::{GatedStream, MtlsStream};

@@ -3,8 +3,9 @@
 //! Invariant: they are the operations of the admin API, called as methods; a failure is a panic.
 
 use policy::id::GrantId;
-use proxy::admin::{CreateToken, RevokeGrant, TokenView};
+use proxy::admin::{CreateToken, EditGrant, RevokeGrant, TokenView};
 use proxy::directory::Applied;
+use serde_json::Value;
 
 use crate::world::{World, operator};
 
@@ -15,6 +16,15 @@ impl World {
             .revoke_grant(&operator(), &grant.to_string(), RevokeGrant::default())
             .await
             .unwrap_or_else(|failure| panic!("{failure:?}"))
+    }
+
+    /// `grant edit`.
+    pub async fn edit(&self, grant: GrantId, scope: Value) -> Applied {
+        self.control()
+            .edit_grant(&operator(), &grant.to_string(), EditGrant { scope })
+            .await
+            .unwrap_or_else(|failure| panic!("{failure:?}"))
+            .applied
     }
 
     /// `grant token`: the enrollment URL of a pending grant.

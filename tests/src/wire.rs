@@ -78,6 +78,42 @@ impl Client {
         }
     }
 
+    /// Asks one question with more headers, each `(name, value)`.
+    ///
+    /// # Errors
+    /// When no whole response came.
+    pub async fn post_with(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> io::Result<Response> {
+        match self {
+            Self::H1(connection) => {
+                let more: String = headers
+                    .iter()
+                    .map(|(name, value)| format!("{name}: {value}\r\n"))
+                    .collect();
+                connection
+                    .send(format!(
+                        "POST {path} HTTP/1.1\r\nHost: b\r\n{more}Content-Type: application/json\r\n\
+                         Content-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    ))
+                    .await?;
+                connection.response().await
+            }
+            Self::H2(connection) => {
+                let mut request = crate::http2::post(path, body);
+                for (name, value) in headers {
+                    let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+                    request.headers_mut().insert(name, value.parse().unwrap());
+                }
+                connection.request(request).await.map_err(io::Error::other)
+            }
+        }
+    }
+
     /// Waits until the server has ended the connection. Panics if it says anything more first.
     pub async fn closed(self) {
         match self {

@@ -32,6 +32,9 @@ max_rows_per_query = 10000
 fields.tasks = ["internalNote", "meta.cost"]
 "#;
 
+/// Leases so short that a revocation soon after the start does not wait for long.
+pub const LEASE: &str = "duration_ms = 100";
+
 /// A serving side in the making.
 #[derive(Debug)]
 pub struct WorldBuilder {
@@ -42,6 +45,7 @@ pub struct WorldBuilder {
     federation: String,
     gateway: String,
     service: bool,
+    lease: String,
     settings: String,
 }
 
@@ -95,8 +99,15 @@ impl WorldBuilder {
         self
     }
 
+    /// The lines of the section `[lease]`; leases of [`LEASE`] unless told otherwise.
+    #[must_use]
+    pub fn lease(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.lease);
+        self
+    }
+
     /// More settings: whole sections of `federation.toml` other than those the harness writes
-    /// (`roles`, `federation`, `enrollment`, `ops`, `gateway`, `policy`).
+    /// (`roles`, `federation`, `enrollment`, `ops`, `gateway`, `policy`, `lease`).
     #[must_use]
     pub fn settings(mut self, text: &str) -> Self {
         text.clone_into(&mut self.settings);
@@ -118,12 +129,14 @@ impl WorldBuilder {
              [enrollment]\nlisten = \"127.0.0.1:0\"\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
              [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n{}\n\
-             [policy]\ndir = \"policy.d\"\n{}",
+             [policy]\ndir = \"policy.d\"\n\
+             [lease]\n{}\n{}",
             self.federation,
             gateway.url(),
             self.preset,
             self.gateway,
             if self.service { SERVICE_KEYS } else { "" },
+            self.lease,
             self.settings
         );
         let file = dir.path().join("federation.toml");
@@ -229,6 +242,7 @@ impl World {
             federation: String::new(),
             gateway: String::new(),
             service: false,
+            lease: LEASE.to_owned(),
             settings: String::new(),
         }
     }

@@ -11,9 +11,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use certs::SystemClock;
 use policy::id::GrantId;
 use policy::revision::{EffectiveRevision, RevisionKey};
-use proxy::transport::{ConnectionGate, GateRegistry, GatedStream, Stale};
+use proxy::transport::{ConnectionGate, GateRegistry, GatedStream, PauseWatch, Stale};
 use support::reader::PATIENCE;
 use support::rounds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +44,7 @@ fn answer_until(
         'connection: while !stop.load(Ordering::SeqCst) {
             let number = current.load(Ordering::SeqCst);
             let live = || Some(revision(grant, current.load(Ordering::SeqCst)));
-            let answer = match gate.begin(revision(grant, number), live) {
+            let answer = match gate.begin(revision(grant, number), live, || {}) {
                 Ok(answer) => answer,
                 Err(Stale::RevisionMoved) => continue,
                 Err(Stale::Cut) => break,
@@ -104,6 +105,42 @@ fn a_write_passes_the_gate_before_a_change_or_not_at_all() {
     assert!(registry.is_empty(), "connections leave the register");
 }
 
+#[test]
+fn no_lease_is_booked_after_the_change_that_ends_its_revision() {
+    let registry = GateRegistry::new();
+    let grant = GrantId::new(uuid::Uuid::new_v4());
+    let (current, closed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (booked, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let gate = ConnectionGate::new();
+                    let _registered = registry.register(grant, &gate);
+                    let number = current.load(Ordering::SeqCst);
+                    let live = || Some(revision(grant, current.load(Ordering::SeqCst)));
+                    let book = || {
+                        let newest = closed.load(Ordering::SeqCst);
+                        assert!(newest <= number, "booked for {number} after {newest}");
+                        booked.fetch_add(1, Ordering::SeqCst);
+                    };
+                    drop(gate.begin(revision(grant, number), live, book));
+                }
+            });
+        }
+        for number in 1..=u64::from(rounds(1_000, 100_000)) {
+            current.store(number, Ordering::SeqCst);
+            registry.change(grant, Some(revision(grant, number)));
+            closed.store(number, Ordering::SeqCst);
+            if number.is_multiple_of(16) {
+                std::thread::yield_now();
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    assert!(booked.load(Ordering::SeqCst) > 0, "no lease was booked");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_does_not_wait_for_a_blocked_write() {
     let registry = GateRegistry::new();
@@ -114,13 +151,14 @@ async fn a_change_does_not_wait_for_a_blocked_write() {
         .unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     let gate = ConnectionGate::new();
+    let pauses = PauseWatch::new(Arc::new(SystemClock));
     let _registered = registry.register(grant, &gate);
     let _answer = gate
-        .begin(revision(grant, 1), || Some(revision(grant, 1)))
+        .begin(revision(grant, 1), || Some(revision(grant, 1)), || {})
         .unwrap();
     let accepted = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&accepted);
-    let mut stream = GatedStream::new(socket, Arc::clone(&gate));
+    let mut stream = GatedStream::new(socket, Arc::clone(&gate), pauses);
     let writing = tokio::spawn(async move {
         let piece = [0; 16 * 1024];
         let write = async {

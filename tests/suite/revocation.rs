@@ -97,16 +97,16 @@ async fn no_byte_is_accepted_after_the_act_has_returned() {
         .behave(&json!({"big_mb": 200, "big_row_kib": 21}))
         .await;
     for number in 0..rounds(50, 2_000) {
-        let done = ACTS[usize::try_from(number % 4).unwrap()];
-        let wire = Wire::BOTH[usize::try_from(number / 4 % 2).unwrap()];
-        let pace = [Pace::Fast, Pace::Stalled][usize::try_from(number / 8 % 2).unwrap()];
+        let done = ACTS[usize::try_from(number % 5).unwrap()];
+        let wire = Wire::BOTH[usize::try_from(number / 5 % 2).unwrap()];
+        let pace = [Pace::Fast, Pace::Stalled][usize::try_from(number / 10 % 2).unwrap()];
         cut_in_flight(
             &world,
             number,
             done,
             wire,
             pace,
-            (number / 16).is_multiple_of(2),
+            (number / 20).is_multiple_of(2),
         )
         .await;
     }
@@ -154,7 +154,7 @@ async fn hammer(
 async fn no_question_sent_after_the_return_is_answered_under_the_old_revision() {
     let world = Arc::new(World::start().await);
     for number in 0..rounds(12, 500) {
-        let done = ACTS[usize::try_from(number % 4).unwrap()];
+        let done = ACTS[usize::try_from(number % 5).unwrap()];
         let peer = format!("peer-{number}");
         let holder = member(&world, &peer).await;
         let first = ask_afresh(&world, &holder, Wire::H1).await.unwrap();

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::directory::ApplyError;
+use crate::directory::{ApplyError, Unsettled};
 use crate::store::StoreError;
 
 /// The closed set of reasons.
@@ -114,6 +114,23 @@ impl AdminFailure {
         .detail("committed", true)
         .detail("revision", revision)
         .detail("waiting_for", json!(["this process"]))
+    }
+
+    /// Leases that have not ended yet: nothing is answered under the old state, but caches may still hold it.
+    #[must_use]
+    pub fn unsettled(revision: u64, unsettled: Unsettled) -> Self {
+        Self::new(
+            AdminCode::NotYetEffective,
+            format!(
+                "the change is committed as revision {revision} and nothing is answered under the old state, \
+                 but peers may still serve it from their caches: waiting for {}",
+                unsettled.waiting_for.join(", ")
+            ),
+        )
+        .hint("repeat the command: it changes nothing more and returns when they have ended")
+        .detail("committed", true)
+        .detail("revision", revision)
+        .detail("waiting_for", unsettled.waiting_for)
     }
 
     /// The envelope.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     AdminFailure, CertificateView, Control, GrantView, draw_peer_id, parse_grant_id, parse_user,
 };
-use crate::directory::Applied;
+use crate::directory::{Applied, Touched};
 use crate::enrollment::{EnrollmentToken, enrollment_url};
 use crate::store::{Actor, NewGrant, NewToken, TOKEN_TTL_MAX_MILLIS};
 
@@ -38,6 +38,25 @@ pub struct CreateGrant {
 pub struct RevokeGrant {
     /// The operator's words, kept with the grant.
     pub reason: Option<String>,
+}
+
+/// Another scope for a grant.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EditGrant {
+    /// The scope in full (the specification, section 5).
+    pub scope: Value,
+}
+
+/// A grant as it is after an edit.
+#[derive(Debug, Serialize)]
+pub struct EditedGrant {
+    /// The grant.
+    #[serde(flatten)]
+    pub grant: GrantView,
+    /// What applying the change came to.
+    #[serde(flatten)]
+    pub applied: Applied,
 }
 
 /// An enrollment token to make.
@@ -87,16 +106,7 @@ impl Control {
     ) -> Result<GrantView, AdminFailure> {
         let user = parse_user(&request.user)?;
         let peer = parse_peer(&request.peer)?;
-        let view = self.directory.view();
-        let rules = view.snapshot.rules();
-        let scope =
-            Scope::parse(&request.scope, rules.allow_sensitive(&peer)).map_err(|error| {
-                let problems: Vec<String> =
-                    error.problems.iter().map(ToString::to_string).collect();
-                AdminFailure::invalid(format!("the scope has {} problem(s)", problems.len()))
-                    .hint("correct the scope; a sensitive resource needs allow_sensitive in the policy")
-                    .detail("problems", problems)
-            })?;
+        let scope = self.parse_scope(&request.scope, &peer)?;
         let act = self.act(actor);
         let expires_at = expiry(&request, act.now)?;
         let grant = NewGrant {
@@ -110,6 +120,43 @@ impl Control {
         let committed = self.store.create_grant(&act, grant).await?;
         let (record, _) = self.apply(committed).await?;
         Ok(GrantView::of(&record, peer, act.now))
+    }
+
+    /// A scope as policy lets it be written for `peer`.
+    fn parse_scope(&self, scope: &Value, peer: &PeerName) -> Result<Scope, AdminFailure> {
+        let view = self.directory.view();
+        let rules = view.snapshot.rules();
+        Scope::parse(scope, rules.allow_sensitive(peer)).map_err(|error| {
+            let problems: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
+            AdminFailure::invalid(format!("the scope has {} problem(s)", problems.len()))
+                .hint("correct the scope; a sensitive resource needs allow_sensitive in the policy")
+                .detail("problems", problems)
+        })
+    }
+
+    /// `grant edit`: another scope, wider or narrower; returns when nothing is answered under the old one any more.
+    /// The same scope changes nothing.
+    ///
+    /// # Errors
+    /// Every problem of the scope; a grant that is over or does not exist; a change that could not be applied here,
+    /// or that peers' caches do not follow yet.
+    pub async fn edit_grant(
+        &self,
+        actor: &Actor,
+        id: &str,
+        request: EditGrant,
+    ) -> Result<EditedGrant, AdminFailure> {
+        let id = parse_grant_id(id)?;
+        let peer = self.store.grant(id).await?.grant.peer;
+        let peer = self.store.peer(peer).await?.name;
+        let scope = self.parse_scope(&request.scope, &peer)?;
+        let act = self.act(actor);
+        let committed = self.store.edit_grant(&act, id, scope).await?;
+        let (record, applied) = self.effect(committed, Touched::Grant(id)).await?;
+        Ok(EditedGrant {
+            grant: GrantView::of(&record, peer, act.now),
+            applied,
+        })
     }
 
     /// `grant list`: all of them, oldest first.
@@ -167,7 +214,7 @@ impl Control {
             .store
             .revoke_grant(&self.act(actor), id, request.reason.as_deref())
             .await?;
-        Ok(self.apply(committed).await?.1)
+        Ok(self.effect(committed, Touched::Grant(id)).await?.1)
     }
 
     /// `grant token`.
@@ -202,7 +249,7 @@ impl Control {
         };
         let (revoked_certificates, applied) = if request.replace {
             let committed = self.store.replace_token(&act, new).await?;
-            let (replaced, applied) = self.apply(committed).await?;
+            let (replaced, applied) = self.effect(committed, Touched::Grant(grant)).await?;
             (replaced.revoked_certificates, applied)
         } else {
             let committed = self.store.create_token(&act, new).await.map_err(|error| {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::grants::parse_peer;
 use super::{AdminCode, AdminFailure, Control, GrantView, PeerView};
-use crate::directory::Applied;
+use crate::directory::{Applied, Touched};
 use crate::outbound::{self, AddPeerError, Outbound};
 use crate::store::{Actor, Committed, PeerDirection, PeerRecord};
 
@@ -113,7 +113,10 @@ impl Control {
         committed: Committed<PeerRecord>,
     ) -> Result<Applied, AdminFailure> {
         let (peer, applied) = self.apply(committed).await?;
-        if let (PeerDirection::Outbound, Some(outbound)) = (peer.direction, &self.outbound) {
+        if peer.direction == PeerDirection::Inbound {
+            return self.settled(applied, Touched::Peer(peer.id)).await;
+        }
+        if let Some(outbound) = &self.outbound {
             outbound.load().await?;
         }
         Ok(applied)

@@ -12,7 +12,7 @@ use policy::request::AccessRequest;
 use serde::{Deserialize, Serialize};
 
 use super::{AdminCode, AdminFailure, Control, PolicyFailure, parse_grant_id};
-use crate::directory::{Applied, ApplyError};
+use crate::directory::{Applied, ApplyError, Touched};
 use crate::gateway::{Authority, facts};
 use crate::store::Actor;
 
@@ -74,7 +74,9 @@ impl Control {
                 message: apply_text(error),
             }),
         };
-        reloaded.map_err(|error| Self::unusable_policy(error, "the last good set stays in force"))
+        let applied = reloaded
+            .map_err(|error| Self::unusable_policy(error, "the last good set stays in force"))?;
+        self.settled(applied, Touched::All).await
     }
 
     /// Policy files that cannot be applied; `meanwhile` says what holds instead.

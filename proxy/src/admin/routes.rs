@@ -24,7 +24,7 @@ use super::gateway::SetToken;
 use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, AuditQuery, ComparePolicy, Control, CreateGrant,
-    CreateSession, CreateToken, Explain, ReplayPolicy, RevokeGrant,
+    CreateSession, CreateToken, EditGrant, Explain, ReplayPolicy, RevokeGrant,
 };
 use crate::store::Actor;
 
@@ -44,7 +44,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/checks", get(checks))
         .route("/ca", get(authority))
         .route("/grants", get(list_grants).post(create_grant))
-        .route("/grants/{id}", get(show_grant))
+        .route("/grants/{id}", get(show_grant).put(edit_grant))
         .route("/grants/{id}/revoke", post(revoke_grant))
         .route("/grants/{id}/token", post(create_token))
         .route("/peers", get(list_peers).post(add_peer))
@@ -187,6 +187,15 @@ async fn create_grant(
 
 async fn show_grant(State(control): Shared, Path(id): Path<String>) -> Answer<impl Serialize> {
     control.show_grant(&id).await.map(Json)
+}
+
+async fn edit_grant(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(id): Path<String>,
+    Body(body): Body<EditGrant>,
+) -> Answer<impl Serialize> {
+    control.edit_grant(&actor, &id, body).await.map(Json)
 }
 
 async fn revoke_grant(

@@ -7,7 +7,9 @@ use tokio::sync::watch;
 
 use crate::admin::Control;
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Side;
 use crate::telemetry::ops::{Check, Readiness};
+use crate::transport::PauseWatch;
 
 /// The parts that are looked at.
 pub struct Checks {
@@ -15,6 +17,8 @@ pub struct Checks {
     pub control: Arc<Control>,
     /// Brought up to date before a scrape.
     pub metrics: Arc<Metrics>,
+    /// Late writes of the federation listener.
+    pub serving_pauses: Arc<PauseWatch>,
     /// Whether the process is stopping.
     pub stopped: watch::Receiver<bool>,
 }
@@ -57,6 +61,7 @@ impl Readiness for Checks {
     fn before_scrape(&self) {
         let metrics = &self.metrics;
         metrics.audit(&self.control.audit.figures());
+        metrics.pauses_exceeded(Side::Serve, self.serving_pauses.exceeded());
         if let Some(outbound) = &self.control.outbound {
             for route in outbound.routes().routes() {
                 metrics.certificate_expiry(

@@ -107,6 +107,14 @@ pub(super) enum GrantCommand {
         /// Grant id
         id: String,
     },
+    /// Give a grant another scope; returns when nothing is answered under the old one any more
+    Edit {
+        /// Grant id
+        id: String,
+        /// File with the whole new scope, JSON; - for standard input
+        #[arg(long, value_name = "FILE")]
+        scope: PathBuf,
+    },
     /// Revoke a grant; returns when nothing is answered under it any more
     Revoke {
         /// Grant id

@@ -1,5 +1,7 @@
 //! `grant`: what peers may see of ours.
 
+use std::path::Path;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -40,6 +42,17 @@ pub(super) async fn run(
                 .await?;
             show(&grant, console)?;
         }
+        GrantCommand::Edit { id, scope } => {
+            let target = format!("/admin/v1/grants/{}", segment(&id));
+            let body = json!({ "scope": read_scope(&scope)? });
+            let what = format!("editing grant {id}");
+            let edited = admin.ask(&what, Method::PUT, &target, Some(&body)).await?;
+            if !console.json {
+                show(&edited, console)?;
+                console.line("")?;
+            }
+            print_applied(console, &edited)?;
+        }
         GrantCommand::Revoke { id, reason } => {
             let target = format!("/admin/v1/grants/{}/revoke", segment(&id));
             let body = json!({ "reason": reason });
@@ -73,14 +86,11 @@ pub(super) async fn run(
     Ok(Exit::Done)
 }
 
-async fn create_grant(
-    admin: &Door,
-    create: &GrantCreate,
-    console: &mut Console<'_>,
-) -> Result<(), CliFailure> {
-    let text = read_text("the scope", &create.scope)?;
+/// A scope from a file, as JSON; what it means is the sidecar's business.
+fn read_scope(path: &Path) -> Result<Value, CliFailure> {
+    let text = read_text("the scope", path)?;
     // The strict reader also refuses a member that is given twice.
-    let scope: Value = policy::strict_json::parse(&text).map_err(|error| {
+    policy::strict_json::parse(&text).map_err(|error| {
         CliFailure::new(
             Exit::Usage,
             "invalid_scope",
@@ -88,7 +98,15 @@ async fn create_grant(
             format!("it is not JSON: {error}"),
         )
         .remedy("write it as in {\"resources\": [\"tasks\"]}")
-    })?;
+    })
+}
+
+async fn create_grant(
+    admin: &Door,
+    create: &GrantCreate,
+    console: &mut Console<'_>,
+) -> Result<(), CliFailure> {
+    let scope = read_scope(&create.scope)?;
     let body = json!({
         "user": create.user,
         "peer": create.peer,
@@ -185,5 +203,9 @@ pub(super) fn print_applied(console: &mut Console<'_>, applied: &Value) -> Resul
         ("connections_closed", "/connections_closed"),
         ("connections_reset", "/connections_reset"),
     ];
-    Ok(console.members(&fields, applied)?)
+    console.members(&fields, applied)?;
+    if let Some(notice) = applied.get("notice").and_then(Value::as_str) {
+        console.note(notice)?;
+    }
+    Ok(())
 }

@@ -39,6 +39,10 @@ pub(crate) struct Settings {
     pub tls: Tls,
     /// Bounds and lifetimes.
     pub limits: Limits,
+    /// For how long answers may be served from a cache, and what revoking waits for.
+    pub lease: Lease,
+    /// The cache of the asking side, in memory only.
+    pub cache: Cache,
     /// Deadlines for asking a peer.
     pub timeouts: Timeouts,
     /// The audit log: its journal, through which every record goes first.
@@ -62,6 +66,8 @@ impl Default for Settings {
             seal: Seal::default(),
             tls: Tls::default(),
             limits: Limits::default(),
+            lease: Lease::default(),
+            cache: Cache::default(),
             timeouts: Timeouts::default(),
             audit: Audit::default(),
             log: Log::default(),
@@ -291,7 +297,8 @@ pub(crate) struct Tls {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    /// How long what a subject may natively see is reused before the gateway is asked again, milliseconds.
+    /// How long what a subject may natively see is reused before the gateway is asked again, milliseconds; never
+    /// longer than `lease.duration_ms`.
     #[schemars(range(min = 0, max = 10_000))]
     pub facts_cache_ms: u64,
     /// Most bytes of one answer to a peer.
@@ -312,6 +319,44 @@ impl Default for Limits {
             max_answer_bytes: 268_435_456,
             enrollment_token_ttl_s: 900,
             client_certificate_days: 90,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Lease {
+    /// How long a peer may serve an answer from its cache without asking again, milliseconds. Revoking a grant
+    /// waits for the leases that are out, so this is also the longest that a revocation takes.
+    #[schemars(range(min = 20, max = 10_000))]
+    pub duration_ms: u64,
+    /// How long a command that takes something away waits for leases before it reports, as exit status 5, that
+    /// the change is committed but not yet effective, milliseconds.
+    #[schemars(range(min = 0, max = 60_000))]
+    pub wait_ms: u64,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            duration_ms: 2_000,
+            wait_ms: 15_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cache {
+    /// Most bytes of peers' answers that are kept in memory; 0 switches the cache off.
+    #[schemars(range(min = 0, max = 4_294_967_295_u64))]
+    pub max_bytes: u64,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            max_bytes: 67_108_864,
         }
     }
 }

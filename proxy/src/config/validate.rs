@@ -18,8 +18,8 @@ use super::settings::{self, Settings};
 use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
-    Admin, Audit, Config, Enrollment, Federation, Limits, Log, Ops, Policy, Roles, SealSource,
-    Timeouts, Tls,
+    Admin, Audit, Cache, Config, Enrollment, Federation, Lease, Limits, Log, Ops, Policy, Roles,
+    SealSource, Timeouts, Tls,
 };
 
 /// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
@@ -139,7 +139,11 @@ impl Check<'_> {
             policy: Policy { dir: policy_dir },
             seal,
             tls,
-            limits: limits(&settings.limits),
+            limits: limits(&settings.limits, &settings.lease),
+            lease: lease(&settings.lease),
+            cache: Cache {
+                max_bytes: usize::try_from(settings.cache.max_bytes).unwrap_or(usize::MAX),
+            },
             timeouts: timeouts(&settings.timeouts),
             audit,
             log: Log {
@@ -362,9 +366,17 @@ fn count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn limits(section: &settings::Limits) -> Limits {
+fn lease(section: &settings::Lease) -> Lease {
+    Lease {
+        duration: Duration::from_millis(section.duration_ms),
+        wait: Duration::from_millis(section.wait_ms),
+    }
+}
+
+fn limits(section: &settings::Limits, lease: &settings::Lease) -> Limits {
     Limits {
-        facts_cache: Duration::from_millis(section.facts_cache_ms),
+        // Changes inside the gateway take effect within one lease (the specification, section 5).
+        facts_cache: Duration::from_millis(section.facts_cache_ms.min(lease.duration_ms)),
         max_answer_bytes: section.max_answer_bytes,
         enrollment_token_ttl: Duration::from_secs(section.enrollment_token_ttl_s.into()),
         client_certificate: Duration::from_secs(

@@ -27,6 +27,7 @@ use crate::transport::{AnswerGuard, Stale};
 use super::authenticate::Connection;
 use super::cursor::{self, CursorBinding};
 use super::finish::Exchange;
+use super::lease::AnswerLease;
 use super::list::{Collected, Next, OwnedKey, Paged, READ_ON, Rows, Source};
 use super::respond::{self, PeerGone};
 use super::service::Inbound;
@@ -109,6 +110,8 @@ pub struct Answering<'a> {
     pub session: &'a mut ServerSession,
     /// The record of this exchange.
     pub exchange: &'a mut Exchange,
+    /// The lease that the answer carries.
+    pub lease: AnswerLease<'a>,
     /// Held from the first byte of an answer until its last is flushed.
     pub under_way: &'a mut Option<AnswerGuard>,
 }
@@ -388,7 +391,8 @@ impl Answering<'_> {
         self.exchange.intend()?;
         let directory = &self.inbound.directory;
         let live = || directory.live_revision(identity.grant.into());
-        match self.connection.gate.begin(revision, live) {
+        let book = || self.lease.book();
+        match self.connection.gate.begin(revision, live, book) {
             Ok(guard) => {
                 *self.under_way = Some(guard);
                 Ok(())
@@ -479,7 +483,9 @@ impl Body {
         answering.begin(self.revision)?;
         self.begun = true;
         let request_id = answering.exchange.request_id().to_owned();
-        respond::begin_answer(answering.session, &request_id, self.revision, length).await?;
+        let lease = answering.lease.header();
+        let (session, revision) = (&mut *answering.session, self.revision);
+        respond::begin_answer(session, &request_id, revision, lease, length).await?;
         Ok(())
     }
 

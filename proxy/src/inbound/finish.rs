@@ -112,6 +112,12 @@ impl Exchange {
         self.at
     }
 
+    /// When it was received, nanoseconds since boot.
+    #[must_use]
+    pub const fn began(&self) -> u64 {
+        self.began
+    }
+
     /// Notes what the peer's headers say about the request.
     pub fn note_peer(&mut self, request_id: Option<String>, attempt: u8, trace: Option<String>) {
         self.record.peer_request_id = request_id.map(|id| AuditText::short(&id));

@@ -1,7 +1,7 @@
 //! Writing answers and refusals onto a session.
 //!
 //! Invariant: every response carries the request id and `Cache-Control: no-store`; only an answer
-//! carries the grant's revision, and an answer begins only through the connection's gate.
+//! carries the grant's revision and a lease, and an answer begins only through the connection's gate.
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -44,7 +44,7 @@ fn head(
     Ok(Box::new(head))
 }
 
-/// Writes the head of a 200; `length` is `None` for a streamed body.
+/// Writes the head of a 200; `lease` is `None` for a peer that keeps none, `length` for a streamed body.
 ///
 /// # Errors
 /// [`PeerGone`].
@@ -52,12 +52,17 @@ pub async fn begin_answer(
     session: &mut ServerSession,
     request_id: &str,
     revision: EffectiveRevision,
+    lease: Option<HeaderValue>,
     length: Option<usize>,
 ) -> Result<(), PeerGone> {
     let mut head = head(StatusCode::OK, request_id, length, session.is_http2())?;
     let value = HeaderValue::from_str(&revision.to_string()).map_err(|_| PeerGone)?;
     head.insert_header(headers::REVISION, value)
         .map_err(|_| PeerGone)?;
+    if let Some(lease) = lease {
+        head.insert_header(headers::LEASE, lease)
+            .map_err(|_| PeerGone)?;
+    }
     session
         .write_response_header(head)
         .await

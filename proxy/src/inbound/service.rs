@@ -22,11 +22,12 @@ use policy::id::{GrantId, SubjectId};
 use policy::query_hash::QueryHash;
 use policy::request::{AccessRequest, QueryFilter};
 use policy::resource::Resource;
+use policy::snapshot::GrantEntry;
 use policy::verb::Verb;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::AuditOutcome;
-use crate::directory::Directory;
+use crate::directory::{Directory, View};
 use crate::gateway::Gateway;
 use crate::message::body::{Body, MAX_BODY};
 use crate::message::failure::Failure;
@@ -37,6 +38,7 @@ use crate::transport::{AcceptedConnection, AnswerGuard};
 use super::answer::{Answering, Halt, ListQuestion};
 use super::authenticate::{Authenticator, Connection};
 use super::finish::{Ending, Exchange, Recorder};
+use super::lease::{AnswerLease, LeaseBounds};
 use super::respond;
 
 /// How often a question is planned again when its grant keeps changing under it.
@@ -58,6 +60,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct AnswerLimits {
     /// Bytes of one answer's body, after which it is cut with `_truncated`.
     pub max_answer_bytes: u64,
+    /// The longest lease on an answer.
+    pub lease: Duration,
 }
 
 /// The serving side, shared by all connections.
@@ -383,12 +387,14 @@ impl ConnectionApp {
         };
         let admission = admit(&view.snapshot, &request)?;
         let revision = entry.effective_revision;
+        let lease = self.lease(session, exchange, &view, entry)?;
         let mut answering = Answering {
             inbound: &self.inbound,
             connection: &self.connection,
             view: &view,
             session,
             exchange,
+            lease,
             under_way,
         };
         match (admission, route) {
@@ -409,6 +415,28 @@ impl ConnectionApp {
                 answering.list(admitted, question).await
             }
         }
+    }
+
+    /// The lease for an answer to `session` under `view`.
+    fn lease<'v>(
+        &self,
+        session: &ServerSession,
+        exchange: &Exchange,
+        view: &'v View,
+        entry: &GrantEntry,
+    ) -> Result<AnswerLease<'v>, Halt> {
+        let (Some(cell), Some(identity)) = (view.lease(entry.grant.id), self.connection.identity())
+        else {
+            return Err(DenyCode::GrantUnknown.into());
+        };
+        let bounds = LeaseBounds {
+            received: exchange.at(),
+            grant_ends: entry.grant.ends_at(),
+            certificate_not_after: identity.not_after,
+        };
+        let millis = headers::accepts_lease(&session.req_header().headers)
+            .then(|| bounds.millis(self.inbound.limits.lease));
+        Ok(AnswerLease::new(cell, exchange.began(), millis))
     }
 }
 

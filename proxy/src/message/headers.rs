@@ -9,6 +9,10 @@ use http::HeaderMap;
 pub const REQUEST_ID: &str = "x-request-id";
 /// Effective revision of the grant, on every 200.
 pub const REVISION: &str = "x-mosaic-revision";
+/// For how many milliseconds an answer may be served from a cache, on every 200 to a peer that keeps leases.
+pub const LEASE: &str = "x-mosaic-lease";
+/// `1` from a peer that keeps leases.
+pub const ACCEPT_LEASE: &str = "x-mosaic-accept-lease";
 /// Counts the tries of one request by the querying side.
 pub const ATTEMPT: &str = "x-mosaic-attempt";
 
@@ -47,6 +51,14 @@ pub fn trace_id(headers: &HeaderMap) -> Option<String> {
         && hex(flags, 2)
         && trace.bytes().any(|byte| byte != b'0');
     valid.then(|| trace.to_owned())
+}
+
+/// Whether the peer says that it keeps leases.
+#[must_use]
+pub fn accepts_lease(headers: &HeaderMap) -> bool {
+    headers
+        .get(ACCEPT_LEASE)
+        .is_some_and(|value| value.as_bytes() == b"1")
 }
 
 /// The attempt number the peer gives, 1 when absent or unusable.

@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use super::connection::{Connection, Deadlines};
 use super::endpoint::Endpoint;
 use super::fault::AskError;
-use crate::message::headers::{ATTEMPT, REQUEST_ID};
+use crate::message::headers::{ACCEPT_LEASE, ATTEMPT, REQUEST_ID};
 
 /// Idle HTTP/1.1 connections that are kept.
 const MAX_IDLE: usize = 8;
@@ -218,6 +218,7 @@ impl PeerClient {
             .header(ACCEPT, HeaderValue::from_static("application/json"))
             .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
             .header(REQUEST_ID, &question.request_id)
+            .header(ACCEPT_LEASE, HeaderValue::from_static("1"))
             .header(ATTEMPT, HeaderValue::from(u16::from(attempt)));
         if !multiplexed {
             builder = builder.header(HOST, authority);

@@ -55,7 +55,9 @@ laws! {
         expiry_uses_the_earlier_end_and_never_comes_early,
         unknown_ids_are_not_found,
         policy_is_published_as_a_whole_or_not_at_all,
-        the_image_leaves_out_only_what_ended_long_ago;
+        the_image_leaves_out_only_what_ended_long_ago,
+        an_edit_replaces_the_scope_of_an_unfinished_grant,
+        the_longest_lease_is_kept_without_a_revision;
     tokens:
         of_many_claims_one_wins,
         a_claim_says_why_it_was_refused,

@@ -28,10 +28,12 @@ mod writer;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use policy::id::{GrantId, PeerId, UserId};
 use policy::peer::PeerName;
+use policy::scope::Scope;
 use policy::time::UnixMillis;
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Sqlite, SqlitePool};
@@ -129,6 +131,14 @@ impl Store for SqliteStore {
         image::revision(&mut *self.read().await?).await
     }
 
+    async fn longest_lease(&self) -> Result<Duration, StoreError> {
+        image::longest_lease(&mut *self.read().await?).await
+    }
+
+    async fn record_longest_lease(&self, longest: Duration) -> Result<(), StoreError> {
+        image::record_longest_lease(&mut *self.write().await, longest).await
+    }
+
     async fn load(&self, now: UnixMillis) -> Result<StoreImage, StoreError> {
         image::load(&mut *self.read().await?, now).await
     }
@@ -172,6 +182,15 @@ impl Store for SqliteStore {
         reason: Option<&str>,
     ) -> Result<Committed<GrantRecord>, StoreError> {
         grants::revoke(&mut *self.write().await, act, id, reason).await
+    }
+
+    async fn edit_grant(
+        &self,
+        act: &Act,
+        id: GrantId,
+        scope: Scope,
+    ) -> Result<Committed<GrantRecord>, StoreError> {
+        grants::edit(&mut *self.write().await, act, id, scope).await
     }
 
     async fn expire_grants(&self, act: &Act) -> Result<Committed<Vec<GrantId>>, StoreError> {

@@ -30,6 +30,26 @@ pub struct Metrics {
     store_revision: IntGauge,
     audit: AuditMetrics,
     facts: Histogram,
+    lease_wait: Histogram,
+    pauses: IntCounterVec,
+}
+
+/// A side of a federated request, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Answering peers.
+    Serve,
+    /// Asking peers.
+    Ask,
+}
+
+impl Side {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Ask => "ask",
+        }
+    }
 }
 
 /// What became of rows, as a label.
@@ -102,6 +122,22 @@ impl Metrics {
             "Time to fetch a subject's native facts from the gateway.",
         ))?;
         registry.register(Box::new(facts.clone()))?;
+        let lease_wait = Histogram::with_opts(
+            HistogramOpts::new(
+                format!("{PREFIX}_lease_wait_seconds"),
+                "How long changes that take something away waited for leases on earlier answers.",
+            )
+            .buckets(vec![0.001, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0]),
+        )?;
+        registry.register(Box::new(lease_wait.clone()))?;
+        let pauses = counter(
+            "pause_exceeded_total",
+            "Writes that began too long after their check and were cut off.",
+            &["side"],
+        )?;
+        for side in [Side::Serve, Side::Ask] {
+            pauses.with_label_values(&[side.as_str()]).inc_by(0);
+        }
         let expiry = IntGaugeVec::new(
             Opts::new(
                 format!("{PREFIX}_certificate_expiry_timestamp_seconds"),
@@ -136,6 +172,8 @@ impl Metrics {
             expiry,
             policy_failures,
             facts,
+            lease_wait,
+            pauses,
         })
     }
 
@@ -213,6 +251,17 @@ impl Metrics {
     /// Time of one fetch of native facts.
     pub fn facts_fetched(&self, elapsed: Duration) {
         self.facts.observe(elapsed.as_secs_f64());
+    }
+
+    /// How long a change waited for leases.
+    pub fn lease_waited(&self, waited: Duration) {
+        self.lease_wait.observe(waited.as_secs_f64());
+    }
+
+    /// Late writes of one side since the start, read when scraped.
+    pub fn pauses_exceeded(&self, side: Side, count: u64) {
+        let counter = self.pauses.with_label_values(&[side.as_str()]);
+        counter.inc_by(count.saturating_sub(counter.get()));
     }
 
     /// The audit log's own figures, read when scraped.

@@ -86,10 +86,12 @@ impl ConnectionGate {
         Ok(WritePass(state))
     }
 
-    /// Begins an answer made under `revision`; `live` reads the grant's effective revision now.
+    /// Begins an answer made under `revision`; `live` reads the grant's effective revision now, and
+    /// `book` books the lease that the answer carries.
     ///
-    /// The comparison happens under the gate's lock: a change that swaps the snapshot before it
-    /// closes the gate is either seen here or sees this answer as open.
+    /// The comparison happens under the gate's lock, and so does the booking: a change that swaps
+    /// the snapshot before it closes the gate is either seen here, or sees this answer as open and
+    /// its lease as booked.
     ///
     /// # Errors
     /// [`Stale`] when the answer must not begin.
@@ -97,6 +99,7 @@ impl ConnectionGate {
         self: &Arc<Self>,
         revision: EffectiveRevision,
         live: impl FnOnce() -> Option<EffectiveRevision>,
+        book: impl FnOnce(),
     ) -> Result<AnswerGuard, Stale> {
         let mut state = self.state.lock();
         if state.ending == Some(Ending::Cut) {
@@ -105,6 +108,7 @@ impl ConnectionGate {
         if live() != Some(revision) {
             return Err(Stale::RevisionMoved);
         }
+        book();
         let number = state.next;
         state.next = state.next.wrapping_add(1);
         state.open.push((number, revision));
@@ -137,6 +141,12 @@ impl ConnectionGate {
             }
             woken.await;
         }
+    }
+
+    /// Cuts this connection alone: something went wrong with a write of it.
+    pub fn sever(&self) {
+        self.state.lock().ending = Some(Ending::Cut);
+        self.wake.notify_waiters();
     }
 
     /// True when the socket must be reset instead of closed.

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::gate::ConnectionGate;
+use super::pause::PauseWatch;
 use super::stream::{GatedStream, MtlsStream};
 
 /// Bounds of the listener.
@@ -133,16 +134,19 @@ pub struct Acceptor {
     limits: ListenerLimits,
     slots: Arc<Semaphore>,
     trust: TrustReceiver,
+    pauses: Arc<PauseWatch>,
 }
 
 impl Acceptor {
-    /// Takes over a bound listener. `trust` is what `config` verifies clients against.
+    /// Takes over a bound listener. `trust` is what `config` verifies clients against; late writes are counted in
+    /// `pauses`.
     #[must_use]
     pub fn new(
         listener: TcpListener,
         config: Arc<ServerConfig>,
         trust: TrustReceiver,
         limits: ListenerLimits,
+        pauses: Arc<PauseWatch>,
     ) -> Self {
         let slots = usize::try_from(limits.max_connections).unwrap_or(usize::MAX >> 4);
         Self {
@@ -150,6 +154,7 @@ impl Acceptor {
             tls: TlsAcceptor::from(config),
             limits,
             trust,
+            pauses,
             slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -191,8 +196,9 @@ impl Acceptor {
             let limit = self.limits.handshake_timeout;
             let generation = self.trust.load().generation();
             let (serve, observe) = (serve.clone(), observe.clone());
+            let pauses = Arc::clone(&self.pauses);
             tokio::spawn(async move {
-                let (result, connection) = handshake(tls, socket, source, limit).await;
+                let (result, connection) = handshake(tls, socket, source, limit, pauses).await;
                 let connection = connection.map(|connection| AcceptedConnection {
                     trust_generation: generation,
                     ..connection
@@ -220,12 +226,13 @@ async fn handshake(
     socket: TcpStream,
     source: SocketAddr,
     limit: Duration,
+    pauses: Arc<PauseWatch>,
 ) -> (HandshakeResult, Option<AcceptedConnection>) {
     if socket.set_nodelay(true).is_err() {
         return (HandshakeResult::Io, None);
     }
     let gate = ConnectionGate::new();
-    let gated = GatedStream::new(socket, Arc::clone(&gate));
+    let gated = GatedStream::new(socket, Arc::clone(&gate), pauses);
     let stream = match tokio::time::timeout(limit, tls.accept(gated)).await {
         Err(_) => return (HandshakeResult::Timeout, None),
         Ok(Err(error)) => return (HandshakeResult::of(&error), None),

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::gate::ConnectionGate;
+use super::pause::{PauseWatch, SERVING_PAUSE};
 
 /// Largest plaintext of one TLS record (RFC 8446, section 5.1).
 const RECORD: usize = 16 * 1024;
@@ -33,13 +34,37 @@ const USUAL: usize = 8 * 1024;
 pub struct GatedStream {
     socket: TcpStream,
     gate: Arc<ConnectionGate>,
+    pauses: Arc<PauseWatch>,
 }
 
 impl GatedStream {
-    /// Puts `socket` behind `gate`.
+    /// Puts `socket` behind `gate`; late writes are counted in `pauses`.
     #[must_use]
-    pub fn new(socket: TcpStream, gate: Arc<ConnectionGate>) -> Self {
-        Self { socket, gate }
+    pub fn new(socket: TcpStream, gate: Arc<ConnectionGate>, pauses: Arc<PauseWatch>) -> Self {
+        Self {
+            socket,
+            gate,
+            pauses,
+        }
+    }
+
+    /// One write to the kernel behind the gate. One that was late cuts the connection.
+    fn pass(
+        &mut self,
+        write: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let checked = self.pauses.now();
+        let pass = self.gate.pass()?;
+        let written = write(Pin::new(&mut self.socket));
+        drop(pass);
+        if self.pauses.is_exceeded(checked, SERVING_PAUSE) {
+            self.gate.sever();
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "a write was late after its check",
+            )));
+        }
+        written
     }
 }
 
@@ -69,9 +94,7 @@ impl AsyncWrite for GatedStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let _pass = this.gate.pass()?;
-        Pin::new(&mut this.socket).poll_write(cx, buf)
+        self.get_mut().pass(|socket| socket.poll_write(cx, buf))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -87,9 +110,8 @@ impl AsyncWrite for GatedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let _pass = this.gate.pass()?;
-        Pin::new(&mut this.socket).poll_write_vectored(cx, bufs)
+        self.get_mut()
+            .pass(|socket| socket.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -24,9 +24,17 @@ pub enum Act {
     Suspend,
     /// A policy that leaves fewer rows, and `policy reload`
     Narrow,
+    /// `grant edit` to a scope with fewer rows
+    Edit,
 }
 
-pub const ACTS: [Act; 4] = [Act::Revoke, Act::Replace, Act::Suspend, Act::Narrow];
+pub const ACTS: [Act; 5] = [
+    Act::Revoke,
+    Act::Replace,
+    Act::Suspend,
+    Act::Narrow,
+    Act::Edit,
+];
 
 pub fn amira() -> User {
     let mut users = plan::plan().users.into_iter();
@@ -34,7 +42,12 @@ pub fn amira() -> User {
 }
 
 pub fn scope() -> Value {
-    json!({"resources": ["tasks", "notes"], "max_rows_per_query": 10_000,
+    scope_of(10_000)
+}
+
+/// The same with another cap on rows.
+pub fn scope_of(rows: usize) -> Value {
+    json!({"resources": ["tasks", "notes"], "max_rows_per_query": rows,
         "filters": {"tasks": {"include_teams": ["platform"]}}})
 }
 
@@ -55,6 +68,7 @@ pub async fn act(world: &World, act: Act, peer: &str, holder: &Holder) -> Applie
             world.write_policy(&narrowed(peer));
             world.control().reload_policy(&operator()).await.unwrap()
         }
+        Act::Edit => world.edit(holder.grant, scope_of(NARROWED)).await,
     }
 }
 
@@ -87,12 +101,14 @@ pub async fn check_after(world: &World, done: Act, peer: &str, holder: &Holder, 
             let answer = ask_afresh(world, holder, wire).await.unwrap();
             assert_eq!(answer.head.status, 200);
         }
-        Act::Narrow => {
+        Act::Narrow | Act::Edit => {
             let answer = answer.unwrap();
             assert_eq!(answer.head.status, 200);
             let rows = answer.json()["items"].as_array().unwrap().len();
             assert_eq!(rows, NARROWED);
-            world.reload_policy(POLICY).await;
+            if done == Act::Narrow {
+                world.reload_policy(POLICY).await;
+            }
         }
     }
 }

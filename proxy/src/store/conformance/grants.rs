@@ -29,6 +29,11 @@ fn secret() -> SealedSecret {
     }
 }
 
+/// A scope wider than that of the grants here.
+fn wide() -> Scope {
+    Scope::parse(&serde_json::json!({"resources": ["tasks", "notes"]}), &[]).unwrap()
+}
+
 fn subject_token() -> SubjectToken {
     SubjectToken {
         user: user("amira"),
@@ -76,6 +81,8 @@ pub(super) async fn every_mutation_raises_the_revision_by_one_and_is_audited(sto
     };
     changed(store.create_grant(&act(19), expiring).await);
     changed(store.expire_grants(&act_at(20, 1)).await);
+    changed(store.create_grant(&act(21), new_grant(3)).await);
+    changed(store.edit_grant(&act(22), grant_id(3), wide()).await);
 
     let expected = [
         "secret.create",
@@ -98,10 +105,12 @@ pub(super) async fn every_mutation_raises_the_revision_by_one_and_is_audited(sto
         "gateway.token",
         "grant.create",
         "grant.expire",
+        "grant.create",
+        "grant.edit",
     ];
     let expected: Vec<_> = (1u64..).zip(expected.map(str::to_owned)).collect();
     assert_eq!(acts(store).await, expected);
-    assert_eq!(store.revision().await.unwrap(), 20);
+    assert_eq!(store.revision().await.unwrap(), 22);
     for row in log(store).await {
         assert_eq!(row.record.actor.unwrap().as_str(), "uid:1000");
     }
@@ -280,6 +289,75 @@ pub(super) async fn expiry_uses_the_earlier_end_and_never_comes_early(store: &dy
     );
 }
 
+pub(super) async fn an_edit_replaces_the_scope_of_an_unfinished_grant(store: &dyn Store) {
+    active_grant(store, 1, 1).await;
+    let before = store.grant(grant_id(1)).await.unwrap();
+    assert!(
+        !store
+            .edit_grant(&act(10), grant_id(1), before.grant.scope.clone())
+            .await
+            .unwrap()
+            .changed
+    );
+    let record = changed(store.edit_grant(&act(11), grant_id(1), wide()).await);
+    assert_eq!(record.grant.scope, wide());
+    assert_eq!(record.grant.edit, before.grant.edit + 1);
+    assert_eq!(record.grant.status, GrantStatus::Active);
+    assert_eq!(store.grant(grant_id(1)).await.unwrap(), record);
+    let row = log(store).await.pop().unwrap();
+    let detail = row.record.detail.unwrap();
+    assert!(
+        detail
+            .value("before")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .contains("tasks")
+    );
+    assert!(
+        detail
+            .value("after")
+            .unwrap()
+            .as_str()
+            .unwrap()
+            .contains("notes")
+    );
+
+    // The end that the new scope brings counts as the old one did.
+    let scope = |millis| {
+        let text = after(millis).to_string();
+        let ends = serde_json::json!({"resources": ["tasks"], "expires_at": text});
+        Scope::parse(&ends, &[]).unwrap()
+    };
+    let dead = store.edit_grant(&act(12), grant_id(1), scope(0)).await;
+    assert!(matches!(dead, Err(StoreError::Invalid { .. })), "{dead:?}");
+    changed(store.edit_grant(&act(13), grant_id(1), scope(50)).await);
+    let late = store.edit_grant(&act_at(14, 50), grant_id(1), wide()).await;
+    assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+    let expired = changed(store.expire_grants(&act_at(15, 50)).await);
+    assert_eq!(expired, [grant_id(1)]);
+
+    changed(store.create_grant(&act(16), new_grant(2)).await);
+    changed(store.revoke_grant(&act(17), grant_id(2), None).await);
+    let revoked = store.edit_grant(&act(18), grant_id(2), wide()).await;
+    assert!(
+        matches!(revoked, Err(StoreError::Conflict { .. })),
+        "{revoked:?}"
+    );
+}
+
+pub(super) async fn the_longest_lease_is_kept_without_a_revision(store: &dyn Store) {
+    use std::time::Duration;
+    assert_eq!(store.longest_lease().await.unwrap(), Duration::ZERO);
+    let longest = Duration::from_micros(1_999_001);
+    store.record_longest_lease(longest).await.unwrap();
+    assert_eq!(
+        store.longest_lease().await.unwrap(),
+        Duration::from_millis(2_000)
+    );
+    assert_eq!(store.revision().await.unwrap(), 0);
+}
+
 pub(super) async fn unknown_ids_are_not_found(store: &dyn Store) {
     let missing = [
         store.grant(grant_id(9)).await.map(drop),
@@ -320,6 +398,10 @@ pub(super) async fn unknown_ids_are_not_found(store: &dyn Store) {
             .record_contact(PeerId::new(uuid(9)), START, Contact::Success)
             .await,
         store.end_session(&act(9), uuid(9)).await.map(drop),
+        store
+            .edit_grant(&act(10), grant_id(9), wide())
+            .await
+            .map(drop),
     ];
     for (place, result) in missing.into_iter().enumerate() {
         assert!(

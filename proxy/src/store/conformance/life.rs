@@ -40,7 +40,13 @@ async fn step(
     let millis = i64::try_from(n).unwrap() * 1000;
     let (grant, act) = (n / 60 + dice.roll(3), act_at(n, millis));
     let token = || new_token(n, grant, millis);
-    match dice.roll(10) {
+    match dice.roll(11) {
+        10 => {
+            let resources = [["tasks"], ["notes"]][usize::from(dice.roll(2) == 0)];
+            let scope = serde_json::json!({"resources": resources});
+            let scope = Scope::parse(&scope, &[]).unwrap();
+            told(store.edit_grant(&act, grant_id(grant), scope).await)
+        }
         0 => {
             let expires_at = (dice.roll(2) == 0).then(|| after(millis + 40_000));
             let new = NewGrant {

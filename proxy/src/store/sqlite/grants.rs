@@ -5,6 +5,7 @@
 
 use policy::grant::{Grant, GrantStatus};
 use policy::id::{GrantId, PeerId, SubjectId};
+use policy::scope::Scope;
 use policy::time::UnixMillis;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
@@ -141,8 +142,7 @@ async fn insert(conn: &mut SqliteConnection, grant: &Grant) -> Result<(), StoreE
             grant.id
         )));
     }
-    let scope = serde_json::to_string(&grant.scope)
-        .map_err(|error| StoreError::invalid(format!("the scope has no JSON form: {error}")))?;
+    let scope = scope_text(&grant.scope)?;
     sqlx::query(
         "INSERT INTO grants (id, peer_id, user_id, subject_id, scope, status, edit, created_at, expires_at, ends_at) \
          VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
@@ -209,6 +209,52 @@ pub(super) async fn revoke_within(
         admin = admin.text("reason", reason);
     }
     Ok((after, admin))
+}
+
+pub(super) async fn edit(
+    writer: &mut Writer,
+    act: &Act,
+    id: GrantId,
+    scope: Scope,
+) -> Result<Committed<GrantRecord>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let before = load(conn, id).await?;
+    let status = before.grant.status_at(act.now);
+    if status.is_final() {
+        return Err(StoreError::conflict(format!(
+            "the grant {id} is {status}: create a new grant instead"
+        )));
+    }
+    if before.grant.scope == scope {
+        return change.unchanged(before).await;
+    }
+    let (was, becomes) = (scope_text(&before.grant.scope)?, scope_text(&scope)?);
+    let after = Grant {
+        scope,
+        ..before.grant
+    };
+    if after.status_at(act.now) == GrantStatus::Expired {
+        return Err(StoreError::invalid("the grant would be over already"));
+    }
+    sqlx::query("UPDATE grants SET scope = ?, ends_at = ?, edit = edit + 1 WHERE id = ?")
+        .bind(&becomes)
+        .bind(after.ends_at().map(|at| at.0))
+        .bind(id.to_string())
+        .execute(&mut *conn)
+        .await
+        .map_err(driver)?;
+    let record = load(conn, id).await?;
+    let admin = AdminAct::on_grant("grant.edit", &record.grant)
+        .text("before", &was)
+        .text("after", &becomes);
+    change.commit(admin, record).await
+}
+
+/// A scope as it is stored.
+fn scope_text(scope: &Scope) -> Result<String, StoreError> {
+    serde_json::to_string(scope)
+        .map_err(|error| StoreError::invalid(format!("the scope has no JSON form: {error}")))
 }
 
 /// The pending and active grants of a peer.

@@ -3,6 +3,8 @@
 //! Invariant: an image is read inside one transaction and shows one revision; a row that cannot be read fails the
 //! whole image, so that nothing is ever decided on part of the truth.
 
+use std::time::Duration;
+
 use policy::time::UnixMillis;
 use sqlx::{Connection, SqliteConnection};
 use uuid::Uuid;
@@ -46,6 +48,31 @@ pub(super) async fn raise_revision(conn: &mut SqliteConnection) -> Result<u64, S
         row: &row,
     }
     .count("revision")
+}
+
+pub(super) async fn longest_lease(conn: &mut SqliteConnection) -> Result<Duration, StoreError> {
+    let row = sqlx::query("SELECT longest_lease_ms FROM meta WHERE one = 1")
+        .fetch_one(conn)
+        .await
+        .map_err(driver)?;
+    let columns = Columns {
+        table: "meta",
+        row: &row,
+    };
+    Ok(Duration::from_millis(columns.count("longest_lease_ms")?))
+}
+
+pub(super) async fn record_longest_lease(
+    conn: &mut SqliteConnection,
+    longest: Duration,
+) -> Result<(), StoreError> {
+    let millis = i64::try_from(longest.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
+    sqlx::query("UPDATE meta SET longest_lease_ms = ? WHERE one = 1")
+        .bind(millis)
+        .execute(conn)
+        .await
+        .map_err(driver)?;
+    Ok(())
 }
 
 pub(super) async fn load(

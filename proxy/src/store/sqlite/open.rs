@@ -32,6 +32,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "audit chain",
         include_str!("../../../../migrations/sqlite/0002_audit_chain.sql"),
     ),
+    (
+        3,
+        "longest lease",
+        include_str!("../../../../migrations/sqlite/0003_longest_lease.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.
