@@ -1,20 +1,19 @@
 //! What a decision comes to: a permit, or a refusal.
 //!
-//! Invariant: a [`Permit`] can only be made by the decision itself (`evaluate.rs`), and whatever asks the gateway or
-//! lets a row through is built from one; so no path can skip the decision.
-//! Elsewhere on purpose: how it comes about (`evaluate.rs`), how it is told (`explain.rs`).
+//! Invariant: a [`Permit`] can only be made by the decision itself (`evaluate.rs`, and `local.rs` for a user's own
+//! gateway), and whatever asks the gateway or lets a row through is built from one; so no path can skip the decision.
+//! Elsewhere on purpose: how it comes about (`evaluate.rs`, `local.rs`), how it is told (`explain.rs`).
 
 use std::sync::Arc;
 
 use crate::deny::Deny;
-use crate::id::{GrantId, PeerId, SubjectId, TeamId, UserId};
+use crate::id::{GrantId, SubjectId, TeamId, UserId};
 use crate::native::FactCounts;
-use crate::peer::PeerName;
 use crate::reach::RowLimit;
 use crate::resource::Resource;
 use crate::revision::EffectiveRevision;
 use crate::rows::redact::Redaction;
-use crate::snapshot::GrantEntry;
+use crate::snapshot::{GrantEntry, LocalUser};
 use crate::verb::Verb;
 
 /// The outcome of a decision about rows.
@@ -26,10 +25,57 @@ pub enum Decision {
     Deny(Deny),
 }
 
+/// By what right a question is asked.
+#[derive(Clone, Debug)]
+pub enum Basis {
+    /// A peer asks under a grant.
+    Grant(Arc<GrantEntry>),
+    /// A user of this side asks their own gateway.
+    Local(Arc<LocalUser>),
+}
+
+impl Basis {
+    /// The user whose rows are asked for, as the gateway names them.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        match self {
+            Self::Grant(entry) => &entry.grant.user,
+            Self::Local(local) => local.user(),
+        }
+    }
+
+    /// The same user as certificates name them.
+    #[must_use]
+    pub fn subject(&self) -> SubjectId {
+        match self {
+            Self::Grant(entry) => entry.grant.subject,
+            Self::Local(local) => local.subject(),
+        }
+    }
+
+    /// The grant, when there is one.
+    #[must_use]
+    pub fn grant(&self) -> Option<GrantId> {
+        match self {
+            Self::Grant(entry) => Some(entry.grant.id),
+            Self::Local(_) => None,
+        }
+    }
+
+    /// The effective revision of what it reaches.
+    #[must_use]
+    pub fn effective_revision(&self) -> EffectiveRevision {
+        match self {
+            Self::Grant(entry) => entry.effective_revision,
+            Self::Local(local) => local.effective_revision(),
+        }
+    }
+}
+
 /// Proof that a question may be asked, and how far.
 #[derive(Clone, Debug)]
 pub struct Permit {
-    entry: Arc<GrantEntry>,
+    basis: Basis,
     verb: Verb,
     resource: Resource,
     facts: FactCounts,
@@ -40,9 +86,9 @@ pub struct Permit {
     store_revision: u64,
 }
 
-/// What `evaluate.rs` has found out.
+/// What the decision has found out.
 pub(crate) struct PermitParts {
-    pub(crate) entry: Arc<GrantEntry>,
+    pub(crate) basis: Basis,
     pub(crate) verb: Verb,
     pub(crate) resource: Resource,
     pub(crate) facts: FactCounts,
@@ -57,7 +103,7 @@ impl Permit {
     /// The only constructor; called by the decision and nothing else.
     pub(crate) fn issue(parts: PermitParts) -> Self {
         let PermitParts {
-            entry,
+            basis,
             verb,
             resource,
             facts,
@@ -68,7 +114,7 @@ impl Permit {
             store_revision,
         } = parts;
         Self {
-            entry,
+            basis,
             verb,
             resource,
             facts,
@@ -80,34 +126,28 @@ impl Permit {
         }
     }
 
-    /// The grant used.
+    /// By what right it was given.
     #[must_use]
-    pub fn grant(&self) -> GrantId {
-        self.entry.grant.id
+    pub const fn basis(&self) -> &Basis {
+        &self.basis
     }
 
-    /// The peer that asks.
+    /// The grant used; none for a user's own gateway.
     #[must_use]
-    pub fn peer(&self) -> PeerId {
-        self.entry.peer.id
-    }
-
-    /// Its local name.
-    #[must_use]
-    pub fn peer_name(&self) -> &PeerName {
-        &self.entry.peer.name
+    pub fn grant(&self) -> Option<GrantId> {
+        self.basis.grant()
     }
 
     /// The subject, as the certificate names them.
     #[must_use]
     pub fn subject(&self) -> SubjectId {
-        self.entry.grant.subject
+        self.basis.subject()
     }
 
     /// The subject, as the gateway names them.
     #[must_use]
     pub fn user(&self) -> &UserId {
-        &self.entry.grant.user
+        self.basis.user()
     }
 
     /// The verb: list or get.
@@ -161,13 +201,16 @@ impl Permit {
     /// Which members of rows are removed.
     #[must_use]
     pub fn redaction(&self) -> &Arc<Redaction> {
-        &self.entry.redaction
+        match &self.basis {
+            Basis::Grant(entry) => &entry.redaction,
+            Basis::Local(local) => local.redaction(),
+        }
     }
 
     /// The effective revision under which it was decided.
     #[must_use]
     pub fn effective_revision(&self) -> EffectiveRevision {
-        self.entry.effective_revision
+        self.basis.effective_revision()
     }
 
     /// The store revision under which it was decided.
@@ -176,9 +219,12 @@ impl Permit {
         self.store_revision
     }
 
-    /// The grant with its scope, peer and ceiling.
+    /// The grant with its scope, peer and ceiling; none for a user's own gateway.
     #[must_use]
-    pub const fn entry(&self) -> &Arc<GrantEntry> {
-        &self.entry
+    pub const fn entry(&self) -> Option<&Arc<GrantEntry>> {
+        match &self.basis {
+            Basis::Grant(entry) => Some(entry),
+            Basis::Local(_) => None,
+        }
     }
 }

@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::decision::{Decision, Permit, PermitParts};
+use crate::decision::{Basis, Decision, Permit, PermitParts};
 use crate::deny::{Deny, DenyCode};
 use crate::grant::GrantStatus;
-use crate::id::{GrantId, SubjectId, TeamId};
+use crate::id::{GrantId, SubjectId, TeamId, UserId};
 use crate::native::NativeFacts;
 use crate::peer::PeerState;
 use crate::reach::{ResourceReach, RowLimit, TeamSet};
 use crate::request::AccessRequest;
 use crate::resource::{Resource, ResourceError};
+use crate::revision::EffectiveRevision;
 use crate::scope::ScopeFilter;
 use crate::snapshot::{GrantEntry, Snapshot};
 use crate::time::UnixMillis;
@@ -35,11 +36,11 @@ pub enum Admission {
 /// A question about rows that has passed the first three steps.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    entry: Arc<GrantEntry>,
-    verb: Verb,
-    resource: Resource,
-    limit: Option<RowLimit>,
-    store_revision: u64,
+    pub(crate) basis: Basis,
+    pub(crate) verb: Verb,
+    pub(crate) resource: Resource,
+    pub(crate) limit: Option<RowLimit>,
+    pub(crate) store_revision: u64,
 }
 
 /// What a grant allows, as the capabilities verb answers it (specification, section 3).
@@ -106,7 +107,7 @@ pub fn admit(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Result<Admissi
     let resource = admit_resource(snapshot, entry, request.resource)
         .map_err(|(code, resource)| Deny::new(code).asking(Some(verb), resource).under(entry))?;
     Ok(Admission::Rows(Admitted {
-        entry: Arc::clone(entry),
+        basis: Basis::Grant(Arc::clone(entry)),
         verb,
         resource,
         limit: request.limit,
@@ -179,10 +180,22 @@ fn filter_of(reach: &ResourceReach) -> ScopeFilter {
 }
 
 impl Admitted {
-    /// The grant under which the question goes on; its user is the one to fetch facts for.
+    /// By what right the question goes on.
     #[must_use]
-    pub const fn entry(&self) -> &Arc<GrantEntry> {
-        &self.entry
+    pub const fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
+    /// The user to fetch facts for, as the gateway names them.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        self.basis.user()
+    }
+
+    /// The effective revision it was admitted under.
+    #[must_use]
+    pub fn effective_revision(&self) -> EffectiveRevision {
+        self.basis.effective_revision()
     }
 
     /// The verb: list or get.
@@ -200,16 +213,25 @@ impl Admitted {
     /// The refusal of this question for a cause found later, such as facts that cannot be had.
     #[must_use]
     pub fn refuse(&self, code: DenyCode) -> Deny {
-        Deny::new(code)
-            .asking(Some(self.verb), Some(self.resource))
-            .under(&self.entry)
+        let deny = Deny::new(code).asking(Some(self.verb), Some(self.resource));
+        match &self.basis {
+            Basis::Grant(entry) => deny.under(entry),
+            Basis::Local(_) => deny,
+        }
     }
 
     /// The last steps: native facts, teams and personal rows, row cap. They narrow and never refuse: a question that
     /// reaches no row is answered with none.
     #[must_use]
     pub fn decide(self, facts: &NativeFacts) -> Permit {
-        let reach = self.entry.effective.resources.get(&self.resource);
+        let (reach, row_cap) = match &self.basis {
+            Basis::Grant(entry) => {
+                let effective = &entry.effective;
+                let reach = effective.resources.get(&self.resource);
+                (reach, effective.max_rows_per_query)
+            }
+            Basis::Local(_) => return self.decide_local(facts),
+        };
         let teams: Arc<[TeamId]> = facts
             .teams()
             .iter()
@@ -217,7 +239,6 @@ impl Admitted {
             .cloned()
             .collect();
         let include_personal = reach.is_some_and(|reach| reach.include_personal);
-        let row_cap = self.entry.effective.max_rows_per_query;
         Permit::issue(PermitParts {
             verb: self.verb,
             resource: self.resource,
@@ -227,7 +248,7 @@ impl Admitted {
             row_limit: self.limit.map_or(row_cap, |limit| limit.min(row_cap)),
             row_cap,
             store_revision: self.store_revision,
-            entry: self.entry,
+            basis: self.basis,
         })
     }
 }

@@ -89,6 +89,9 @@ impl Permit {
     /// How it came about.
     #[must_use]
     pub fn trace(&self) -> Trace {
+        let Some(entry) = self.entry() else {
+            return self.local_trace();
+        };
         let figures = PermitFigures {
             facts: self.facts(),
             teams: self.teams(),
@@ -97,9 +100,29 @@ impl Permit {
             row_cap: self.row_cap(),
             row_limit: self.row_limit(),
         };
-        let told = Told::of(self.entry());
+        let told = Told::of(entry);
         let mut trace = told.admitted(self.verb().as_str(), self.resource());
         told.permitted(&mut trace, self.resource(), &figures);
+        trace
+    }
+
+    /// How the permit of a user's own gateway came about.
+    fn local_trace(&self) -> Trace {
+        let mut trace = Trace::default();
+        let (user, resource) = (self.user(), self.resource().as_str());
+        trace.step("identity", format!("a local session of {user}"), "in force");
+        trace.step("verb", self.verb().as_str(), "known");
+        trace.step("resource", resource, "ordinary, served");
+        trace.step("native facts", format!("user {user}"), "known");
+        let teams = teams_text(self.teams().iter());
+        let reached = format!("{teams}; personal rows yes");
+        trace.step("teams and personal rows", "all of the user's own", reached);
+        let rows = self.row_limit().rows();
+        trace.step(
+            "row cap",
+            "of the session door",
+            format!("allowed: at most {rows} rows"),
+        );
         trace
     }
 }

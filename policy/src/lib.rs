@@ -13,6 +13,7 @@ pub mod evaluate;
 pub mod explain;
 pub mod grant;
 pub mod id;
+pub mod local;
 pub mod mapping;
 pub mod native;
 pub mod peer;

@@ -47,6 +47,20 @@ impl EffectiveRevision {
         input.push(grant.as_bytes());
         input.push(&edit.to_be_bytes());
         input.push(effective);
+        Self::tag(key, &input)
+    }
+
+    /// The revision of what users may see of their own gateway, with `effective` the hash of all that decides it. It
+    /// never equals that of a grant: the input of those has one more field.
+    #[must_use]
+    pub fn local(key: &RevisionKey, effective: &[u8; 32]) -> Self {
+        let mut input = LengthPrefixed::default();
+        input.push(b"local");
+        input.push(effective);
+        Self::tag(key, &input)
+    }
+
+    fn tag(key: &RevisionKey, input: &LengthPrefixed) -> Self {
         let tag = hmac::sign(&key.0, input.bytes());
         let mut revision = [0; 16];
         if let Some(first) = tag.as_ref().first_chunk::<16>() {

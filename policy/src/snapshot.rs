@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::grant::Grant;
-use crate::id::{GrantId, PeerId, SubjectId};
+use crate::id::{GrantId, PeerId, SubjectId, UserId};
 use crate::mapping::Mapping;
 use crate::peer::{Peer, PeerName};
 use crate::query_hash::canonical_json;
@@ -33,6 +33,40 @@ pub struct GrantEntry {
     pub redaction: Arc<Redaction>,
     /// Changes whenever what the grant reaches may have changed.
     pub effective_revision: EffectiveRevision,
+}
+
+/// A user of this side with everything that decides what they see of their own gateway.
+#[derive(Clone, Debug)]
+pub struct LocalUser {
+    user: UserId,
+    redaction: Arc<Redaction>,
+    effective_revision: EffectiveRevision,
+}
+
+impl LocalUser {
+    /// The user, as the gateway names them.
+    #[must_use]
+    pub const fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The user, as certificates would name them.
+    #[must_use]
+    pub fn subject(&self) -> SubjectId {
+        SubjectId::of_user(&self.user)
+    }
+
+    /// Which members of rows are removed.
+    #[must_use]
+    pub const fn redaction(&self) -> &Arc<Redaction> {
+        &self.redaction
+    }
+
+    /// Changes whenever redaction or mapping do; the same for every user.
+    #[must_use]
+    pub const fn effective_revision(&self) -> EffectiveRevision {
+        self.effective_revision
+    }
 }
 
 /// Why a snapshot cannot be built.
@@ -76,6 +110,7 @@ pub struct Snapshot {
     grants: HashMap<GrantId, Arc<GrantEntry>>,
     rules: Arc<RuleSet>,
     mapping: Arc<Mapping>,
+    local_revision: EffectiveRevision,
 }
 
 impl Snapshot {
@@ -124,9 +159,13 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let mut local = LengthPrefixed::default();
+        local.push(rules.redaction_hash());
+        local.push(&mapping_hash);
         Ok(Self {
             revision,
             grants: entries,
+            local_revision: EffectiveRevision::local(key, &local.sha256()),
             rules,
             mapping,
         })
@@ -147,6 +186,16 @@ impl Snapshot {
     /// All grants, in no order.
     pub fn grants(&self) -> impl Iterator<Item = &Arc<GrantEntry>> {
         self.grants.values()
+    }
+
+    /// A user of this side who asks their own gateway (`local.rs`).
+    #[must_use]
+    pub fn local_user(&self, user: &UserId) -> LocalUser {
+        LocalUser {
+            user: user.clone(),
+            redaction: Arc::clone(self.rules.redaction()),
+            effective_revision: self.local_revision,
+        }
     }
 
     /// The rules in force.

@@ -11,6 +11,7 @@ pub mod secrets;
 mod server_certificate;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,7 @@ use crate::gateway::{Gateway, GatewayClient, GatewayLimits, Origin};
 use crate::inbound::authenticate::Authenticator;
 use crate::inbound::finish::Recorder;
 use crate::inbound::service::{AnswerLimits, Inbound, serve_connection};
-use crate::outbound::{Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts};
+use crate::outbound::{Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway};
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::{Metrics, ops};
 use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
@@ -245,7 +246,7 @@ async fn compose(
             clock: Arc::clone(&base.clock),
             revision_key: secrets.revision_key().await?,
             preset: preset(config.gateway.preset),
-            policy_dir: config.roles.serve.then(|| config.policy.dir.clone()),
+            policy_dir: policy_dir(config),
             lease: LeaseTerms {
                 duration: config.lease.duration,
                 wait: config.lease.wait,
@@ -263,6 +264,12 @@ async fn compose(
         Arc::clone(&base.clock),
     )?);
     let credentials = Arc::new(subject_credentials(base, &secrets, &origin).await?);
+    let gateway = Arc::new(Gateway {
+        client: Arc::clone(&client),
+        credentials: Arc::clone(&credentials),
+        facts: FactsCache::new(config.limits.facts_cache, Arc::clone(&base.clock)),
+        metrics: Arc::clone(&base.metrics),
+    });
     let (trust_publisher, trust) = channel(anchors.clone());
     let authority: Arc<dyn CertificateAuthority> = authority;
     let mut addresses = Addresses::default();
@@ -275,12 +282,7 @@ async fn compose(
                 revoked: revoked.clone(),
                 clock: Arc::clone(&base.clock),
             },
-            gateway: Arc::new(Gateway {
-                client: Arc::clone(&client),
-                credentials: Arc::clone(&credentials),
-                facts: FactsCache::new(config.limits.facts_cache, Arc::clone(&base.clock)),
-                metrics: Arc::clone(&base.metrics),
-            }),
+            gateway: Arc::clone(&gateway),
             cursors: secrets.cursors().await?,
             recorder: recorder.clone(),
             limits: AnswerLimits {
@@ -298,7 +300,29 @@ async fn compose(
         serving = Some(serve(base, parts, listeners, stopped, &mut addresses).await?);
     }
     let outbound = if config.roles.ask {
-        Some(ask(base, &recorder, listeners, stopped, &mut addresses).await?)
+        let local = OwnGateway {
+            directory: Arc::clone(&directory),
+            gateway,
+            cursors: secrets.cursors().await?,
+            clock: Arc::clone(&base.clock),
+        };
+        let parts = OutboundParts {
+            store: Arc::clone(&base.store),
+            sealer: Arc::clone(&base.sealer),
+            clock: Arc::clone(&base.clock),
+            audit: recorder.audit.clone(),
+            deadlines: Deadlines {
+                connect: config.timeouts.connect,
+                tls: config.timeouts.tls,
+                first_byte: config.timeouts.first_byte,
+                total: config.timeouts.total,
+            },
+            fanout_deadline: config.timeouts.fanout,
+            session_users: config.session.users.clone(),
+            local: Arc::new(local),
+            cursors: secrets.cursors().await?,
+        };
+        Some(ask(base, parts, listeners, stopped, &mut addresses).await?)
     } else {
         None
     };
@@ -411,6 +435,12 @@ fn make_data_dir(config: &Config) -> Result<(), StartError> {
             "the data directory `{}` cannot be made",
             dir.display()
         )))
+}
+
+/// Where policy files are. A process that only asks needs none, but what they redact counts for its own gateway too.
+fn policy_dir(config: &Config) -> Option<PathBuf> {
+    let dir = &config.policy.dir;
+    (config.roles.serve || dir.is_dir()).then(|| dir.clone())
 }
 
 fn preset(preset: Preset) -> Option<Arc<Mapping>> {
@@ -616,25 +646,13 @@ fn public(
 /// The asking side: the session door.
 async fn ask(
     base: &Base,
-    recorder: &Recorder,
+    parts: OutboundParts,
     listeners: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
     addresses: &mut Addresses,
 ) -> Result<Arc<Outbound>, StartError> {
     let config = &base.config;
-    let outbound = Arc::new(Outbound::new(OutboundParts {
-        store: Arc::clone(&base.store),
-        sealer: Arc::clone(&base.sealer),
-        clock: Arc::clone(&base.clock),
-        audit: recorder.audit.clone(),
-        deadlines: Deadlines {
-            connect: config.timeouts.connect,
-            tls: config.timeouts.tls,
-            first_byte: config.timeouts.first_byte,
-            total: config.timeouts.total,
-        },
-        session_users: config.session.users.clone(),
-    }));
+    let outbound = Arc::new(Outbound::new(parts));
     outbound.load().await?;
     let socket = &config.session.socket;
     let door = DoorListener::bind_unix(socket, 0o660)

@@ -228,6 +228,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Question to end.
     pub total: Duration,
+    /// Question to end for peers, when all sources are asked at once.
+    pub fanout: Duration,
 }
 
 /// The journal of the audit log.

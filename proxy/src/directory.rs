@@ -157,7 +157,7 @@ pub struct DirectoryParts {
     pub revision_key: RevisionKey,
     /// The mapping of the preset; `None` when the policy brings its own.
     pub preset: Option<Arc<Mapping>>,
-    /// Where policy files are; `None` when this process serves nobody.
+    /// Where policy files are; `None` when this process serves nobody and has none.
     pub policy_dir: Option<PathBuf>,
     /// How long leases on answers are, and how long they are waited for.
     pub lease: LeaseTerms,
@@ -352,7 +352,7 @@ impl Directory {
     async fn reload_policy_locked(&self, act: &Act) -> Result<Applied, ApplyError> {
         let Some(dir) = &self.parts.policy_dir else {
             return Err(ApplyError::Snapshot(
-                "this process serves nobody (`roles.serve` is off), so it has no policy".to_owned(),
+                "this process has no policy: it serves nobody (`roles.serve` is off), and when it started there was no policy directory".to_owned(),
             ));
         };
         let files = policy_files::load(dir).map_err(ApplyError::Policy)?;

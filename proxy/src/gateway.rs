@@ -7,9 +7,12 @@
 pub mod assertion;
 pub mod client;
 pub mod credential;
+pub mod cursor;
 pub mod error;
 pub mod facts;
 mod http1;
+pub mod item;
+pub mod list;
 pub mod origin;
 pub mod page;
 mod wire;
@@ -22,12 +25,12 @@ use policy::mapping::Mapping;
 pub use client::{Answer, Authority, GatewayClient, GatewayLimits};
 pub use credential::SubjectCredentials;
 pub use error::GatewayError;
-use facts::{FactsCache, FetchedFacts};
+use facts::{FactsCache, FactsOf, FetchedFacts};
 pub use origin::Origin;
 
 use crate::telemetry::Metrics;
 
-/// The local gateway as the serving side uses it.
+/// The local gateway, as peers and local sessions have it asked.
 pub struct Gateway {
     /// Asks it.
     pub client: Arc<GatewayClient>,
@@ -51,18 +54,16 @@ impl Gateway {
         mapping: &Mapping,
         request_id: &str,
     ) -> Result<Arc<FetchedFacts>, GatewayError> {
-        let entry = admitted.entry();
+        let basis = admitted.basis();
         let fetch = || async {
-            let auth = self
-                .credentials
-                .for_subject(&entry.grant.user, Some(entry.grant.id))?;
+            let auth = self.credentials.for_subject(basis.user(), basis.grant())?;
             let authority = Authority::Admission(admitted);
             facts::fetch(&self.client, mapping, &authority, &auth, request_id).await
         };
         self.facts
             .facts(
-                entry.grant.id,
-                entry.effective_revision,
+                FactsOf::basis(basis),
+                basis.effective_revision(),
                 &self.metrics,
                 fetch,
             )

@@ -8,9 +8,7 @@
 
 pub mod answer;
 pub mod authenticate;
-pub mod cursor;
 pub mod finish;
 pub mod lease;
-pub mod list;
 pub mod respond;
 pub mod service;

@@ -4,9 +4,10 @@
 //! peer's answer is untrusted input and is never written anywhere. A grant that its owner has revoked is refused
 //! here, without touching the network.
 //!
-//! `door.rs` takes a request, `session.rs` says whose it is, `route.rs` which credential, `ask.rs` puts one question
-//! to one peer, step by step: `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
-//! means for the grant; `add_peer.rs` is how a peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
+//! `door.rs` takes a request in one of its forms (`form.rs`, `query.rs`), `session.rs` says whose it is, `route.rs`
+//! which credential. `ask.rs` puts one question to one peer, step by step: `client.rs` asks, `relay.rs` and `answer.rs`
+//! read the reply, `state.rs` says what it means for the grant. `local.rs` asks the user's own gateway, `fanout.rs` all
+//! sources at once (`page.rs`, `merge.rs`, `position.rs`); `add_peer.rs` is how a peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
 
 pub mod add_peer;
 pub mod answer;
@@ -18,10 +19,17 @@ pub mod endpoint;
 mod exchange;
 mod extent;
 pub mod failure;
+mod fanout;
 pub mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod form;
 pub mod listener;
+pub mod local;
+mod merge;
+mod page;
+mod position;
+mod query;
 mod relay;
 pub mod rewrite;
 pub mod route;
@@ -30,8 +38,10 @@ pub mod state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use certs::seal::PageSealer;
 use certs::{Clock, Sealer};
 use policy::id::UserId;
 use policy::time::UnixMillis;
@@ -47,6 +57,7 @@ use route::RouteBasis;
 pub use add_peer::{AddPeer, AddPeerError, AddedPeer};
 pub use connection::Deadlines;
 pub use listener::{DoorLimits, DoorListener, serve};
+pub use local::{LocalAnswer, LocalQuestion, LocalSource, OwnGateway};
 pub use route::{PeerRoute, RouteTable};
 pub use session::{Doorway, SessionToken};
 
@@ -62,8 +73,14 @@ pub struct OutboundParts {
     pub audit: AuditSink,
     /// Deadlines of each request.
     pub deadlines: Deadlines,
+    /// How long remote sources may take when all are asked.
+    pub fanout_deadline: Duration,
     /// Users of the unix socket by uid of the process at the other end.
     pub session_users: BTreeMap<u32, UserId>,
+    /// The users' own gateway.
+    pub local: Arc<dyn LocalSource>,
+    /// Seals cursors over several sources.
+    pub cursors: PageSealer,
 }
 
 /// The asking side.
@@ -73,7 +90,10 @@ pub struct Outbound {
     clock: Arc<dyn Clock>,
     audit: AuditSink,
     deadlines: Deadlines,
+    fanout_deadline: Duration,
     session_users: BTreeMap<u32, UserId>,
+    local: Arc<dyn LocalSource>,
+    cursors: PageSealer,
     table: ArcSwap<RouteTable>,
     /// Loads one at a time, so that an older reading never replaces a newer one.
     loading: tokio::sync::Mutex<()>,
@@ -100,7 +120,10 @@ impl Outbound {
             clock: parts.clock,
             audit: parts.audit,
             deadlines: parts.deadlines,
+            fanout_deadline: parts.fanout_deadline,
             session_users: parts.session_users,
+            local: parts.local,
+            cursors: parts.cursors.for_longest(query::MAX_CURSOR),
             table: ArcSwap::from_pointee(RouteTable::default()),
             loading: tokio::sync::Mutex::new(()),
         }

@@ -114,14 +114,17 @@ impl Home {
     }
 }
 
-/// A POST to a session door's unix socket.
+/// A POST to a session door's unix socket; its host is `localhost` unless another is given.
 pub async fn door(socket: &Path, path: &str, headers: &[(&str, &str)], body: String) -> Response {
     let stream = UnixStream::connect(socket).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .unwrap();
     let driver = tokio::spawn(connection);
-    let mut request = Request::post(path).header("host", "localhost");
+    let mut request = Request::post(path);
+    if !headers.iter().any(|(name, _)| *name == "host") {
+        request = request.header("host", "localhost");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -46,6 +46,7 @@ pub struct WorldBuilder {
     gateway: String,
     service: bool,
     lease: String,
+    roles: &'static str,
     settings: String,
 }
 
@@ -106,11 +107,28 @@ impl WorldBuilder {
         self
     }
 
+    /// It also asks: its own gateway and its peers, through a session door on the unix socket and on TCP.
+    #[must_use]
+    pub fn asks(mut self) -> Self {
+        self.roles = "ask = true";
+        self.settings
+            .push_str("[session]\nlisten = \"127.0.0.1:0\"\n");
+        self
+    }
+
+    /// It only asks, and serves nobody.
+    #[must_use]
+    pub fn asks_only(mut self) -> Self {
+        self = self.asks();
+        self.roles = "serve = false";
+        self
+    }
+
     /// More settings: whole sections of `federation.toml` other than those the harness writes
     /// (`roles`, `federation`, `enrollment`, `ops`, `gateway`, `policy`, `lease`).
     #[must_use]
     pub fn settings(mut self, text: &str) -> Self {
-        text.clone_into(&mut self.settings);
+        self.settings.push_str(text);
         self
     }
 
@@ -124,13 +142,14 @@ impl WorldBuilder {
         std::fs::write(policy_dir.join("policy.toml"), &self.policy).unwrap();
         let settings = format!(
             "data_dir = \"data\"\n\
-             [roles]\nask = false\n\
+             [roles]\n{}\n\
              [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n{}\n\
              [enrollment]\nlisten = \"127.0.0.1:0\"\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
              [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n{}\n\
              [policy]\ndir = \"policy.d\"\n\
              [lease]\n{}\n{}",
+            self.roles,
             self.federation,
             gateway.url(),
             self.preset,
@@ -243,6 +262,7 @@ impl World {
             gateway: String::new(),
             service: false,
             lease: LEASE.to_owned(),
+            roles: "ask = false",
             settings: String::new(),
         }
     }

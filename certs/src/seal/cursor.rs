@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::random_nonce;
 
-/// The longest cursor, in characters.
+/// The longest cursor, in characters, unless a sealer is made for longer ones.
 pub const CURSOR_MAX_CHARS: usize = 1024;
 /// Octets of a cursor key.
 pub const CURSOR_KEY_LEN: usize = 32;
@@ -22,8 +22,8 @@ pub const CURSOR_KEY_LEN: usize = 32;
 /// Why a cursor could not be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CursorError {
-    /// The content is too long for a cursor of [`CURSOR_MAX_CHARS`].
-    #[error("the cursor's content is too long for 1 KiB")]
+    /// The content is too long for the longest cursor of the sealer.
+    #[error("the content is too long for a cursor")]
     TooLong,
     /// The random source or the cipher failed.
     #[error("the cursor could not be sealed; the system's random source may be unavailable")]
@@ -105,6 +105,7 @@ impl Generation {
 pub struct PageSealer {
     current: Generation,
     previous: Option<Generation>,
+    max_chars: usize,
 }
 
 impl PageSealer {
@@ -116,7 +117,14 @@ impl PageSealer {
         Ok(Self {
             current: Generation::new(current)?,
             previous: previous.map(Generation::new).transpose()?,
+            max_chars: CURSOR_MAX_CHARS,
         })
+    }
+
+    /// The same for cursors of at most `max_chars` characters.
+    #[must_use]
+    pub fn for_longest(self, max_chars: usize) -> Self {
+        Self { max_chars, ..self }
     }
 
     /// Seals `content`, bound to `bound_to`, as base64url without padding.
@@ -136,7 +144,7 @@ impl PageSealer {
             )
             .map_err(|_| CursorError::Sealing)?;
         let cursor = URL_SAFE_NO_PAD.encode([&generation[..], &nonce[..], &text].concat());
-        if cursor.len() > CURSOR_MAX_CHARS {
+        if cursor.len() > self.max_chars {
             return Err(CursorError::TooLong);
         }
         Ok(cursor)
@@ -147,7 +155,7 @@ impl PageSealer {
     /// # Errors
     /// [`CursorError::Invalid`], for whatever reason.
     pub fn open(&self, cursor: &str, bound_to: &[u8]) -> Result<Vec<u8>, CursorError> {
-        if cursor.len() > CURSOR_MAX_CHARS {
+        if cursor.len() > self.max_chars {
             return Err(CursorError::Invalid);
         }
         let bytes = URL_SAFE_NO_PAD

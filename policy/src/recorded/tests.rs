@@ -28,7 +28,7 @@ fn request<'a>(
 }
 
 fn kept(permit: &Permit) -> RecordedDecision {
-    let mut recorded = RecordedDecision::under(permit.entry());
+    let mut recorded = RecordedDecision::under(permit.entry().unwrap());
     recorded.permitted(permit);
     RecordedDecision::from_bytes(recorded.as_bytes().to_vec()).unwrap()
 }
@@ -47,7 +47,10 @@ fn a_permit_is_told_again_word_for_word() {
     let permit = permit_of(&world, &["b", "c"]);
     let then = kept(&permit).decode().unwrap();
     assert_eq!(then.edit, 300);
-    let told = then.traces(&request(&world, "tasks", None), Some(permit.entry()));
+    let told = then.traces(
+        &request(&world, "tasks", None),
+        Some(permit.entry().unwrap()),
+    );
     assert_eq!(told, [permit.trace()]);
 }
 
@@ -59,7 +62,7 @@ fn a_failure_behind_the_permit_is_the_last_step() {
     let told = kept(&permit)
         .decode()
         .unwrap()
-        .traces(&request, Some(permit.entry()));
+        .traces(&request, Some(permit.entry().unwrap()));
     let last = told[0].steps.last().unwrap();
     assert_eq!(told[0].steps[..8], permit.trace().steps[..]);
     assert_eq!(last.name, "gateway");
@@ -78,7 +81,7 @@ fn scope_and_ceiling_are_told_only_from_the_grant_that_was_decided_on() {
     world.grant.edit += 1;
     let now = permit_of(&world, &["a"]);
     let request = request(&world, "tasks", None);
-    let other = then.traces(&request, Some(now.entry()));
+    let other = then.traces(&request, Some(now.entry().unwrap()));
     let nothing = then.traces(&request, None);
     assert_eq!(other, nothing);
     let text = nothing[0].render();
@@ -121,10 +124,12 @@ fn refusals_are_told_again_word_for_word() {
 fn what_ended_before_a_permit_says_so() {
     let world = with_teams(json!(["a"]));
     let permit = permit_of(&world, &[]);
-    let begun = RecordedDecision::under(permit.entry()).decode().unwrap();
+    let begun = RecordedDecision::under(permit.entry().unwrap())
+        .decode()
+        .unwrap();
     let facts = begun.traces(
         &request(&world, "tasks", Some(DenyCode::FactsUnavailable)),
-        Some(permit.entry()),
+        Some(permit.entry().unwrap()),
     );
     let names: Vec<_> = facts[0].steps.iter().map(|step| step.name).collect();
     assert_eq!(names, ["identity", "verb", "resource", "ceiling", "native"]);
@@ -155,7 +160,7 @@ fn a_user_of_many_teams_is_kept_within_the_bound() {
     let world = with_teams(json!(names));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let permit = permit_of(&world, &names);
-    let mut recorded = RecordedDecision::under(permit.entry());
+    let mut recorded = RecordedDecision::under(permit.entry().unwrap());
     for _ in 0..7 {
         recorded.permitted(&permit);
     }
@@ -211,7 +216,7 @@ proptest! {
         };
         match &decision {
             crate::decision::Decision::Allow(permit) => {
-                prop_assert_eq!(told(kept(permit), None, permit.entry()), [decision.trace()]);
+                prop_assert_eq!(told(kept(permit), None, permit.entry().unwrap()), [decision.trace()]);
             }
             crate::decision::Decision::Deny(deny) if deny.entry().is_some() => {
                 let entry = deny.entry().unwrap();

@@ -37,7 +37,7 @@ fn then(world: &World, teams: &[&str], limit: Option<u64>) -> DecidedThen {
         panic!("refused");
     };
     let permit = admitted.decide(&facts);
-    let mut recorded = RecordedDecision::under(permit.entry());
+    let mut recorded = RecordedDecision::under(permit.entry().unwrap());
     recorded.permitted(&permit);
     recorded.decode().unwrap()
 }

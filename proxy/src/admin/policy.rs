@@ -150,7 +150,7 @@ impl Control {
         let Admission::Rows(admitted) = admission else {
             return Ok(NativeFacts::builder().build());
         };
-        let user = &admitted.entry().grant.user;
+        let user = admitted.user();
         let unavailable = |error: crate::gateway::GatewayError| {
             AdminFailure::new(
                 AdminCode::Unavailable,

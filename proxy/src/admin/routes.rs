@@ -51,7 +51,8 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/peers/{name}", get(show_peer))
         .route("/peers/{name}/suspend", post(suspend_peer))
         .route("/peers/{name}/resume", post(resume_peer))
-        .route("/sessions", post(create_session))
+        .route("/sessions", get(list_sessions).post(create_session))
+        .route("/sessions/{id}/end", post(end_session))
         .route("/audit", get(query_audit))
         .route("/policy/explain", post(explain))
         .route(
@@ -272,6 +273,18 @@ async fn create_session(
 ) -> Result<Response, AdminFailure> {
     let session = control.create_session(&actor, body).await?;
     Ok((StatusCode::CREATED, Json(session)).into_response())
+}
+
+async fn list_sessions(State(control): Shared) -> Answer<impl Serialize> {
+    control.list_sessions().await.map(items)
+}
+
+async fn end_session(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(id): Path<String>,
+) -> Answer<impl Serialize> {
+    control.end_session(&actor, &id).await.map(Json)
 }
 
 async fn query_audit(

@@ -1,6 +1,7 @@
 //! Sessions: a bearer token bound to one local user.
 //!
-//! Invariant: the token is answered once; the store has its SHA-256 only.
+//! Invariant: the token is answered once; the store has its SHA-256 only. A session that was ended is refused at the
+//! very next request: the door asks the store for each.
 
 use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::{AdminCode, AdminFailure, Control, parse_user};
 use crate::outbound::CreateSessionError;
-use crate::store::Actor;
+use crate::store::{Actor, SessionRecord};
 
 /// Life of a session unless told otherwise, seconds.
 const TTL_DEFAULT: u32 = 12 * 3600;
@@ -40,7 +41,71 @@ pub struct SessionView {
     pub url: Option<String>,
 }
 
+/// A session as listed, without its token.
+#[derive(Debug, Serialize)]
+pub struct SessionListed {
+    /// Its id.
+    pub id: Uuid,
+    /// The local user it acts for.
+    pub user: String,
+    /// `live`, `ended` or `expired`.
+    pub state: &'static str,
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// When it ends by itself.
+    pub expires_at: UnixMillis,
+    /// When an operator ended it.
+    pub ended_at: Option<UnixMillis>,
+}
+
+impl SessionListed {
+    fn of(record: SessionRecord, now: UnixMillis) -> Self {
+        let state = match record.ended_at {
+            Some(_) => "ended",
+            None if record.is_live(now) => "live",
+            None => "expired",
+        };
+        Self {
+            id: record.id,
+            user: record.local_user.to_string(),
+            state,
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+            ended_at: record.ended_at,
+        }
+    }
+}
+
 impl Control {
+    /// `session list`: newest first, those that are over too.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn list_sessions(&self) -> Result<Vec<SessionListed>, AdminFailure> {
+        let now = self.now();
+        let sessions = self.store.list_sessions().await?;
+        let listed = sessions.into_iter().map(|one| SessionListed::of(one, now));
+        Ok(listed.collect())
+    }
+
+    /// `session end`. Idempotent.
+    ///
+    /// # Errors
+    /// An unknown session; the store's.
+    pub async fn end_session(
+        &self,
+        actor: &Actor,
+        id: &str,
+    ) -> Result<SessionListed, AdminFailure> {
+        let id = Uuid::parse_str(id).map_err(|_| {
+            AdminFailure::invalid("a session is named by its id")
+                .hint("`mosaic-federation session list` shows the ids")
+        })?;
+        let act = self.act(actor);
+        let ended = self.store.end_session(&act, id).await?;
+        Ok(SessionListed::of(ended.value, self.now()))
+    }
+
     /// `session create`.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ pub(super) enum Command {
     /// Local sessions that may ask peers
     #[command(subcommand)]
     Session(SessionCommand),
-    /// Ask a peer through the session door
+    /// Ask the own gateway and peers through the session door
     #[command(subcommand)]
     Query(QueryCommand),
     /// Read the audit log
@@ -219,13 +219,27 @@ pub(super) enum SessionCommand {
         #[arg(long, default_value = "12h", value_parser = duration)]
         ttl: u32,
     },
+    /// List sessions, newest first; those that are over too with --all
+    List {
+        /// Also those that were ended or have expired
+        #[arg(long)]
+        all: bool,
+    },
+    /// End a session; its token is refused from the next request on
+    End {
+        /// Session id
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Asker {
-    /// Local name of the peer
-    #[arg(long, value_name = "NAME")]
-    pub(super) peer: String,
+    /// Who is asked: local, all, or federated:PEER
+    #[arg(long, default_value = "all")]
+    pub(super) source: String,
+    /// Short for --source federated:NAME
+    #[arg(long, value_name = "NAME", conflicts_with = "source")]
+    pub(super) peer: Option<String>,
     /// Session token
     #[arg(
         long,
@@ -252,7 +266,7 @@ pub(super) enum QueryCommand {
         #[command(flatten)]
         asker: Asker,
     },
-    /// Show what the peer lets us ask
+    /// Show what can be asked
     Capabilities {
         #[command(flatten)]
         asker: Asker,

@@ -1,9 +1,8 @@
-//! `query`: asking a peer through the session door, as an agent session would.
+//! `query`: asking the own gateway and peers through the session door, as an agent session would.
 //!
 //! Invariant: rows are shown and kept nowhere.
 
 use http::Method;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::Context;
@@ -18,6 +17,8 @@ const TITLES: [&str; 8] = [
     "title", "name", "summary", "content", "notes", "text", "key", "status",
 ];
 
+/// Path of the door's query form.
+const QUERY: &str = "/v1/query";
 /// Life of the session that `--user` makes, seconds.
 const OWN_SESSION_S: u32 = 900;
 
@@ -33,39 +34,85 @@ pub(super) async fn run(
             id,
             asker,
         } => {
-            let what = format!("asking {} for a row", asker.peer);
-            let target = target(&asker.peer, &["get", &resource, &id]);
-            let answer = door(context, &asker)
-                .await?
-                .ask(&what, Method::POST, &target, Some(&json!({})))
-                .await?;
+            let what = format!("asking {} for a row", whom(&asker));
+            let body =
+                json!({"source": source(&asker), "verb": "get", "resource": resource, "id": id});
+            let answer = ask(context, &asker, &what, &body).await?;
             match answer.get("item").filter(|_| !console.json) {
                 Some(item) => console.document(item)?,
                 None => console.document(&answer)?,
             }
+            notes(&answer, console)?;
         }
         QueryCommand::Capabilities { asker } => {
-            let what = format!("asking {} for its capabilities", asker.peer);
-            let target = target(&asker.peer, &["capabilities"]);
-            let answer = door(context, &asker)
-                .await?
-                .ask(&what, Method::GET, &target, None)
-                .await?;
+            let what = format!("asking {} for its capabilities", whom(&asker));
+            let body = json!({"source": source(&asker), "verb": "capabilities"});
+            let answer = ask(context, &asker, &what, &body).await?;
             if console.json {
                 console.document(&answer)?;
-            } else {
-                let fields = [
-                    ("resources", "/resources"),
-                    ("excluded", "/excluded_resources"),
-                    ("verbs", "/supported_verbs"),
-                    ("rows per answer", "/max_rows_per_query"),
-                    ("filters", "/filters"),
-                ];
-                console.members(&fields, &answer)?;
+                return Ok(Exit::Done);
             }
+            let of_each = answer.get("items").and_then(Value::as_array);
+            let fields = [
+                ("source", "/_source"),
+                ("resources", "/resources"),
+                ("excluded", "/excluded_resources"),
+                ("verbs", "/supported_verbs"),
+                ("rows per answer", "/max_rows_per_query"),
+                ("filters", "/filters"),
+            ];
+            for one in of_each.map_or(std::slice::from_ref(&answer), Vec::as_slice) {
+                console.members(&fields, one)?;
+            }
+            notes(&answer, console)?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// Who is asked, as the door takes it.
+fn source(asker: &Asker) -> String {
+    match &asker.peer {
+        Some(peer) => format!("federated:{peer}"),
+        None => asker.source.clone(),
+    }
+}
+
+/// Who is asked, in a sentence.
+fn whom(asker: &Asker) -> &str {
+    match (&asker.peer, asker.source.as_str()) {
+        (Some(peer), _) => peer,
+        (None, "all") => "every source",
+        (None, "local") => "the own gateway",
+        (None, source) => source.strip_prefix("federated:").unwrap_or(source),
+    }
+}
+
+async fn ask(
+    context: &Context<'_>,
+    asker: &Asker,
+    what: &str,
+    body: &Value,
+) -> Result<Value, CliFailure> {
+    let door = door(context, asker).await?;
+    door.ask(what, Method::POST, QUERY, Some(body)).await
+}
+
+/// What an answer says about itself.
+fn notes(answer: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
+    let flag = |name: &str| answer.get(name) == Some(&Value::Bool(true));
+    if flag("_truncated") {
+        console.note("the answer was cut: more may exist than it shows")?;
+    }
+    if flag("_partial") {
+        console.note("the answer is partial: a source failed")?;
+    }
+    let failures = answer.get("_failures").and_then(Value::as_array);
+    for failure in failures.into_iter().flatten() {
+        let text = |key: &str| cell(failure.get(key));
+        console.note(&format!("{}: {}", text("source"), text("message")))?;
+    }
+    Ok(())
 }
 
 async fn door(context: &Context<'_>, asker: &Asker) -> Result<Door, CliFailure> {
@@ -94,14 +141,13 @@ async fn query_list(
     list: QueryList,
     console: &mut Console<'_>,
 ) -> Result<(), CliFailure> {
-    let what = format!("asking {} for {}", list.asker.peer, list.resource);
-    let target = target(&list.asker.peer, &["list", &list.resource]);
+    let what = format!("asking {} for {}", whom(&list.asker), list.resource);
     let door = door(context, &list.asker).await?;
     let mut cursor = list.cursor.clone();
     let mut whole: Option<Value> = None;
     loop {
         let body = question(&list, cursor.as_deref());
-        let page = door.ask(&what, Method::POST, &target, Some(&body)).await?;
+        let page = door.ask(&what, Method::POST, QUERY, Some(&body)).await?;
         let next = page
             .get("nextCursor")
             .and_then(Value::as_str)
@@ -130,13 +176,7 @@ async fn query_list(
     if let Some(next) = answer.get("nextCursor").and_then(Value::as_str) {
         console.note(&format!("there is more: --cursor {next}"))?;
     }
-    if answer.get("_truncated") == Some(&Value::Bool(true)) {
-        console.note("the answer was cut: more may exist than it shows")?;
-    }
-    if answer.get("_partial") == Some(&Value::Bool(true)) {
-        console.note("the answer is partial: a source failed")?;
-    }
-    Ok(())
+    notes(&answer, console)
 }
 
 fn question(list: &QueryList, cursor: Option<&str>) -> Value {
@@ -151,7 +191,12 @@ fn question(list: &QueryList, cursor: Option<&str>) -> Value {
             .map(|(key, value)| (key.clone(), value.as_str().into()));
         params.insert("filter".to_owned(), Value::Object(filter.collect()));
     }
-    let mut body = json!({ "params": params });
+    let mut body = json!({
+        "source": source(&list.asker),
+        "verb": "list",
+        "resource": list.resource,
+        "params": params,
+    });
     if let (Some(cursor), Some(body)) = (cursor, body.as_object_mut()) {
         body.insert("cursor".to_owned(), cursor.into());
     }
@@ -168,6 +213,10 @@ fn joined(before: Value, page: Value) -> Value {
         if let Some(Value::Array(rows)) = from.remove("items") {
             items.extend(rows);
         }
+    }
+    if let (Some(Value::Array(earlier)), None) = (before.remove("_failures"), page.get("_failures"))
+    {
+        page.insert("_failures".to_owned(), Value::Array(earlier));
     }
     for flag in ["_partial", "_truncated"] {
         if before.get(flag) == Some(&Value::Bool(true)) {
@@ -190,25 +239,6 @@ fn row_cells(row: &Value) -> Vec<String> {
     ]
 }
 
-fn target(peer: &str, segments: &[&str]) -> String {
-    let mut target = format!("/peers/{}/api/federation/v1", segment(peer));
-    for part in segments {
-        target.push('/');
-        target.push_str(&segment(part));
-    }
-    target
-}
-
-/// One segment of a path; names and most ids stay as they are.
-fn segment(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    if text.bytes().all(plain) && !matches!(text, "." | "..") {
-        text.to_owned()
-    } else {
-        utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,14 +251,6 @@ mod tests {
         assert_eq!(
             whole,
             json!({"items": [1, 2, 3], "_truncated": true, "_partial": true})
-        );
-    }
-
-    #[test]
-    fn ids_cannot_leave_their_segment() {
-        assert_eq!(
-            target("work", &["get", "api_keys", "../x?y"]),
-            "/peers/work/api/federation/v1/get/api_keys/%2E%2E%2Fx%3Fy"
         );
     }
 }

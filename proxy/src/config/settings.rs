@@ -376,6 +376,10 @@ pub(crate) struct Timeouts {
     /// From the question to the end of the answer, milliseconds.
     #[schemars(range(min = 10, max = 600_000))]
     pub total_ms: u64,
+    /// How long peers may take when all sources are asked at once (`source = "all"`), milliseconds; a later one is
+    /// left out of the answer.
+    #[schemars(range(min = 10, max = 600_000))]
+    pub fanout_ms: u64,
 }
 
 impl Default for Timeouts {
@@ -385,6 +389,7 @@ impl Default for Timeouts {
             tls_ms: 3_000,
             first_byte_ms: 10_000,
             total_ms: 30_000,
+            fanout_ms: 2_000,
         }
     }
 }

@@ -287,6 +287,7 @@ impl Check<'_> {
             ("timeouts.connect_ms", section.connect_ms),
             ("timeouts.tls_ms", section.tls_ms),
             ("timeouts.first_byte_ms", section.first_byte_ms),
+            ("timeouts.fanout_ms", section.fanout_ms),
         ] {
             if value > section.total_ms {
                 let message = format!(
@@ -391,5 +392,6 @@ fn timeouts(section: &settings::Timeouts) -> Timeouts {
         tls: Duration::from_millis(section.tls_ms),
         first_byte: Duration::from_millis(section.first_byte_ms),
         total: Duration::from_millis(section.total_ms),
+        fanout: Duration::from_millis(section.fanout_ms),
     }
 }

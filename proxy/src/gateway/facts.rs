@@ -11,8 +11,8 @@ use std::time::Duration;
 use certs::clock::Clock;
 use parking_lot::Mutex;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use policy::decision::Permit;
-use policy::id::{GrantId, MissionId, ProjectId, TeamId, UserId};
+use policy::decision::{Basis, Permit};
+use policy::id::{GrantId, MissionId, ProjectId, SubjectId, TeamId, UserId};
 use policy::mapping::{
     FactEntries, FactsMap, ListedFacts, Mapping, MemberPath, SingleFacts, SourceMap,
 };
@@ -75,19 +75,40 @@ impl FetchedFacts {
     }
 }
 
+/// Whose facts: of the subject of a grant, or of a user of this side. They are kept apart, so that what a grant is
+/// answered with never depends on what somebody else asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FactsOf {
+    /// The subject of a grant.
+    Grant(GrantId),
+    /// A user who asks their own gateway.
+    Local(SubjectId),
+}
+
+impl FactsOf {
+    /// Of whoever a question is asked for.
+    #[must_use]
+    pub fn basis(basis: &Basis) -> Self {
+        match basis {
+            Basis::Grant(entry) => Self::Grant(entry.grant.id),
+            Basis::Local(local) => Self::Local(local.subject()),
+        }
+    }
+}
+
 /// Held while the facts of a grant are fetched, so that one fetch serves all who wait.
 type Slot = Arc<tokio::sync::Mutex<()>>;
 
-/// The facts of each grant that was used lately.
+/// The facts of each grant, and each local user, that was used lately.
 pub struct FactsCache {
-    slots: Mutex<HashMap<GrantId, Slot>>,
-    recent: Mutex<HashMap<GrantId, Arc<FetchedFacts>>>,
+    slots: Mutex<HashMap<FactsOf, Slot>>,
+    recent: Mutex<HashMap<FactsOf, Arc<FetchedFacts>>>,
     keep: Duration,
     clock: Arc<dyn Clock>,
 }
 
-/// Grants whose facts are kept at most; past that the oldest are dropped.
-const MAX_GRANTS: usize = 4096;
+/// Grants and users whose facts are kept at most; past that the oldest are dropped.
+const MAX_KEPT: usize = 4096;
 
 impl FactsCache {
     /// A cache that keeps facts for `keep`, counted from when they were asked for.
@@ -101,13 +122,13 @@ impl FactsCache {
         }
     }
 
-    /// The facts for a grant at an effective revision: kept ones while fresh, else `fetch`ed.
+    /// The facts at an effective revision: kept ones while fresh, else `fetch`ed.
     ///
     /// # Errors
     /// What `fetch` fails with.
     pub async fn facts<F>(
         &self,
-        grant: GrantId,
+        of: FactsOf,
         revision: EffectiveRevision,
         metrics: &Metrics,
         fetch: impl FnOnce() -> F,
@@ -115,12 +136,12 @@ impl FactsCache {
     where
         F: Future<Output = Result<NativeFacts, GatewayError>>,
     {
-        if let Some(fresh) = self.fresh(grant, revision) {
+        if let Some(fresh) = self.fresh(of, revision) {
             return Ok(fresh);
         }
-        let slot = Arc::clone(self.slots.lock().entry(grant).or_default());
+        let slot = Arc::clone(self.slots.lock().entry(of).or_default());
         let one = slot.lock().await;
-        if let Some(fresh) = self.fresh(grant, revision) {
+        if let Some(fresh) = self.fresh(of, revision) {
             return Ok(fresh);
         }
         let sent_at = self.clock.boot_nanos();
@@ -133,33 +154,33 @@ impl FactsCache {
             revision,
             sent_at,
         });
-        self.keep(grant, &fetched);
+        self.keep(of, &fetched);
         drop(one);
         Ok(fetched)
     }
 
-    fn fresh(&self, grant: GrantId, revision: EffectiveRevision) -> Option<Arc<FetchedFacts>> {
+    fn fresh(&self, of: FactsOf, revision: EffectiveRevision) -> Option<Arc<FetchedFacts>> {
         let recent = self.recent.lock();
-        let fetched = recent.get(&grant)?;
+        let fetched = recent.get(&of)?;
         let age = self.clock.boot_nanos().saturating_sub(fetched.sent_at);
         (fetched.revision == revision && u128::from(age) < self.keep.as_nanos())
             .then(|| Arc::clone(fetched))
     }
 
-    fn keep(&self, grant: GrantId, fetched: &Arc<FetchedFacts>) {
+    fn keep(&self, of: FactsOf, fetched: &Arc<FetchedFacts>) {
         let mut recent = self.recent.lock();
-        if recent.len() >= MAX_GRANTS && !recent.contains_key(&grant) {
+        if recent.len() >= MAX_KEPT && !recent.contains_key(&of) {
             let now = self.clock.boot_nanos();
             let keep = self.keep.as_nanos();
             recent.retain(|_, kept| u128::from(now.saturating_sub(kept.sent_at)) < keep);
-            if recent.len() >= MAX_GRANTS {
+            if recent.len() >= MAX_KEPT {
                 recent.clear();
             }
             self.slots
                 .lock()
                 .retain(|_, slot| Arc::strong_count(slot) > 1);
         }
-        recent.insert(grant, Arc::clone(fetched));
+        recent.insert(of, Arc::clone(fetched));
     }
 }
 

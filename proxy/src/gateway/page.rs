@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use policy::decision::Permit;
 use policy::deny::DenyCode;
-use policy::rows::{RowError, RowFilter, RowKey, RowReader, RowsAt, Step, Tally};
+use policy::rows::{FilterError, RowError, RowFilter, RowKey, RowReader, RowsAt, Step, Tally};
 
 use super::client::{Answer, Authority, GatewayClient};
 use super::credential::SubjectAuth;
@@ -39,6 +39,37 @@ impl PageError {
         match self {
             Self::Gateway(error) => error.deny_code(),
             Self::Rows(_) | Self::Disorder | Self::OtherRow => DenyCode::GatewayMalformed,
+        }
+    }
+}
+
+/// Why rows could not be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Asking and reading.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// No filter for them.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+}
+
+impl From<GatewayError> for ReadError {
+    fn from(error: GatewayError) -> Self {
+        Self::Page(PageError::Gateway(error))
+    }
+}
+
+impl ReadError {
+    /// The reason an asker is given.
+    #[must_use]
+    pub const fn deny_code(&self) -> DenyCode {
+        match self {
+            Self::Page(error) => error.deny_code(),
+            Self::Filter(FilterError::MatchesRemoved(_) | FilterError::TooManyNames) => {
+                DenyCode::InvalidFilter
+            }
+            Self::Filter(_) => DenyCode::GatewayMalformed,
         }
     }
 }

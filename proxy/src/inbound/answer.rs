@@ -11,24 +11,25 @@ use pingora_core::protocols::http::ServerSession;
 use policy::decision::Permit;
 use policy::deny::{Deny, DenyCode};
 use policy::evaluate::{Admitted, Capabilities};
-use policy::plan::{PlanError, QueryPlan, SourcePlan, SourceShape};
+use policy::plan::{PlanError, QueryPlan};
 use policy::reach::RowLimit;
 use policy::request::{ItemId, QueryFilter};
 use policy::revision::EffectiveRevision;
-use policy::rows::{FilterError, RowsAt};
+use policy::rows::Tally;
 
 use crate::directory::View;
 use crate::gateway::GatewayError;
+use crate::gateway::cursor::{self, CursorBinding};
 use crate::gateway::facts::FetchedFacts;
-use crate::gateway::page::{Asking, PageError, Reading};
+use crate::gateway::item;
+use crate::gateway::list::{Next, OwnedKey, READ_ON, Rows};
+use crate::gateway::page::{Asking, PageError, ReadError};
 use crate::message::failure::Failure;
 use crate::transport::{AnswerGuard, Stale};
 
 use super::authenticate::Connection;
-use super::cursor::{self, CursorBinding};
 use super::finish::Exchange;
 use super::lease::AnswerLease;
-use super::list::{Collected, Next, OwnedKey, Paged, READ_ON, Rows, Source};
 use super::respond::{self, PeerGone};
 use super::service::Inbound;
 
@@ -56,15 +57,16 @@ impl Halt {
         tracing::warn!(%error, "the gateway could not be used");
         Self::Refused(error.deny_code().into())
     }
+}
 
-    /// A filter that cannot be made.
-    #[must_use]
-    pub fn filter(error: FilterError) -> Self {
-        let code = match &error {
-            FilterError::MatchesRemoved(_) | FilterError::TooManyNames => DenyCode::InvalidFilter,
-            _ => DenyCode::GatewayMalformed,
-        };
-        Self::Refused(Failure::saying(code, error.to_string()))
+impl From<ReadError> for Halt {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::Page(page) => Self::gateway(page),
+            ReadError::Filter(_) => {
+                Self::Refused(Failure::saying(error.deny_code(), error.to_string()))
+            }
+        }
     }
 }
 
@@ -150,13 +152,7 @@ impl Answering<'_> {
         question: ListQuestion<'_>,
     ) -> Result<(), Halt> {
         // The cursor belongs to the shape of the question: judged before the gateway is asked.
-        let entry = admitted.entry();
-        let binding = CursorBinding::new(
-            entry.grant.id,
-            admitted.resource(),
-            &question.filter,
-            entry.effective_revision,
-        );
+        let binding = CursorBinding::new(admitted.basis(), admitted.resource(), &question.filter);
         let after = match question.cursor {
             None => None,
             Some(text) => {
@@ -174,7 +170,7 @@ impl Answering<'_> {
         let gateway = &self.inbound.gateway;
         let auth = gateway
             .credentials
-            .for_subject(permit.user(), Some(permit.grant()))?;
+            .for_subject(permit.user(), permit.grant())?;
         let request_id = self.exchange.request_id().to_owned();
         let asking = Asking {
             client: &gateway.client,
@@ -182,7 +178,7 @@ impl Answering<'_> {
             auth: &auth,
             request_id: &request_id,
         };
-        let mut rows = sources(asking, &plan, &facts, after).await?;
+        let mut rows = Rows::open(asking, &plan, &facts, after).await?;
         let written = self.rows(&permit, &mut rows, &question, &binding).await;
         let tally = rows.tally();
         self.exchange.figures.withheld = tally.withheld;
@@ -282,7 +278,7 @@ impl Answering<'_> {
         let gateway = &self.inbound.gateway;
         let auth = gateway
             .credentials
-            .for_subject(permit.user(), Some(permit.grant()))?;
+            .for_subject(permit.user(), permit.grant())?;
         let request_id = self.exchange.request_id().to_owned();
         let asking = Asking {
             client: &gateway.client,
@@ -291,66 +287,16 @@ impl Answering<'_> {
             request_id: &request_id,
         };
         let mut body = b"{\"item\":".to_vec();
-        let mark = body.len();
-        for source in plan.sources() {
-            let found = self.item(asking, source, &facts, id, &mut body).await?;
-            if found {
-                body.push(b'}');
-                self.exchange.figures.returned = 1;
-                return self.whole(permit.effective_revision(), body).await;
-            }
-            body.truncate(mark);
+        let mut tally = Tally::default();
+        let found = item::find(asking, &plan, &facts, id, &mut body, &mut tally).await;
+        self.exchange.figures.withheld = tally.withheld;
+        self.exchange.figures.redacted = tally.redacted_members;
+        if !found? {
+            return Err(DenyCode::NotFound.into());
         }
-        Err(DenyCode::NotFound.into())
-    }
-
-    async fn item(
-        &mut self,
-        asking: Asking<'_>,
-        source: &SourcePlan,
-        facts: &FetchedFacts,
-        id: &ItemId,
-        out: &mut Vec<u8>,
-    ) -> Result<bool, Halt> {
-        let filter = facts
-            .filter(asking.permit, source.source(), source.row_match())
-            .map_err(Halt::filter)?;
-        let at = match source.shape() {
-            SourceShape::Item => RowsAt::item(&source.source().item),
-            SourceShape::Rows => RowsAt::rows(&source.source().rows),
-        };
-        let mut page = match asking.page(&source.target(1, None), filter, at).await {
-            Ok(page) => page,
-            // Not there, or not for this subject: both are as if it did not exist.
-            Err(GatewayError::NotFound | GatewayError::Denied) => return Ok(false),
-            Err(error) => return Err(error.into()),
-        };
-        let mut found = false;
-        let mark = out.len();
-        loop {
-            match page.next(out).await? {
-                Reading::End => break,
-                Reading::Skipped => {}
-                Reading::Row if page.key().is_some_and(|key| key.id == id.as_str()) && !found => {
-                    found = true;
-                }
-                Reading::Row if source.shape() == SourceShape::Rows => out.truncate(mark),
-                Reading::Row => return Err(PageError::OtherRow.into()),
-            }
-        }
-        let tally = page.tally();
-        self.exchange.figures.withheld = self
-            .exchange
-            .figures
-            .withheld
-            .saturating_add(tally.withheld);
-        self.exchange.figures.redacted = self
-            .exchange
-            .figures
-            .redacted
-            .saturating_add(tally.redacted_members);
-        page.release();
-        Ok(found)
+        body.push(b'}');
+        self.exchange.figures.returned = 1;
+        self.whole(permit.effective_revision(), body).await
     }
 
     /// Fetches the facts of the subject, or takes those still fresh, and decides.
@@ -401,35 +347,6 @@ impl Answering<'_> {
             Err(Stale::Cut) => Err(Halt::PeerGone),
         }
     }
-}
-
-/// The sources of a plan, ready to be read from behind `after`.
-async fn sources<'a>(
-    asking: Asking<'a>,
-    plan: &'a QueryPlan,
-    facts: &FetchedFacts,
-    after: Option<OwnedKey>,
-) -> Result<Rows<'a>, Halt> {
-    // One more than can be shown, to know whether there are more.
-    let rows = u32::from(asking.permit.row_limit().rows()).saturating_add(1);
-    let (paged, whole): (Vec<&SourcePlan>, Vec<&SourcePlan>) = plan
-        .sources()
-        .iter()
-        .partition(|plan| plan.source().paging.is_some());
-    let mut sources = Vec::new();
-    for plan in paged {
-        let filter = facts
-            .filter(asking.permit, plan.source(), plan.row_match())
-            .map_err(Halt::filter)?;
-        let source = Paged::new(asking, plan, filter, after.clone(), rows);
-        sources.push(Source::Paged(Box::new(source)));
-    }
-    if !whole.is_empty() {
-        let kept = usize::try_from(rows).unwrap_or(usize::MAX);
-        let source = Collected::read(asking, &whole, facts, after, kept).await?;
-        sources.push(Source::Collected(source));
-    }
-    Ok(Rows::new(sources))
 }
 
 /// A body on its way: collected up to [`PART`], then streamed.

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::status::{WireCode, status_of};
 
 /// A refused or failed request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The closed reason.
     pub code: DenyCode,
@@ -84,7 +84,9 @@ impl Failure {
         Bytes::from(json!({ "error": error }).to_string())
     }
 
-    fn text(&self) -> &str {
+    /// The words for whoever asked.
+    #[must_use]
+    pub fn text(&self) -> &str {
         if !discloses(self.code) {
             return GENERIC_FORBIDDEN;
         }

@@ -37,7 +37,7 @@ use super::relay::{self, PeerAnswer};
 use super::route::{PeerRoute, ReadyClient};
 use super::session::Session;
 use super::state;
-use crate::audit::{AuditOutcome, AuditText};
+use crate::audit::AuditText;
 use crate::message::headers::{peer_request_id, trace_id};
 use crate::message::target::{BASE, Route};
 use crate::store::Contact;
@@ -85,6 +85,11 @@ impl Trace {
         let id = trace_id(headers)?;
         let parent = headers.get("traceparent")?.to_str().ok()?.to_owned();
         Some(Self { id, parent })
+    }
+
+    /// The trace id.
+    pub(super) fn id(&self) -> &str {
+        &self.id
     }
 }
 
@@ -177,7 +182,7 @@ fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFailure> {
         route: &ask.route,
         body: &ask.body,
         request_id: &ask.request_id,
-        trace_id: ask.trace.as_ref().map(|trace| trace.id.as_str()),
+        trace_id: ask.trace.as_ref().map(Trace::id),
     };
     Ok(Exchange::begin(slot, &outbound.clock, &ask.peer, &asked))
 }
@@ -277,20 +282,7 @@ async fn unanswered(outbound: &Outbound, peer: &PeerRoute, error: AskError) -> D
 
 /// Ends the record of a question that got no rows.
 fn ended(ask: &Ask, exchange: &mut Exchange, failure: DoorFailure) -> Refused {
-    let (stage, status) = (failure.stage(), failure.status());
-    let reason = failure.reason().map(AuditText::short);
-    exchange.note(|record| {
-        record.deny_stage = Some(AuditText::fixed(stage));
-        record.deny_code = reason;
-    });
-    let outcome = if status == StatusCode::TOO_MANY_REQUESTS {
-        AuditOutcome::RateLimited
-    } else if status.is_client_error() {
-        AuditOutcome::Denied
-    } else {
-        AuditOutcome::Error
-    };
-    exchange.finish(outcome, status);
+    exchange.fail(&failure);
     Refused::by(&ask.peer, failure)
 }
 

@@ -111,6 +111,16 @@ impl Endpoint {
         &self.host
     }
 
+    /// The host as it stands in a URL: an IPv6 address in brackets.
+    #[must_use]
+    pub fn bracketed(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        }
+    }
+
     /// The port.
     #[must_use]
     pub const fn port(&self) -> u16 {
@@ -126,11 +136,7 @@ impl Endpoint {
     /// `host:port` as it stands in a `Host` header.
     #[must_use]
     pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
+        format!("{}:{}", self.bracketed(), self.port)
     }
 }
 

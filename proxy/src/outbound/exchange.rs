@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use certs::Clock;
 use http::StatusCode;
+use policy::id::SubjectId;
 use policy::resource::Resource;
 use policy::time::UnixMillis;
 use policy::verb::Verb;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::failure::DoorFailure;
 use super::route::PeerRoute;
 use crate::audit::{
     AuditOutcome, AuditRecord, AuditSlot, AuditText, AuditUnavailable, Direction, record_id,
@@ -49,6 +51,24 @@ impl Exchange {
         peer: &PeerRoute,
         asked: &Asked<'_>,
     ) -> Self {
+        let mut exchange = Self::begin_local(slot, clock, peer.subject, asked);
+        let serial = peer.client.as_ref().ok();
+        let serial = serial.map(|ready| AuditText::short(&ready.serial));
+        exchange.note(|record| {
+            record.peer = Some(peer.peer);
+            record.grant = Some(peer.grant);
+            record.cert_serial = serial;
+        });
+        exchange
+    }
+
+    /// Begins a record for asking the own gateway of the user who is `subject`: one without peer and grant.
+    pub(super) fn begin_local(
+        slot: AuditSlot,
+        clock: &Arc<dyn Clock>,
+        subject: SubjectId,
+        asked: &Asked<'_>,
+    ) -> Self {
         let mut record = AuditRecord::new(
             time_ordered_id(clock.as_ref()),
             UnixMillis(clock.unix_millis()),
@@ -57,14 +77,7 @@ impl Exchange {
             AuditText::short(asked.request_id),
         );
         record.trace_id = asked.trace_id.map(AuditText::short);
-        record.peer = Some(peer.peer);
-        record.grant = Some(peer.grant);
-        record.subject = Some(peer.subject);
-        record.cert_serial = peer
-            .client
-            .as_ref()
-            .ok()
-            .map(|ready| AuditText::short(&ready.serial));
+        record.subject = Some(subject);
         record.verb = Some(AuditText::fixed(asked.route.verb()));
         record.resource = asked.route.resource().map(AuditText::short);
         record.query_hash = query_hash(asked.route, asked.body);
@@ -88,6 +101,24 @@ impl Exchange {
         if let Some((_, record)) = &mut self.record {
             change(record);
         }
+    }
+
+    /// Ends the exchange with a failure.
+    pub(super) fn fail(&mut self, failure: &DoorFailure) {
+        let (stage, status) = (failure.stage(), failure.status());
+        let reason = failure.reason().map(AuditText::short);
+        self.note(|record| {
+            record.deny_stage = Some(AuditText::fixed(stage));
+            record.deny_code = reason;
+        });
+        let outcome = if status == StatusCode::TOO_MANY_REQUESTS {
+            AuditOutcome::RateLimited
+        } else if status.is_client_error() {
+            AuditOutcome::Denied
+        } else {
+            AuditOutcome::Error
+        };
+        self.finish(outcome, status);
     }
 
     /// Ends the exchange: the record is written now.

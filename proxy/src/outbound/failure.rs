@@ -6,14 +6,16 @@
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use policy::deny::DenyCode;
 use serde_json::{Map, Value, json};
 
 use super::answer::AnswerFault;
 use super::fault::AskError;
 use super::state::LocalRefusal;
 use crate::audit::AuditText;
+use crate::message::failure::Failure;
 use crate::message::headers::REQUEST_ID;
-use crate::message::status::WireCode;
+use crate::message::status::{WireCode, status_of};
 
 /// Codes of the wire protocol that a peer may answer with.
 const KNOWN_CODES: [&str; 7] = [
@@ -33,12 +35,19 @@ const MAX_DETAILS: usize = 4 * 1024;
 pub enum DoorFailure {
     /// Neither a live session token nor a mapped uid.
     NoSession,
+    /// The same of a request to the proxy, which is told in another way.
+    NoProxySession,
     /// The host or origin is not this machine's own.
     ForeignOrigin(&'static str),
     /// No such route, or no peer of that name for this user: one text for both.
     NoSuchPeer,
-    /// The request itself is wrong.
-    Request(StatusCode, String),
+    /// Several peers of this user go by that name.
+    AmbiguousPeer,
+    /// The request itself is wrong, or the user's own gateway cannot answer it: a reason of the wire protocol, found
+    /// on this side.
+    Own(Failure),
+    /// The body did not arrive in time.
+    BodyTimeout,
     /// The grant is over, as far as this side knows.
     Refused(LocalRefusal),
     /// The credential cannot be used; the cause is in the log.
@@ -116,9 +125,11 @@ impl DoorFailure {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoSession => StatusCode::UNAUTHORIZED,
+            Self::NoProxySession => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Self::ForeignOrigin(_) | Self::Refused(_) => StatusCode::FORBIDDEN,
-            Self::NoSuchPeer => StatusCode::NOT_FOUND,
-            Self::Request(status, _) => *status,
+            Self::NoSuchPeer | Self::AmbiguousPeer => StatusCode::NOT_FOUND,
+            Self::Own(failure) => failure.http_status(),
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::CredentialUnusable | Self::AuditUnavailable | Self::StoreUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -129,12 +140,15 @@ impl DoorFailure {
         }
     }
 
-    fn code(&self) -> &'static str {
+    /// The code of the envelope.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
         match self {
-            Self::NoSession => WireCode::Unauthorized.as_str(),
+            Self::NoSession | Self::NoProxySession => WireCode::Unauthorized.as_str(),
             Self::ForeignOrigin(_) | Self::Refused(_) => WireCode::Forbidden.as_str(),
-            Self::NoSuchPeer => WireCode::NotFound.as_str(),
-            Self::Request(..) => WireCode::InvalidRequest.as_str(),
+            Self::NoSuchPeer | Self::AmbiguousPeer => WireCode::NotFound.as_str(),
+            Self::Own(failure) => status_of(failure.code).1.as_str(),
+            Self::BodyTimeout => WireCode::InvalidRequest.as_str(),
             Self::CredentialUnusable
             | Self::AuditUnavailable
             | Self::StoreUnavailable
@@ -149,7 +163,10 @@ impl DoorFailure {
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         match self {
-            Self::NoSession | Self::NoSuchPeer | Self::Request(..) => None,
+            Self::NoSession | Self::NoProxySession | Self::NoSuchPeer => None,
+            Self::AmbiguousPeer => Some("ambiguous_peer"),
+            Self::Own(failure) => Some(failure.code.as_str()),
+            Self::BodyTimeout => Some("body_timeout"),
             Self::ForeignOrigin(_) => Some("foreign_origin"),
             Self::Refused(refusal) => Some(refusal.reason()),
             Self::CredentialUnusable => Some("credential_unusable"),
@@ -168,8 +185,13 @@ impl DoorFailure {
     #[must_use]
     pub const fn stage(&self) -> &'static str {
         match self {
-            Self::NoSession | Self::ForeignOrigin(_) | Self::NoSuchPeer => "session",
-            Self::Request(..) => "request",
+            Self::NoSession
+            | Self::NoProxySession
+            | Self::ForeignOrigin(_)
+            | Self::NoSuchPeer
+            | Self::AmbiguousPeer => "session",
+            Self::Own(failure) => failure.code.stage().as_str(),
+            Self::BodyTimeout => "request",
             Self::Refused(_)
             | Self::CredentialUnusable
             | Self::AuditUnavailable
@@ -180,12 +202,17 @@ impl DoorFailure {
         }
     }
 
-    fn message(&self, peer: &str) -> String {
+    /// What is wrong and what to do, in one line; `peer` is the local name of whom it is about.
+    #[must_use]
+    pub fn message(&self, peer: &str) -> String {
         match self {
             Self::NoSession => "a live session token is needed: `Authorization: Bearer <token>` from `mosaic-federation session create`".to_owned(),
             Self::ForeignOrigin(what) => format!("the `{what}` of this request is not this machine's: use 127.0.0.1, [::1] or localhost"),
             Self::NoSuchPeer => "no such peer or route for this session; `mosaic-federation peer list` shows the peers".to_owned(),
-            Self::Request(_, message) => message.clone(),
+            Self::NoProxySession => "a live session token is needed: http_proxy=http://session:<token>@host:port, the token from `mosaic-federation session create`".to_owned(),
+            Self::AmbiguousPeer => "several peers go by that name: use the local name; `mosaic-federation peer list` shows them".to_owned(),
+            Self::Own(failure) => failure.text().to_owned(),
+            Self::BodyTimeout => "the body did not arrive in time".to_owned(),
             Self::Refused(refusal) => refusal.meaning().to_owned(),
             Self::CredentialUnusable => format!("the credential for {peer} cannot be used; `mosaic-federation doctor` says why"),
             Self::AuditUnavailable => "the request cannot be recorded, so it is refused; check the disk and the database".to_owned(),
@@ -234,10 +261,21 @@ impl DoorFailure {
         }
         let mut response = (self.status(), json!({ "error": error }).to_string()).into_response();
         dress(response.headers_mut(), request_id);
-        if matches!(self, Self::NoSession) {
+        let challenge = match self {
+            Self::NoSession => Some((header::WWW_AUTHENTICATE, "Bearer")),
+            Self::NoProxySession => Some((
+                header::PROXY_AUTHENTICATE,
+                "Basic realm=\"mosaic-federation session\"",
+            )),
+            Self::Own(failure) if failure.code == DenyCode::ConnectRefused => {
+                Some((header::ALLOW, "GET, POST"))
+            }
+            _ => None,
+        };
+        if let Some((name, value)) = challenge {
             response
                 .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                .insert(name, HeaderValue::from_static(value));
         }
         response
     }

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::body::Body;
 use axum::response::Response;
+use bytes::Bytes;
 use certs::publish::channel;
+use certs::seal::{CursorKey, PageSealer};
 use certs::testing::{Mint, Minted, TestCa};
 use certs::{Clock, LiveClientVerifier, LiveServerResolver, RevokedSet, SystemClock};
 use http::Request;
@@ -26,6 +29,32 @@ use uuid::Uuid;
 use super::client::PeerClient;
 use super::connection::Deadlines;
 use super::endpoint::Endpoint;
+use super::local::{LocalAnswer, LocalQuestion, LocalSource};
+use crate::message::failure::Failure;
+
+/// A user's own gateway that has one answer to everything.
+pub(crate) struct OwnRows(pub(crate) Result<&'static str, policy::deny::DenyCode>);
+
+impl OwnRows {
+    /// One without rows.
+    pub(crate) const EMPTY: Self = Self(Ok(r#"{"items":[],"_partial":false,"_truncated":false}"#));
+}
+
+#[async_trait]
+impl LocalSource for OwnRows {
+    async fn answer(&self, _: LocalQuestion<'_>) -> Result<LocalAnswer, Failure> {
+        let body = self.0.map_err(Failure::from)?;
+        Ok(LocalAnswer {
+            body: Bytes::from_static(body.as_bytes()),
+            ..LocalAnswer::default()
+        })
+    }
+}
+
+/// A sealer of cursors with a key of its own.
+pub(crate) fn cursors() -> PageSealer {
+    PageSealer::new(&CursorKey::generate(1).unwrap(), None).unwrap()
+}
 
 /// What the peer does with a request.
 pub(crate) enum Act {
@@ -143,6 +172,14 @@ pub(crate) async fn start(
     config: Arc<ServerConfig>,
     script: impl Fn(usize) -> Act + Send + Sync + 'static,
 ) -> (SocketAddr, Arc<Log>) {
+    start_reading(config, move |number, _| script(number)).await
+}
+
+/// Starts a peer; `script` is given each request too.
+pub(crate) async fn start_reading(
+    config: Arc<ServerConfig>,
+    script: impl Fn(usize, &Seen) -> Act + Send + Sync + 'static,
+) -> (SocketAddr, Arc<Log>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (log, script) = (Arc::new(Log::default()), Arc::new(script));
@@ -176,21 +213,22 @@ struct HungUp;
 async fn respond(
     request: Request<Incoming>,
     log: Arc<Log>,
-    script: Arc<impl Fn(usize) -> Act>,
+    script: Arc<impl Fn(usize, &Seen) -> Act>,
 ) -> Result<Response, HungUp> {
     let (head, body) = request.into_parts();
     let body = axum::body::to_bytes(Body::new(body), 1 << 20)
         .await
         .map_err(|_| HungUp)?;
+    let seen = Seen {
+        head: Arc::new(head),
+        body: body.to_vec(),
+    };
     let number = {
         let mut requests = log.requests.lock();
-        requests.push(Seen {
-            head: Arc::new(head),
-            body: body.to_vec(),
-        });
+        requests.push(seen.clone());
         requests.len() - 1
     };
-    match script(number) {
+    match script(number, &seen) {
         Act::Answer(response) => Ok(response),
         Act::Hang => Err(HungUp),
         Act::Stall => Ok::<_, Infallible>(std::future::pending().await).map_err(|_| HungUp),

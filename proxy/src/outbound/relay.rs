@@ -145,6 +145,21 @@ impl PeerAnswer {
         response
     }
 
+    /// The whole answer, of at most `limit` bytes; the exchange ends with it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn collect(mut self, limit: usize) -> Result<Bytes, DoorFailure> {
+        let gathered = self.gather(limit).await;
+        let failure = match gathered {
+            Ok(()) if self.live.is_none() && self.out.len() <= limit => return Ok(self.take()),
+            Ok(()) => DoorFailure::BadAnswer(AnswerFault::TooLarge),
+            Err(fault) => fault.into_failure(),
+        };
+        self.exchange.fail(&failure);
+        Err(failure)
+    }
+
     /// Reads until there is more than `enough` output or the answer has ended.
     async fn gather(&mut self, enough: usize) -> Result<(), Fault> {
         while self.out.len() <= enough {

@@ -1,6 +1,7 @@
 //! The table of peers that can be asked: for each local name whose it is, its credential and its client.
 //!
-//! Invariant: a name leads only its own user anywhere; for every other user it does not exist. A client is carried
+//! Invariant: a name leads only its own user anywhere; for every other user it does not exist, by whatever form it is
+//! written: local name, common name, host or host:port. Names are compared, never resolved. A client is carried
 //! over from one table to the next only when credential, trust bundle and endpoint are all the same. A credential
 //! that cannot be used keeps its place, so that asking fails with a reason instead of "no such peer".
 
@@ -22,6 +23,8 @@ use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecor
 
 /// Milliseconds between two records of the same kind of contact with one peer.
 const CONTACT_EVERY_MILLIS: i64 = 1_000;
+/// For how long it is remembered whether a peer declares the order of its rows.
+const ORDER_KEPT_MILLIS: i64 = 600_000;
 
 /// Why a stored credential cannot be used. No variant holds a secret.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -65,6 +68,10 @@ pub struct PeerRoute {
     pub peer: PeerId,
     /// Its local name.
     pub name: PeerName,
+    /// The name it gave itself at enrollment.
+    pub common_name: Option<String>,
+    /// Where it is asked, when that parses.
+    pub endpoint: Option<Endpoint>,
     /// Its state here.
     pub peer_state: PeerState,
     /// The local user whose credential it is.
@@ -83,10 +90,32 @@ pub struct PeerRoute {
     state: Mutex<CredentialState>,
     /// The kind and time of the last contact that was recorded.
     contact: Mutex<Option<(bool, i64)>>,
+    /// Whether it declares the order of its rows, and when that was heard (milliseconds since the Unix epoch).
+    order: Mutex<Option<(bool, i64)>>,
     basis: [u8; 32],
 }
 
 impl PeerRoute {
+    /// Whether a query to all peers asks this one: the operator has not ended or suspended it, and its grant is not
+    /// known to be over.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        let peer = !matches!(self.peer_state, PeerState::Suspended | PeerState::Revoked);
+        peer && matches!(
+            self.state(),
+            CredentialState::Active | CredentialState::Suspended
+        )
+    }
+
+    /// Whether it goes by `name` besides its local name: its common name, its host, or host:port.
+    fn is_called(&self, name: &str) -> bool {
+        let same = |own: &str| own.eq_ignore_ascii_case(name);
+        self.common_name.as_deref().is_some_and(same)
+            || self.endpoint.as_ref().is_some_and(|endpoint| {
+                same(endpoint.host()) || same(&endpoint.authority()) || same(&endpoint.bracketed())
+            })
+    }
+
     /// The state of the grant as last heard.
     #[must_use]
     pub fn state(&self) -> CredentialState {
@@ -96,6 +125,17 @@ impl PeerRoute {
     /// Notes what was heard, until the next load.
     pub(super) fn set_state(&self, state: CredentialState) {
         *self.state.lock() = state;
+    }
+
+    /// Whether it declares that its rows are newest first, if that was heard within the last ten minutes.
+    pub(super) fn declares_order(&self, now: UnixMillis) -> Option<bool> {
+        let (ordered, at) = (*self.order.lock())?;
+        (now.0.saturating_sub(at).saturating_abs() < ORDER_KEPT_MILLIS).then_some(ordered)
+    }
+
+    /// Notes whether it declares the order of its rows.
+    pub(super) fn note_order(&self, ordered: bool, now: UnixMillis) {
+        *self.order.lock() = Some((ordered, now.0));
     }
 
     /// Whether a contact at `now` is to be recorded: the first, one of another kind than the last, or one a
@@ -110,6 +150,15 @@ impl PeerRoute {
         }
         due
     }
+}
+
+/// Why a name leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No peer of this user goes by it.
+    Absent,
+    /// Several do.
+    Ambiguous,
 }
 
 /// All routes, by local name.
@@ -131,10 +180,13 @@ impl RouteTable {
         before: &Self,
         basis: &RouteBasis<'_>,
     ) -> Self {
-        let outbound = peers
+        let mut outbound: Vec<PeerRecord> = peers
             .into_iter()
-            .filter(|peer| peer.direction == PeerDirection::Outbound);
-        let routes = outbound.filter_map(|peer| {
+            .filter(|peer| peer.direction == PeerDirection::Outbound)
+            .collect();
+        // A peer that was ended leaves its name to another: the later one of a name counts.
+        outbound.sort_by_key(|peer| peer.state != PeerState::Revoked);
+        let routes = outbound.into_iter().filter_map(|peer| {
             let mut own = credentials
                 .iter()
                 .filter(|credential| credential.peer == peer.id);
@@ -149,14 +201,30 @@ impl RouteTable {
         Self(routes.collect())
     }
 
-    /// The route of that name, if it is this user's.
-    #[must_use]
-    pub fn find(&self, user: &UserId, name: &str) -> Option<Arc<PeerRoute>> {
-        let name = PeerName::parse(name).ok()?;
-        self.0
-            .get(&name)
-            .filter(|route| route.user == *user)
-            .cloned()
+    /// The route of `name` among those of `user`: the local name first; else the one peer whose common name, host or
+    /// host:port it is.
+    ///
+    /// # Errors
+    /// [`NoRoute`].
+    pub fn find(&self, user: &UserId, name: &str) -> Result<Arc<PeerRoute>, NoRoute> {
+        let own = PeerName::parse(name)
+            .ok()
+            .and_then(|name| self.0.get(&name))
+            .filter(|route| route.user == *user);
+        if let Some(route) = own {
+            return Ok(Arc::clone(route));
+        }
+        let mut called = self.of(user).filter(|route| route.is_called(name));
+        match (called.next(), called.next()) {
+            (Some(route), None) => Ok(Arc::clone(route)),
+            (Some(_), Some(_)) => Err(NoRoute::Ambiguous),
+            (None, _) => Err(NoRoute::Absent),
+        }
+    }
+
+    /// The routes of `user`, in no order.
+    pub fn of<'a>(&'a self, user: &'a UserId) -> impl Iterator<Item = &'a Arc<PeerRoute>> {
+        self.routes().filter(|route| route.user == *user)
     }
 
     /// Every route, in no order.
@@ -183,6 +251,11 @@ fn build_route(
     PeerRoute {
         peer: peer.id,
         name: peer.name.clone(),
+        common_name: peer.common_name.clone(),
+        endpoint: peer
+            .endpoint_url
+            .as_deref()
+            .and_then(|url| Endpoint::parse(url).ok()),
         peer_state: peer.state,
         user: credential.local_user.clone(),
         credential: credential.id,
@@ -192,6 +265,7 @@ fn build_route(
         client,
         state: Mutex::new(credential.state),
         contact: Mutex::new(same.and_then(|earlier| *earlier.contact.lock())),
+        order: Mutex::new(same.and_then(|earlier| *earlier.order.lock())),
         basis: hash,
     }
 }

@@ -1,18 +1,20 @@
-//! Whose request it is: session tokens, uids on the unix socket, and the loopback checks.
+//! Whose request it is: session tokens, and uids on the unix socket.
 //!
 //! Invariant: without a live session token, or on the unix socket a uid the configuration maps to a user, nothing
-//! is answered but 401. A token that is given and wrong is never overlooked in favour of a uid. On TCP the `Host`
-//! and `Origin` must be this machine's own, because web pages can reach loopback listeners.
+//! is answered but 401 (to a request to the proxy, 407). A token that is given and wrong is never overlooked in favour
+//! of a uid.
 //!
-//! Which peers a user has is in `route.rs`.
+//! Which peers a user has is in `route.rs`; what web pages may not send, in `form.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
 use aws_lc_rs::{digest, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::uri::Authority;
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, header};
 use policy::id::UserId;
 use policy::time::UnixMillis;
 use uuid::Uuid;
@@ -23,6 +25,8 @@ use crate::store::Store;
 
 /// Digits of a token.
 const DIGITS: usize = 64;
+/// The user name that stands before the token in `http_proxy`.
+const PROXY_USER: &str = "session";
 
 /// The system's random source failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -107,40 +111,69 @@ pub struct Session {
     pub key: SessionKey,
 }
 
+/// How a request names its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// `Authorization: Bearer <token>`.
+    Bearer,
+    /// `Proxy-Authorization`, as programs send it that were given `http_proxy=http://session:<token>@...`. Their
+    /// `Authorization` is for the target and says nothing here.
+    Proxy,
+}
+
+impl Naming {
+    fn refusal(self) -> DoorFailure {
+        match self {
+            Self::Bearer => DoorFailure::NoSession,
+            Self::Proxy => DoorFailure::NoProxySession,
+        }
+    }
+
+    /// The token of the request; none when it names none.
+    fn token(self, headers: &HeaderMap) -> Result<Option<SessionToken>, DoorFailure> {
+        let name = match self {
+            Self::Bearer => header::AUTHORIZATION,
+            Self::Proxy => header::PROXY_AUTHORIZATION,
+        };
+        let mut given = headers.get_all(name).iter();
+        let Some(value) = given.next() else {
+            return Ok(None);
+        };
+        let text = value.to_str().ok().filter(|_| given.next().is_none());
+        let token = text.and_then(|text| match self {
+            Self::Bearer => bearer(text),
+            Self::Proxy => bearer(text).or_else(|| basic(text)),
+        });
+        token.map(Some).ok_or_else(|| self.refusal())
+    }
+}
+
 /// The session a request belongs to.
 ///
 /// # Errors
-/// [`DoorFailure::NoSession`], or [`DoorFailure::StoreUnavailable`].
+/// [`DoorFailure::NoSession`] or [`DoorFailure::NoProxySession`], or [`DoorFailure::StoreUnavailable`].
 pub async fn authenticate(
     store: &dyn Store,
     users: &BTreeMap<u32, UserId>,
     doorway: Doorway,
     headers: &HeaderMap,
+    naming: Naming,
     now: UnixMillis,
 ) -> Result<Session, DoorFailure> {
-    let mut given = headers.get_all(header::AUTHORIZATION).iter();
-    let Some(value) = given.next() else {
+    let Some(token) = naming.token(headers)? else {
         let Doorway::Unix { uid: Some(uid) } = doorway else {
-            return Err(DoorFailure::NoSession);
+            return Err(naming.refusal());
         };
-        let user = users.get(&uid).cloned().ok_or(DoorFailure::NoSession)?;
+        let user = users.get(&uid).cloned().ok_or_else(|| naming.refusal())?;
         let key = SessionKey::Uid(uid);
         return Ok(Session { user, key });
     };
-    let token = value
-        .to_str()
-        .ok()
-        .and_then(bearer)
-        .ok_or(DoorFailure::NoSession)?;
-    if given.next().is_some() {
-        return Err(DoorFailure::NoSession);
-    }
     match store.find_session(&token.sha256(), now).await {
         Ok(Some(session)) => Ok(Session {
             user: session.local_user,
             key: SessionKey::Token(session.id),
         }),
-        Ok(None) => Err(DoorFailure::NoSession),
+        Ok(None) => Err(naming.refusal()),
         Err(error) => {
             tracing::error!(%error, "a session could not be looked up");
             Err(DoorFailure::StoreUnavailable)
@@ -155,35 +188,19 @@ fn bearer(value: &str) -> Option<SessionToken> {
         .then(|| SessionToken::parse(token.trim()))?
 }
 
-/// Refuses requests of web pages and through foreign names (DNS rebinding) on the TCP listener.
-///
-/// # Errors
-/// [`DoorFailure::ForeignOrigin`] naming the header.
-pub fn check_loopback(headers: &HeaderMap, target: &Uri) -> Result<(), DoorFailure> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().and_then(|host| host.to_str().ok());
-    let own = host
-        .and_then(|host| host.parse().ok())
-        .is_some_and(|host: Authority| is_loopback(&host));
-    if !own || hosts.next().is_some() || target.authority().is_some_and(|named| !is_loopback(named))
-    {
-        return Err(DoorFailure::ForeignOrigin("Host"));
+/// The token in `Basic` credentials of the user `session`.
+fn basic(value: &str) -> Option<SessionToken> {
+    let (scheme, credentials) = value.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
     }
-    for origin in headers.get_all(header::ORIGIN) {
-        let own = origin
-            .to_str()
-            .ok()
-            .and_then(|origin| origin.parse::<Uri>().ok())
-            .and_then(|origin| origin.into_parts().authority)
-            .is_some_and(|origin| is_loopback(&origin));
-        if !own {
-            return Err(DoorFailure::ForeignOrigin("Origin"));
-        }
-    }
-    Ok(())
+    let plain = Zeroizing::new(STANDARD.decode(credentials.trim()).ok()?);
+    let (user, token) = std::str::from_utf8(&plain).ok()?.split_once(':')?;
+    (user == PROXY_USER).then(|| SessionToken::parse(token))?
 }
 
-fn is_loopback(authority: &Authority) -> bool {
+/// Whether a host is this machine's own, written as an address or `localhost`.
+pub(super) fn is_loopback(authority: &Authority) -> bool {
     let host = authority
         .host()
         .trim_start_matches('[')
@@ -198,77 +215,7 @@ fn is_loopback(authority: &Authority) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
-
-    fn check(fields: &[(HeaderName, &'static str)], target: &'static str) -> bool {
-        let headers = fields
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_static(value)))
-            .collect();
-        check_loopback(&headers, &Uri::from_static(target)).is_ok()
-    }
-
-    #[test]
-    fn only_this_machines_names_are_hosts() {
-        for good in [
-            "localhost",
-            "LocalHost:8480",
-            "127.0.0.1:8480",
-            "127.8.9.1",
-            "[::1]:8480",
-        ] {
-            assert!(check(&[(header::HOST, good)], "/peers"), "{good}");
-        }
-        for bad in [
-            "evil.example",
-            "localhost.evil.example:8480",
-            "127.0.0.1.evil.example",
-            "192.168.0.1:8480",
-            "localhost@evil.example",
-            "[::2]:1",
-            "",
-            "0.0.0.0",
-        ] {
-            assert!(!check(&[(header::HOST, bad)], "/peers"), "{bad}");
-        }
-        assert!(!check(&[], "/peers"), "no host at all");
-        assert!(!check(
-            &[(header::HOST, "localhost"), (header::HOST, "evil.example")],
-            "/peers"
-        ));
-        assert!(!check(
-            &[(header::HOST, "localhost")],
-            "http://evil.example/peers"
-        ));
-    }
-
-    #[test]
-    fn web_pages_of_other_origins_are_refused() {
-        let from = |origin| {
-            check(
-                &[(header::HOST, "localhost"), (header::ORIGIN, origin)],
-                "/peers",
-            )
-        };
-        for good in [
-            "http://localhost:3000",
-            "http://127.0.0.1",
-            "https://[::1]:8480",
-        ] {
-            assert!(from(good), "{good}");
-        }
-        for bad in [
-            "null",
-            "https://evil.example",
-            "http://localhost.evil.example",
-            "",
-            "localhost evil",
-        ] {
-            assert!(!from(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn a_bearer_token_has_one_form() {
@@ -285,5 +232,42 @@ mod tests {
         assert_eq!(bearer(token.expose()), None);
         assert_eq!(bearer("Bearer x"), None);
         assert!(!format!("{token:?}").contains(token.expose()));
+    }
+
+    #[test]
+    fn a_proxy_token_stands_behind_the_user_session() {
+        let token = SessionToken::draw().unwrap();
+        let named = |user: &str| STANDARD.encode(format!("{user}:{}", token.expose()));
+        let given = |value: String| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::PROXY_AUTHORIZATION, value.parse().unwrap());
+            headers.insert(header::AUTHORIZATION, "Bearer the-targets".parse().unwrap());
+            Naming::Proxy.token(&headers)
+        };
+        for good in [
+            format!("Basic {}", named("session")),
+            format!("basic {}", named("session")),
+            format!("Bearer {}", token.expose()),
+        ] {
+            assert_eq!(given(good), Ok(Some(token.clone())));
+        }
+        for bad in [
+            format!("Basic {}", named("root")),
+            format!("Basic {}", token.expose()),
+            "Basic !".to_owned(),
+            format!("Digest {}", named("session")),
+        ] {
+            assert_eq!(given(bad), Err(DoorFailure::NoProxySession));
+        }
+        let mut twice = HeaderMap::new();
+        for _ in 0..2 {
+            let value = format!("Basic {}", named("session"));
+            twice.append(header::PROXY_AUTHORIZATION, value.parse().unwrap());
+        }
+        assert_eq!(
+            Naming::Proxy.token(&twice),
+            Err(DoorFailure::NoProxySession)
+        );
+        assert_eq!(Naming::Proxy.token(&HeaderMap::new()), Ok(None));
     }
 }

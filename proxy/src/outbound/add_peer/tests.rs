@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::super::fixture::{BOTH, Pki, QUICK, json as answer_json, start};
+use super::super::fixture::{BOTH, OwnRows, Pki, QUICK, cursors, json as answer_json, start};
 use super::super::{OutboundParts, PeerRoute};
 use super::*;
 use crate::audit::{AuditLog, AuditWriter};
@@ -83,7 +83,7 @@ async fn two_sides_enroll_and_the_path_is_proved() {
             .outbound
             .routes()
             .find(&UserId::parse("bo").unwrap(), "work")
-            .is_none()
+            .is_err()
     );
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use certs::{SealPurpose, Sealer, SealingSecret, SystemClock};
 use futures_util::stream;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::peer::PeerName;
 use serde_json::{Value, json as value};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::connection::Deadlines;
-use super::super::fixture::{Act, BOTH, Log, Pki, QUICK, json, start};
+use super::super::fixture::{Act, BOTH, Log, OwnRows, Pki, QUICK, cursors, json, start};
 use super::super::{OutboundParts, SessionToken};
 use super::*;
 use crate::audit::{AuditFilter, AuditLog, AuditOutcome, AuditRow, AuditText, AuditWriter};
@@ -26,6 +26,8 @@ use crate::store::{
     Act as StoreAct, Actor, CredentialState, NewOutboundPeer, SqliteOptions, SqliteStore, Store,
 };
 
+mod proxy;
+mod query;
 mod side;
 
 use side::{Side, refusal, side};
@@ -373,24 +375,4 @@ async fn an_unreachable_peer_is_offline_by_name() {
             .contains("no connection")
             && peer.last_success_at.is_none()
     );
-}
-
-#[test]
-fn the_target_is_peer_and_route() {
-    assert_eq!(
-        split_target("/peers/work/api/federation/v1/list/tasks"),
-        Some(("work", "/api/federation/v1/list/tasks"))
-    );
-    for other in [
-        "/",
-        "/peers/",
-        "/peers/work",
-        "/peers/work/api",
-        "/peers/work/admin/v1",
-        "/api/federation/v1/list/tasks",
-        "/peers//x/api/federation/v1/list/tasks",
-        "/peers/work/../api/federation/v1/list/tasks",
-    ] {
-        assert_eq!(split_target(other), None, "{other}");
-    }
 }

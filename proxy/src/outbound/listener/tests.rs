@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::super::fixture::{OwnRows, cursors};
 use super::super::{Deadlines, OutboundParts};
 use super::*;
 use crate::audit::AuditLog;
@@ -34,6 +35,9 @@ async fn outbound(dir: &TempDir, users: &[u32]) -> Arc<Outbound> {
         audit,
         deadlines: Deadlines::default(),
         session_users: users.iter().map(user).collect::<BTreeMap<_, _>>(),
+        fanout_deadline: Duration::from_secs(2),
+        local: Arc::new(OwnRows::EMPTY),
+        cursors: cursors(),
     }))
 }
 

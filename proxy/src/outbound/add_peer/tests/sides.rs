@@ -149,6 +149,9 @@ impl Asking {
             audit,
             deadlines: QUICK,
             session_users: BTreeMap::new(),
+            fanout_deadline: Duration::from_secs(2),
+            local: Arc::new(OwnRows::EMPTY),
+            cursors: cursors(),
         });
         Self {
             outbound,
@@ -162,5 +165,6 @@ impl Asking {
         self.outbound
             .routes()
             .find(&UserId::parse("amira").unwrap(), name)
+            .ok()
     }
 }

@@ -11,39 +11,59 @@ pub(super) struct Side {
     _dir: TempDir,
 }
 
+/// A peer to be known: its name, whose it is, its certificates, where it is.
+pub(super) struct Known<'a> {
+    pub(super) name: &'a str,
+    pub(super) user: &'a str,
+    pub(super) pki: &'a Pki,
+    pub(super) address: SocketAddr,
+}
+
 impl Side {
     pub(super) async fn with_peer(pki: &Pki, address: SocketAddr) -> Self {
+        let work = Known {
+            name: "work",
+            user: "amira",
+            pki,
+            address,
+        };
+        Self::with(&[work], OwnRows::EMPTY).await
+    }
+
+    pub(super) async fn with(peers: &[Known<'_>], local: OwnRows) -> Self {
         let dir = TempDir::new().unwrap();
         let now = UnixMillis(certs::Clock::unix_millis(&SystemClock));
         let options = SqliteOptions::new(dir.path().join("db"), Uuid::new_v4(), now);
         let store = Arc::new(SqliteStore::open(&options).await.unwrap());
         let secret = SealingSecret::from_bytes(Zeroizing::new(vec![7; 32])).unwrap();
         let sealer = Arc::new(Sealer::new(&secret).unwrap());
-        let credential_id = Uuid::new_v4();
-        let key = pki.client.private_key().pkcs8();
-        let sealed_key = sealer
-            .seal(SealPurpose::CredentialKey, &credential_id.to_string(), key)
-            .unwrap();
-        let peer = NewOutboundPeer {
-            id: PeerId::new(Uuid::new_v4()),
-            name: PeerName::parse("work").unwrap(),
-            endpoint_url: format!("https://{address}"),
-            common_name: "work.example".to_owned(),
-            trust_bundle_pem: pki.ca.root_pem(),
-            credential_id,
-            local_user: UserId::parse("amira").unwrap(),
-            grant: GrantId::new(pki.grant),
-            subject: SubjectId::new(pki.subject),
-            chain_pem: pki.client.chain_pem(),
-            sealed_key,
-            not_after: now.saturating_add(86_400_000),
-        };
-        let act = StoreAct {
-            id: Uuid::now_v7(),
-            actor: Actor::Sidecar("test"),
-            now,
-        };
-        let _ = store.add_outbound_peer(&act, peer).await.unwrap();
+        for peer in peers {
+            let credential_id = Uuid::new_v4();
+            let key = peer.pki.client.private_key().pkcs8();
+            let sealed_key = sealer
+                .seal(SealPurpose::CredentialKey, &credential_id.to_string(), key)
+                .unwrap();
+            let new = NewOutboundPeer {
+                id: PeerId::new(Uuid::new_v4()),
+                name: PeerName::parse(peer.name).unwrap(),
+                endpoint_url: format!("https://{}", peer.address),
+                common_name: format!("{}.example", peer.name),
+                trust_bundle_pem: peer.pki.ca.root_pem(),
+                credential_id,
+                local_user: UserId::parse(peer.user).unwrap(),
+                grant: GrantId::new(peer.pki.grant),
+                subject: SubjectId::new(peer.pki.subject),
+                chain_pem: peer.pki.client.chain_pem(),
+                sealed_key,
+                not_after: now.saturating_add(86_400_000),
+            };
+            let act = StoreAct {
+                id: Uuid::now_v7(),
+                actor: Actor::Sidecar("test"),
+                now,
+            };
+            let _ = store.add_outbound_peer(&act, new).await.unwrap();
+        }
         let (audit, writer) =
             crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
         let users = [(1000, "amira"), (1001, "bo")];
@@ -56,10 +76,13 @@ impl Side {
                 total: Duration::from_secs(5),
                 ..QUICK
             },
+            fanout_deadline: Duration::from_millis(600),
             session_users: users
                 .map(|(uid, user)| (uid, UserId::parse(user).unwrap()))
                 .into_iter()
                 .collect::<BTreeMap<_, _>>(),
+            local: Arc::new(local),
+            cursors: cursors(),
         });
         outbound.load().await.unwrap();
         Self {
@@ -68,6 +91,17 @@ impl Side {
             writer,
             _dir: dir,
         }
+    }
+
+    /// Asks the query form as `amira`.
+    pub(super) async fn query(&self, body: &Value) -> (StatusCode, Value) {
+        let request = Request::post("/v1/query")
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()));
+        let response = answer(&self.outbound, AMIRA, request.unwrap()).await;
+        let (head, body) = response.into_parts();
+        let body = to_bytes(body, 1 << 24).await.unwrap();
+        (head.status, serde_json::from_slice(&body).unwrap())
     }
 
     pub(super) async fn ask(

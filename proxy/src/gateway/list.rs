@@ -11,15 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use policy::mapping::PathTemplate;
-use policy::plan::{self, SourcePlan};
+use policy::plan::{self, QueryPlan, SourcePlan};
 use policy::rows::{RowFilter, RowKey, RowsAt, Tally};
 
-use crate::gateway::GatewayError;
-use crate::gateway::facts::FetchedFacts;
-use crate::gateway::page::{Asking, Page, PageError, Reading};
-
-use super::answer::Halt;
 use super::cursor::Position;
+use super::error::GatewayError;
+use super::facts::FetchedFacts;
+use super::page::{Asking, Page, PageError, ReadError, Reading};
 
 /// Most pages of one source that are read for one answer (specification, section 3).
 const MAX_PAGES: u32 = 8;
@@ -300,22 +298,20 @@ impl Collected {
     /// Reads whole collections, keeping the newest `rows` rows behind `after`.
     ///
     /// # Errors
-    /// [`PageError`].
+    /// [`ReadError`].
     pub async fn read(
         asking: Asking<'_>,
         plans: &[&SourcePlan],
         facts: &FetchedFacts,
         after: Option<OwnedKey>,
         rows: usize,
-    ) -> Result<Self, Halt> {
+    ) -> Result<Self, ReadError> {
         let mut heap: BinaryHeap<Reverse<Kept>> = BinaryHeap::new();
         let mut tally = Tally::default();
         let (mut bytes, mut cut) = (0_usize, false);
         let mut out = Vec::new();
         for plan in plans {
-            let filter = facts
-                .filter(asking.permit, plan.source(), plan.row_match())
-                .map_err(Halt::filter)?;
+            let filter = facts.filter(asking.permit, plan.source(), plan.row_match())?;
             let at = RowsAt::rows(&plan.source().rows);
             let mut page = match asking.page(&plan.target(MAX_ASKED, None), filter, at).await {
                 Ok(page) => page,
@@ -323,7 +319,7 @@ impl Collected {
                 Err(GatewayError::NotFound) if PathTemplate::names_mission(&plan.source().list) => {
                     continue;
                 }
-                Err(error) => return Err(PageError::from(absent_is_malformed(error)).into()),
+                Err(error) => return Err(absent_is_malformed(error).into()),
             };
             loop {
                 out.clear();
@@ -548,6 +544,36 @@ impl<'a> Rows<'a> {
             (Some(only), true) => Self::One(only),
             (last, _) => Self::Many(Merged::new(sources.into_iter().chain(last).collect())),
         }
+    }
+
+    /// The sources of a plan, ready to be read from behind `after`, for at most as many rows as the permit has.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn open(
+        asking: Asking<'a>,
+        plan: &'a QueryPlan,
+        facts: &FetchedFacts,
+        after: Option<OwnedKey>,
+    ) -> Result<Self, ReadError> {
+        // One more than can be shown, to know whether there are more.
+        let rows = u32::from(asking.permit.row_limit().rows()).saturating_add(1);
+        let (paged, whole): (Vec<&SourcePlan>, Vec<&SourcePlan>) = plan
+            .sources()
+            .iter()
+            .partition(|plan| plan.source().paging.is_some());
+        let mut sources = Vec::new();
+        for plan in paged {
+            let filter = facts.filter(asking.permit, plan.source(), plan.row_match())?;
+            let source = Paged::new(asking, plan, filter, after.clone(), rows);
+            sources.push(Source::Paged(Box::new(source)));
+        }
+        if !whole.is_empty() {
+            let kept = usize::try_from(rows).unwrap_or(usize::MAX);
+            let source = Collected::read(asking, &whole, facts, after, kept).await?;
+            sources.push(Source::Collected(source));
+        }
+        Ok(Self::new(sources))
     }
 
     /// Reads on to the next row, which is appended to `out`.

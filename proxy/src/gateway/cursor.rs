@@ -1,14 +1,14 @@
 //! List cursors: where to read on, sealed so that only we can write one.
 //!
-//! Invariant: a cursor opens only for the grant, resource, filter and effective revision it was made
-//! for (specification, section 3); whatever else is sent is one error, with no hint why.
+//! Invariant: a cursor opens only for the grant (or the local user), resource, filter and effective
+//! revision it was made for (specification, section 3); whatever else is sent is one error, with no
+//! hint why.
 
 use certs::seal::PageSealer;
+use policy::decision::Basis;
 use policy::deny::DenyCode;
-use policy::id::GrantId;
 use policy::request::QueryFilter;
 use policy::resource::Resource;
-use policy::revision::EffectiveRevision;
 
 /// Version of the content.
 const VERSION: u8 = 1;
@@ -27,23 +27,25 @@ pub struct Position {
 pub struct CursorBinding(Vec<u8>);
 
 impl CursorBinding {
-    /// Binds to one question under one revision.
+    /// Binds to one question, by whose right it is asked and under which revision.
     #[must_use]
-    pub fn new(
-        grant: GrantId,
-        resource: Resource,
-        filter: &QueryFilter,
-        revision: EffectiveRevision,
-    ) -> Self {
+    pub fn new(basis: &Basis, resource: Resource, filter: &QueryFilter) -> Self {
         let mut bound = Vec::with_capacity(64);
         let mut push = |field: &[u8]| {
             let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
             bound.extend_from_slice(&length.to_be_bytes());
             bound.extend_from_slice(field);
         };
-        push(grant.as_bytes());
+        match basis {
+            Basis::Grant(entry) => push(entry.grant.id.as_bytes()),
+            // Shorter than the id of a grant, so neither is ever taken for the other.
+            Basis::Local(local) => {
+                push(b"local");
+                push(local.user().as_str().as_bytes());
+            }
+        }
         push(resource.as_str().as_bytes());
-        push(revision.as_bytes());
+        push(basis.effective_revision().as_bytes());
         for (key, value) in filter.iter() {
             push(key.as_bytes());
             push(value.as_bytes());
