@@ -35,6 +35,7 @@ use crate::config::{Config, PublicUrl};
 use crate::directory::{Applied, Directory, Touched};
 use crate::gateway::GatewayClient;
 use crate::gateway::credential::SubjectCredentials;
+use crate::hardening::Hardening;
 use crate::outbound::Outbound;
 use crate::store::{Act, Actor, Committed, Store};
 
@@ -101,6 +102,8 @@ pub struct Control {
     pub server_not_after: Option<UnixMillis>,
     /// Why the last `policy reload` failed, and when; cleared by one that works.
     pub policy_failure: Mutex<Option<PolicyFailure>>,
+    /// What this process has given up.
+    pub hardening: Hardening,
 }
 
 /// A policy that was not loaded.

@@ -5,13 +5,14 @@
 
 mod assertion_proof;
 mod audit;
+mod confinement;
 mod process;
 mod readiness;
 pub mod secrets;
 mod server_certificate;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,10 +43,14 @@ use crate::gateway::assertion::AssertionSigner;
 use crate::gateway::credential::{SubjectCredentials, bearer};
 use crate::gateway::facts::FactsCache;
 use crate::gateway::{Gateway, GatewayClient, GatewayLimits, Origin};
+use crate::hardening::Hardening;
 use crate::inbound::authenticate::Authenticator;
 use crate::inbound::finish::Recorder;
 use crate::inbound::service::{AnswerLimits, Inbound, serve_connection};
-use crate::outbound::{Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway};
+use crate::outbound::{
+    BreakerRules, Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway,
+    ReachRules, Reaches,
+};
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::{Metrics, ops};
 use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
@@ -159,6 +164,7 @@ struct Base {
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
     metrics: Arc<Metrics>,
+    hardening: Hardening,
 }
 
 impl Base {
@@ -176,7 +182,16 @@ impl Base {
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
-    make_data_dir(&config)?;
+    start_hardened(config, clock, Hardening::NONE).await
+}
+
+/// As [`start`], in a process of which `hardening` is in force.
+async fn start_hardened(
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    hardening: Hardening,
+) -> Result<Running, StartError> {
+    make_private_dir(&config.data_dir, "data")?;
     let sealer = Arc::new(secrets::sealer(&config.seal)?);
     let now = UnixMillis(clock.unix_millis());
     let database = config.data_dir.join("federation.db");
@@ -189,6 +204,7 @@ pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running
         serving_pauses: PauseWatch::new(Arc::clone(&clock)),
         config,
         clock,
+        hardening,
     };
     let log: Arc<dyn AuditLog> = Arc::new(sqlite);
     let audit::Started {
@@ -274,7 +290,9 @@ async fn compose(
     let authority: Arc<dyn CertificateAuthority> = authority;
     let mut addresses = Addresses::default();
     let mut serving = None;
+    let reaches = Arc::new(reaches(base));
     if config.roles.serve {
+        let heard = Arc::clone(&reaches);
         let inbound = Arc::new(Inbound {
             directory: Arc::clone(&directory),
             authenticator: Authenticator {
@@ -289,6 +307,7 @@ async fn compose(
                 max_answer_bytes: config.limits.max_answer_bytes,
                 lease: config.lease.duration,
             },
+            contacted: Box::new(move |peer| heard.contacted(peer)),
         });
         let parts = ServingParts {
             inbound,
@@ -321,6 +340,7 @@ async fn compose(
             session_users: config.session.users.clone(),
             local: Arc::new(local),
             cursors: secrets.cursors().await?,
+            reaches,
         };
         Some(ask(base, parts, listeners, stopped, &mut addresses).await?)
     } else {
@@ -353,6 +373,7 @@ async fn compose(
             .as_ref()
             .map(|serving| UnixMillis(serving.not_after.saturating_mul(1000))),
         policy_failure: Mutex::new(None),
+        hardening: base.hardening,
     });
     assertion_proof::demand(&control).await?;
     let socket = admin::bind(&config.admin.socket)
@@ -424,15 +445,15 @@ async fn expire_grants(control: Arc<Control>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-fn make_data_dir(config: &Config) -> Result<(), StartError> {
+/// Makes a directory for the owner only, unless it is there; `what` names it in a failure.
+fn make_private_dir(dir: &Path, what: &str) -> Result<(), StartError> {
     use std::os::unix::fs::DirBuilderExt;
-    let dir = &config.data_dir;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
         .map_err(system(format!(
-            "the data directory `{}` cannot be made",
+            "the {what} directory `{}` cannot be made",
             dir.display()
         )))
 }
@@ -643,6 +664,20 @@ fn public(
     })
 }
 
+/// What is known of reaching peers: nothing yet.
+fn reaches(base: &Base) -> Reaches {
+    let (breaker, limits) = (&base.config.breaker, &base.config.limits);
+    let rules = ReachRules {
+        breaker: BreakerRules {
+            failures: breaker.failures,
+            open: breaker.open,
+            open_max: breaker.open_max,
+        },
+        places: limits.peer_requests,
+    };
+    Reaches::new(rules, Arc::clone(&base.clock), Arc::clone(&base.metrics))
+}
+
 /// The asking side: the session door.
 async fn ask(
     base: &Base,
@@ -654,6 +689,7 @@ async fn ask(
     let config = &base.config;
     let outbound = Arc::new(Outbound::new(parts));
     outbound.load().await?;
+    outbound.warm_up(None);
     let socket = &config.session.socket;
     let door = DoorListener::bind_unix(socket, 0o660)
         .await

@@ -26,6 +26,7 @@ mod value;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -242,7 +243,10 @@ async fn ask(
 ) -> Result<Exit, CliFailure> {
     match command {
         Command::Doctor => doctor::run(context, console).await,
-        Command::Status => status::run(context, console).await,
+        Command::Status { watch, every } => {
+            let every = watch.then(|| Duration::from_secs(every.into()));
+            status::run(context, every, console).await
+        }
         Command::Grant(command) => grant::run(context, command, console).await,
         Command::Peer(command) => peer::run(context, command, console).await,
         Command::Session(command) => session::run(context, command, console).await,

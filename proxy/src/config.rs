@@ -25,7 +25,7 @@ use policy::id::UserId;
 pub use problem::{ConfigProblem, Source};
 pub use reference::settings_reference;
 pub use schema::settings_schema;
-pub use settings::{LogFormat, LogLevel, Preset};
+pub use settings::{LandlockMode, LogFormat, LogLevel, Preset};
 pub use url::PublicUrl;
 
 /// Where the settings file is looked for when none is named, in this order.
@@ -66,6 +66,10 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The journal of the audit log.
     pub audit: Audit,
+    /// How far the process is confined to the files it needs.
+    pub landlock: LandlockMode,
+    /// When a failing peer is not asked.
+    pub breaker: Breaker,
     /// The log.
     pub log: Log,
 }
@@ -199,6 +203,8 @@ pub struct Limits {
     pub enrollment_token_ttl: Duration,
     /// Life of an issued client certificate.
     pub client_certificate: Duration,
+    /// Requests to one peer at once.
+    pub peer_requests: usize,
 }
 
 /// Leases on answers (the specification, section 8).
@@ -243,6 +249,17 @@ pub struct Audit {
     pub refuse_unrecorded: bool,
     /// Between two checkpoints.
     pub checkpoint: Duration,
+}
+
+/// When a failing peer is not asked for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Breaker {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long it is open the first time.
+    pub open: Duration,
+    /// What doubling ends at.
+    pub open_max: Duration,
 }
 
 /// The log.

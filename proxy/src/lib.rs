@@ -14,6 +14,7 @@ pub mod directory;
 pub mod enrollment;
 pub mod exit;
 pub mod gateway;
+pub mod hardening;
 pub mod inbound;
 pub mod message;
 pub mod outbound;

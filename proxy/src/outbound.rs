@@ -5,15 +5,21 @@
 //! here, without touching the network.
 //!
 //! `door.rs` takes a request in one of its forms (`form.rs`, `query.rs`), `session.rs` says whose it is, `route.rs`
-//! which credential. `ask.rs` puts one question to one peer, step by step: `client.rs` asks, `relay.rs` and `answer.rs`
-//! read the reply, `state.rs` says what it means for the grant. `local.rs` asks the user's own gateway, `fanout.rs` all
-//! sources at once (`page.rs`, `merge.rs`, `position.rs`); `add_peer.rs` is how a peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
+//! which credential. `ask.rs` puts one question to one peer, step by step: `attempt.rs` lets it go out, or not, by what
+//! `reach.rs` knows of the peer; `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
+//! means for the grant; `notice.rs` tells a session of an outage. `local.rs` asks the user's own gateway, `fanout.rs` all
+//! sources at once (`page.rs`, `merge.rs`, `position.rs`); `add_peer.rs` is how a peer comes to be known. Answering peers
+//! is in `inbound` and `enrollment` on purpose.
 
 pub mod add_peer;
 pub mod answer;
 mod ask;
+mod attempt;
+pub mod backoff;
+pub mod breaker;
 pub mod client;
 mod connection;
+mod deadline;
 pub mod door;
 pub mod endpoint;
 mod exchange;
@@ -27,14 +33,19 @@ mod form;
 pub mod listener;
 pub mod local;
 mod merge;
+pub mod notice;
 mod page;
 mod position;
 mod query;
+pub mod rate_left;
+pub mod reach;
+pub mod reaches;
 mod relay;
 pub mod rewrite;
 pub mod route;
 pub mod session;
 pub mod state;
+pub mod verdict;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +55,7 @@ use arc_swap::ArcSwap;
 use certs::seal::PageSealer;
 use certs::{Clock, Sealer};
 use policy::id::UserId;
+use policy::peer::PeerName;
 use policy::time::UnixMillis;
 
 use crate::audit::AuditSink;
@@ -52,13 +64,18 @@ use crate::store::{
     StoreError,
 };
 use exchange::time_ordered_id;
+use notice::NoticeBook;
 use route::RouteBasis;
 
 pub use add_peer::{AddPeer, AddPeerError, AddedPeer};
+pub use breaker::{BreakerRules, BreakerState};
 pub use connection::Deadlines;
 pub use listener::{DoorLimits, DoorListener, serve};
 pub use local::{LocalAnswer, LocalQuestion, LocalSource, OwnGateway};
+pub use reach::{ReachRules, ReachState};
+pub use reaches::Reaches;
 pub use route::{PeerRoute, RouteTable};
+use session::SessionKey;
 pub use session::{Doorway, SessionToken};
 
 /// What the asking side is made of.
@@ -81,6 +98,8 @@ pub struct OutboundParts {
     pub local: Arc<dyn LocalSource>,
     /// Seals cursors over several sources.
     pub cursors: PageSealer,
+    /// What is known of reaching peers; shared with whoever hears from them.
+    pub reaches: Arc<Reaches>,
 }
 
 /// The asking side.
@@ -94,6 +113,8 @@ pub struct Outbound {
     session_users: BTreeMap<u32, UserId>,
     local: Arc<dyn LocalSource>,
     cursors: PageSealer,
+    reaches: Arc<Reaches>,
+    notices: NoticeBook<SessionKey>,
     table: ArcSwap<RouteTable>,
     /// Loads one at a time, so that an older reading never replaces a newer one.
     loading: tokio::sync::Mutex<()>,
@@ -124,6 +145,8 @@ impl Outbound {
             session_users: parts.session_users,
             local: parts.local,
             cursors: parts.cursors.for_longest(query::MAX_CURSOR),
+            reaches: parts.reaches,
+            notices: NoticeBook::default(),
             table: ArcSwap::from_pointee(RouteTable::default()),
             loading: tokio::sync::Mutex::new(()),
         }
@@ -142,6 +165,9 @@ impl Outbound {
         let credentials = self.store.list_outbound_credentials().await?;
         let before = self.table.load();
         let table = RouteTable::build(peers, &credentials, &before, &self.basis());
+        let is_known = |name: &PeerName| table.routes().any(|route| route.name == *name);
+        self.reaches.retain(is_known);
+        self.notices.retain(is_known);
         self.table.store(Arc::new(table));
         Ok(())
     }
@@ -150,6 +176,47 @@ impl Outbound {
     #[must_use]
     pub fn routes(&self) -> Arc<RouteTable> {
         self.table.load_full()
+    }
+
+    /// What is known of reaching the peer of that name, for `status`.
+    #[must_use]
+    pub fn reach_of(&self, name: &PeerName) -> Option<ReachState> {
+        let table = self.table.load();
+        let mut routes = table.routes();
+        routes
+            .find(|route| route.name == *name)
+            .map(|route| route.reach.state())
+    }
+
+    /// Closes the breaker of the peer of that name by an operator's word: the next request goes out. False when
+    /// there is no such peer.
+    pub fn reset_breaker(&self, name: &PeerName) -> bool {
+        let table = self.table.load();
+        let found = table.routes().find(|route| route.name == *name);
+        if let Some(route) = found {
+            route.reach.reset();
+        }
+        found.is_some()
+    }
+
+    /// Opens a connection to every peer of `user` (of everyone, without one) that may be asked and has none, so
+    /// that the first question need not wait for a handshake. A peer whose breaker is not closed is left alone,
+    /// and what goes wrong is left for that first question to find out.
+    pub fn warm_up(&self, user: Option<&UserId>) {
+        let now = UnixMillis(self.clock.unix_millis());
+        for route in self.table.load().routes() {
+            let is_meant = user.is_none_or(|user| route.user == *user)
+                && route.reach.is_closed()
+                && state::may_ask(route.peer_state, route.state(), route.not_after, now).is_ok();
+            if let (true, Ok(ready)) = (is_meant, &route.client) {
+                let (client, name) = (Arc::clone(&ready.client), route.name.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = client.warm_up().await {
+                        tracing::debug!(peer = %name, %error, "a connection could not be opened in advance");
+                    }
+                });
+            }
+        }
     }
 
     /// Creates a session of `user` that ends at `expires_at`; the token is not kept anywhere else.
@@ -169,7 +236,9 @@ impl Outbound {
             local_user: user,
             expires_at,
         };
+        let user = session.local_user.clone();
         let created = self.store.create_session(&self.act(actor), session).await?;
+        self.warm_up(Some(&user));
         Ok((token, created.value))
     }
 
@@ -178,6 +247,7 @@ impl Outbound {
             sealer: &self.sealer,
             clock: &self.clock,
             deadlines: self.deadlines,
+            reaches: &self.reaches,
         }
     }
 

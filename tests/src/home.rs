@@ -36,12 +36,26 @@ impl Home {
         Self::start_in(tempfile::tempdir().unwrap(), Arc::new(SystemClock)).await
     }
 
+    /// Starts one with more settings: whole sections other than `roles` and `ops`.
+    pub async fn start_with(settings: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_set(dir, Arc::new(SystemClock), settings).await
+    }
+
     /// Starts one in a directory, which may be that of an earlier one, with a clock.
     pub async fn start_in(dir: TempDir, clock: Arc<dyn Clock>) -> Self {
-        let settings = "data_dir = \"data\"\n\
+        Self::start_set(dir, clock, "").await
+    }
+
+    async fn start_set(dir: TempDir, clock: Arc<dyn Clock>, settings: &str) -> Self {
+        let settings = format!(
+            "data_dir = \"data\"\n\
              [roles]\nserve = false\n\
-             [ops]\nlisten = \"127.0.0.1:0\"\n";
-        let config = Arc::new(configuration(dir.path().join("federation.toml"), settings));
+             [ops]\nlisten = \"127.0.0.1:0\"\n{settings}"
+        );
+        let file = dir.path().join("federation.toml");
+        std::fs::write(&file, &settings).unwrap();
+        let config = Arc::new(configuration(file, &settings));
         let sidecar = proxy::app::start(Arc::clone(&config), clock).await.unwrap();
         Self {
             sidecar,

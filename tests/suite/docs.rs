@@ -35,7 +35,7 @@ use proxy::message::body::Body;
 use proxy::message::failure::Failure;
 use proxy::message::status::status_of;
 use proxy::telemetry::Metrics;
-use proxy::telemetry::metrics::RowsKind;
+use proxy::telemetry::metrics::{HeldBack, RowsKind};
 use proxy::transport::CutCount;
 
 fn root() -> PathBuf {
@@ -291,6 +291,9 @@ fn every_metric_is_listed_and_no_other() {
     metrics.rows(RowsKind::Returned, 1);
     metrics.cut(CutCount::default());
     metrics.certificate_expiry("server", "", 1);
+    metrics.breaker("work", false);
+    metrics.held_back("work", HeldBack::Open);
+    metrics.rate_limit_wait("work");
     let text = String::from_utf8(metrics.render().unwrap()).unwrap();
     let exported: BTreeSet<String> = text
         .lines()

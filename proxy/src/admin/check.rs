@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::status::TIER_NOTE;
 use super::{AdminFailure, Control, days_left};
 use crate::config::SealSource;
+use crate::hardening::Confinement;
 use crate::store::{CertificateState, CredentialState};
 
 /// How a check ended.
@@ -96,6 +97,7 @@ impl Control {
         checks.push(self.check_audit());
         checks.push(self.check_policy());
         checks.push(self.check_seal());
+        checks.push(self.check_hardening());
         checks.push(match self.ca.anchors().len() {
             0 => CheckView::fail("authority", "has no root certificate", "run `ca init`"),
             count => CheckView::ok(
@@ -181,6 +183,34 @@ impl Control {
             "policy",
             format!("{} file(s) in force", view.policy.files.len()),
         )
+    }
+
+    fn check_hardening(&self) -> CheckView {
+        let name = "hardening";
+        if !self.hardening.memory_protected {
+            let remedy = "run it as a process of its own with `serve`";
+            return CheckView::warn(name, "core dumps and tracing are not off", remedy);
+        }
+        let confined =
+            "core dumps and tracing are off, the process is confined to the files it needs";
+        match self.hardening.files {
+            Confinement::Full => CheckView::ok(name, confined),
+            Confinement::Partial => CheckView::warn(
+                name,
+                format!("{confined} as far as this kernel can"),
+                "nothing need be done; a newer kernel (6.10 or later) enforces all of it",
+            ),
+            Confinement::Unavailable => CheckView::warn(
+                name,
+                "core dumps and tracing are off, but this kernel has no Landlock",
+                "use a kernel with Landlock, or confine the service by other means (systemd's ProtectSystem=strict)",
+            ),
+            Confinement::Off => CheckView::warn(
+                name,
+                "core dumps and tracing are off, but the settings leave the file system open",
+                "set hardening.landlock to \"best_effort\" or \"required\"",
+            ),
+        }
     }
 
     fn check_seal(&self) -> CheckView {

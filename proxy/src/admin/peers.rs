@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use policy::id::{GrantId, SubjectId};
 use policy::peer::PeerName;
+use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use super::grants::parse_peer;
+use super::views::ReachView;
 use super::{AdminCode, AdminFailure, Control, GrantView, PeerView};
 use crate::directory::{Applied, Touched};
 use crate::outbound::{self, AddPeerError, Outbound};
-use crate::store::{Actor, Committed, PeerDirection, PeerRecord};
+use crate::store::{Actor, Committed, OutboundCredential, PeerDirection, PeerRecord};
 
 /// A peer to ask.
 #[derive(Deserialize)]
@@ -132,7 +134,7 @@ impl Control {
         let peers = self.store.list_peers().await?;
         Ok(peers
             .iter()
-            .map(|peer| PeerView::of(peer, &credentials, now))
+            .map(|peer| self.peer_view(peer, &credentials, now))
             .collect())
     }
 
@@ -152,7 +154,7 @@ impl Control {
             PeerDirection::Outbound => Vec::new(),
         };
         Ok(PeerDetail {
-            peer: PeerView::of(&record, &credentials, self.now()),
+            peer: self.peer_view(&record, &credentials, self.now()),
             grants: grants
                 .into_iter()
                 .filter(|grant| grant.peer == record.name)
@@ -188,6 +190,41 @@ impl Control {
         let record = self.find_peer(name, direction).await?;
         let committed = self.store.resume_peer(&self.act(actor), record.id).await?;
         self.apply_to_peer(committed).await
+    }
+
+    /// `peer reset`: closes the breaker of a peer we ask, so that the next question goes out. Idempotent.
+    ///
+    /// # Errors
+    /// When there is no such peer that we ask.
+    pub async fn reset_peer(&self, actor: &Actor, name: &str) -> Result<PeerView, AdminFailure> {
+        let outbound = self.asking()?;
+        let direction = Some(PeerDirection::Outbound.as_str());
+        let record = self.find_peer(name, direction).await?;
+        if !outbound.reset_breaker(&record.name) {
+            let message = format!("{} has no credential: it cannot be asked", record.name);
+            return Err(AdminFailure::new(AdminCode::Conflict, message)
+                .hint("enroll again with `peer add`"));
+        }
+        tracing::info!(peer = %record.name, ?actor, "an operator has reset the breaker");
+        let credentials = self.store.list_outbound_credentials().await?;
+        Ok(self.peer_view(&record, &credentials, self.now()))
+    }
+
+    /// A peer with what is known here of reaching it.
+    pub(super) fn peer_view(
+        &self,
+        record: &PeerRecord,
+        credentials: &[OutboundCredential],
+        now: UnixMillis,
+    ) -> PeerView {
+        let view = PeerView::of(record, credentials, now);
+        let asked = (record.direction == PeerDirection::Outbound)
+            .then(|| self.outbound.as_ref()?.reach_of(&record.name))
+            .flatten();
+        PeerView {
+            reach: asked.map(|state| ReachView::of(&state, now)),
+            ..view
+        }
     }
 
     pub(super) async fn find_peer(

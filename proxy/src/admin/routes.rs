@@ -51,6 +51,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/peers/{name}", get(show_peer))
         .route("/peers/{name}/suspend", post(suspend_peer))
         .route("/peers/{name}/resume", post(resume_peer))
+        .route("/peers/{name}/reset", post(reset_peer))
         .route("/sessions", get(list_sessions).post(create_session))
         .route("/sessions/{id}/end", post(end_session))
         .route("/audit", get(query_audit))
@@ -264,6 +265,14 @@ async fn resume_peer(
         .resume_peer(&actor, &name, which.direction.as_deref())
         .await
         .map(Json)
+}
+
+async fn reset_peer(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(name): Path<String>,
+) -> Answer<impl Serialize> {
+    control.reset_peer(&actor, &name).await.map(Json)
 }
 
 async fn create_session(

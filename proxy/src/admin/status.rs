@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{AdminFailure, Control, PeerView, PolicyFailure, days_left};
 use crate::audit::AuditView;
+use crate::hardening::Hardening;
 use crate::store::{CertificateState, PeerDirection};
 
 /// What the embedded tier is, for those who start out with it.
@@ -36,6 +37,8 @@ pub struct StatusView {
     pub policy: PolicyView,
     /// The audit log.
     pub audit: AuditView,
+    /// What this process has given up.
+    pub hardening: Hardening,
     /// The peers we ask.
     pub outbound: Vec<PeerView>,
     /// The grants we serve.
@@ -103,7 +106,7 @@ impl Control {
             .peers
             .iter()
             .filter(|peer| peer.direction == PeerDirection::Outbound)
-            .map(|peer| PeerView::of(peer, &credentials, now))
+            .map(|peer| self.peer_view(peer, &credentials, now))
             .collect();
         let inbound = image
             .grants
@@ -146,6 +149,7 @@ impl Control {
                 last_failure: self.policy_failure.lock().clone(),
             },
             audit: self.audit.view(),
+            hardening: self.hardening,
             outbound,
             inbound,
         })

@@ -2,6 +2,8 @@
 //!
 //! Invariant: fields are only ever added. Instants are RFC 3339 UTC, or `null`; ids and digests are lower case.
 
+use std::time::Duration;
+
 use policy::grant::GrantStatus;
 use policy::id::{GrantId, SubjectId, UserId};
 use policy::peer::{PeerName, PeerState};
@@ -11,6 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::audit::AuditRow;
+use crate::outbound::{BreakerState, ReachState};
 use crate::store::{
     CertificateEntry, CredentialState, GrantRecord, OutboundCredential, PeerRecord,
 };
@@ -119,6 +122,48 @@ pub struct PeerView {
     pub last_failure: Option<String>,
     /// What we hold for asking it (outbound only), newest first.
     pub credentials: Vec<CredentialView>,
+    /// What this process knows of reaching it (outbound only).
+    pub reach: Option<ReachView>,
+}
+
+/// What a process knows of reaching a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReachView {
+    /// `closed`, `open` or `half_open`.
+    pub breaker: &'static str,
+    /// Until when nothing is asked.
+    pub open_until: Option<UnixMillis>,
+    /// Until when the peer wants fewer requests.
+    pub limited_until: Option<UnixMillis>,
+    /// Requests it last said were left of its limit.
+    pub rate_left: Option<u64>,
+    /// When that changes, seconds from its answer.
+    pub rate_reset_s: Option<u64>,
+    /// Requests that are out.
+    pub in_flight: usize,
+}
+
+impl ReachView {
+    /// The view at `now`.
+    #[must_use]
+    pub fn of(state: &ReachState, now: UnixMillis) -> Self {
+        let at = |wait: Duration| {
+            now.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
+        };
+        let (breaker, open_until) = match state.breaker {
+            BreakerState::Closed => ("closed", None),
+            BreakerState::Open(left) => ("open", Some(at(left))),
+            BreakerState::HalfOpen => ("half_open", None),
+        };
+        Self {
+            breaker,
+            open_until,
+            limited_until: state.limited.map(at),
+            rate_left: state.rate.map(|rate| rate.remaining),
+            rate_reset_s: state.rate.and_then(|rate| rate.reset_s),
+            in_flight: state.in_flight,
+        }
+    }
 }
 
 impl PeerView {
@@ -139,6 +184,7 @@ impl PeerView {
                 .filter(|credential| credential.peer == record.id)
                 .map(|credential| CredentialView::of(credential, now))
                 .collect(),
+            reach: None,
         }
     }
 }

@@ -11,12 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
 use crate::cli::AuthorityRoot;
-use crate::config::{Config, LogFormat, LogLevel};
+use crate::config::{Config, LandlockMode, LogFormat, LogLevel};
+use crate::hardening::{self, Confinement, Hardening, HardeningError};
 use crate::store::{Act, Actor, SqliteOptions, SqliteStore};
 use crate::telemetry::logs::{self, LogForm};
 
 use super::secrets::{self, Secrets};
-use super::{StartError, make_data_dir, start};
+use super::{StartError, confinement, make_private_dir, start_hardened};
 
 fn runtime(config: &Config) -> Result<Runtime, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -39,10 +40,11 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
         LogFormat::Json => LogForm::Json,
     };
     logs::start(form, level(config.log.level))?;
+    let hardening = harden(&config)?;
     runtime(&config)?.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-        let running = start(Arc::new(config), clock).await.map_err(|error| explain(&error))?;
+        let running = start_hardened(Arc::new(config), clock, hardening).await.map_err(|error| explain(&error))?;
         tracing::info!(addresses = ?running.addresses(), "ready");
         tokio::select! {
             _ = terminate.recv() => {}
@@ -54,6 +56,28 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
             _ = terminate.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
             _ = interrupt.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
         }
+    })
+}
+
+/// Gives up what the sidecar does not need, before the first thread that could use it is started.
+fn harden(config: &Config) -> Result<Hardening, String> {
+    let refused = |error: HardeningError| error.to_string();
+    hardening::protect_memory().map_err(refused)?;
+    let files = match config.landlock {
+        LandlockMode::Off => Confinement::Off,
+        mode => {
+            // A directory must be there to be let in.
+            make_private_dir(&config.data_dir, "data")
+                .and_then(|()| make_private_dir(&config.audit.dir, "audit"))
+                .map_err(|error| explain(&error))?;
+            let needs = confinement::needs(config);
+            hardening::confine(&needs, mode == LandlockMode::Required).map_err(refused)?
+        }
+    };
+    tracing::info!(landlock = ?files, "core dumps and tracing are off");
+    Ok(Hardening {
+        memory_protected: true,
+        files,
     })
 }
 
@@ -81,7 +105,7 @@ fn explain(error: &StartError) -> String {
 /// In words for the operator.
 pub fn init_authority(config: &Config, clock: Arc<dyn Clock>) -> Result<AuthorityRoot, String> {
     let made = runtime(config)?.block_on(async {
-        make_data_dir(config)?;
+        make_private_dir(&config.data_dir, "data")?;
         let sealer = secrets::sealer(&config.seal)?;
         let now = UnixMillis(clock.unix_millis());
         let database = config.data_dir.join("federation.db");

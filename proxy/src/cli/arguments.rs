@@ -62,7 +62,14 @@ pub(super) enum Command {
     /// Check settings, policy and a running sidecar; say what to do
     Doctor,
     /// Show listeners, policy, peers and grants
-    Status,
+    Status {
+        /// Show it again and again, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+        /// How often, with --watch: 2s, 1m
+        #[arg(long, default_value = "2s", value_parser = duration, requires = "watch")]
+        every: u32,
+    },
     /// What peers may see of ours
     #[command(subcommand)]
     Grant(GrantCommand),
@@ -176,6 +183,11 @@ pub(super) enum PeerCommand {
     Suspend(PeerNamed),
     /// End a suspension
     Resume(PeerNamed),
+    /// Ask a peer again at once, although its breaker is open
+    Reset {
+        /// Local name
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]

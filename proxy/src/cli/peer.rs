@@ -57,6 +57,12 @@ pub(super) async fn run(
                 .await?;
             print_applied(console, &applied)?;
         }
+        PeerCommand::Reset { name } => {
+            let what = format!("resetting the breaker of {name}");
+            let target = format!("/admin/v1/peers/{}/reset", segment(&name));
+            let peer = admin.ask(&what, Method::POST, &target, None).await?;
+            show(&peer, console)?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -127,6 +133,11 @@ fn show(peer: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("last success", "/last_success_at"),
         ("last failure", "/last_failure_at"),
         ("cause", "/last_failure"),
+        ("breaker", "/reach/breaker"),
+        ("open until", "/reach/open_until"),
+        ("rate left", "/reach/rate_left"),
+        ("limited until", "/reach/limited_until"),
+        ("requests out", "/reach/in_flight"),
     ];
     console.members(&fields, peer)?;
     let list = |key: &str| {

@@ -1,5 +1,8 @@
 //! `status`: the running sidecar at a glance.
 
+use std::io::IsTerminal;
+use std::time::Duration;
+
 use http::Method;
 use serde_json::{Map, Value};
 
@@ -8,30 +11,67 @@ use super::failure::CliFailure;
 use super::output::Console;
 use crate::exit::Exit;
 
+/// What a terminal takes for: cursor home, and clear from there.
+const CLEAR: &str = "\u{1b}[H\u{1b}[J";
+
+/// Shows the status once, or again with each `every` until the process is told to stop. While watching, a sidecar
+/// that is away is shown as such and looked for again; with `--json` each status is one line.
 pub(super) async fn run(
     context: &Context<'_>,
+    every: Option<Duration>,
     console: &mut Console<'_>,
 ) -> Result<Exit, CliFailure> {
-    let status = context
-        .admin()?
-        .ask("reading the status", Method::GET, "/admin/v1/status", None)
-        .await?;
-    if console.json {
-        console.document(&status)?;
+    let admin = context.admin()?;
+    let ask = || admin.ask("reading the status", Method::GET, "/admin/v1/status", None);
+    let Some(every) = every else {
+        let status = ask().await?;
+        if console.json {
+            console.document(&status)?;
+        } else {
+            show(&status, console)?;
+        }
         return Ok(Exit::Done);
+    };
+    loop {
+        let status = ask().await;
+        if !console.json && std::io::stdout().is_terminal() {
+            write!(console.out(), "{CLEAR}")?;
+        }
+        match status {
+            Ok(status) if console.json => console.json_line(&status)?,
+            Ok(status) => {
+                show(&status, console)?;
+                console.line("")?;
+            }
+            Err(failure) if failure.exit == Exit::Unavailable => {
+                console.note(&format!("{}: {}", failure.what, failure.why))?;
+            }
+            Err(failure) => return Err(failure),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            stop = tokio::signal::ctrl_c() => {
+                stop?;
+                return Ok(Exit::Done);
+            }
+        }
     }
+}
+
+fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
     let fields = [
         ("version", "/version"),
         ("tier", "/tier_note"),
         ("revision", "/revision"),
         ("NOT SERVING", "/fenced"),
+        ("confined to its files", "/hardening/files"),
         ("policy files", "/policy/files"),
         ("policy hash", "/policy/hash"),
         ("policy since", "/policy/applied_at"),
         ("POLICY NOT LOADED", "/policy/last_failure/at"),
         ("because", "/policy/last_failure/message"),
     ];
-    console.members(&fields, &status)?;
+    console.members(&fields, status)?;
     let list = |key: &str| {
         status
             .get(key)
@@ -52,6 +92,9 @@ pub(super) async fn run(
         ("USER", "/credential/user"),
         ("CERTIFICATE EXPIRES", "/credential/not_after"),
         ("DAYS", "/credential/days_left"),
+        ("BREAKER", "/reach/breaker"),
+        ("OPEN UNTIL", "/reach/open_until"),
+        ("RATE LEFT", "/reach/rate_left"),
         ("LAST SUCCESS", "/last_success_at"),
         ("LAST FAILURE", "/last_failure_at"),
         ("CAUSE", "/last_failure"),
@@ -66,8 +109,7 @@ pub(super) async fn run(
         ("CERTIFICATE EXPIRES", "/certificate_expires_at"),
         ("DAYS", "/days_left"),
     ];
-    section(console, &inbound, &list("inbound"))?;
-    Ok(Exit::Done)
+    section(console, &inbound, &list("inbound"))
 }
 
 fn section(

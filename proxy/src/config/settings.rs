@@ -47,8 +47,12 @@ pub(crate) struct Settings {
     pub timeouts: Timeouts,
     /// The audit log: its journal, through which every record goes first.
     pub audit: Audit,
+    /// When a peer that fails is not asked for a while.
+    pub breaker: Breaker,
     /// The log, written to standard error.
     pub log: Log,
+    /// What the process gives up at the start. Core dumps and tracing are always off.
+    pub hardening: Hardening,
 }
 
 impl Default for Settings {
@@ -70,7 +74,9 @@ impl Default for Settings {
             cache: Cache::default(),
             timeouts: Timeouts::default(),
             audit: Audit::default(),
+            breaker: Breaker::default(),
             log: Log::default(),
+            hardening: Hardening::default(),
         }
     }
 }
@@ -310,6 +316,9 @@ pub(crate) struct Limits {
     /// How long an issued client certificate lives, days.
     #[schemars(range(min = 1, max = 825))]
     pub client_certificate_days: u32,
+    /// Requests to one peer that are out at once; further ones wait for a place within their deadline.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub peer_requests: u32,
 }
 
 impl Default for Limits {
@@ -319,6 +328,7 @@ impl Default for Limits {
             max_answer_bytes: 268_435_456,
             enrollment_token_ttl_s: 900,
             client_certificate_days: 90,
+            peer_requests: 32,
         }
     }
 }
@@ -430,6 +440,30 @@ impl Default for Audit {
     }
 }
 
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Breaker {
+    /// Failures in a row that open a peer's breaker. Half of the last 20 failing opens it too.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub failures: u32,
+    /// How long it stays open the first time, milliseconds; doubled with each probe that fails.
+    #[schemars(range(min = 10, max = 600_000))]
+    pub open_ms: u64,
+    /// What the doubling ends at, milliseconds.
+    #[schemars(range(min = 10, max = 3_600_000))]
+    pub open_max_ms: u64,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            open_ms: 15_000,
+            open_max_ms: 120_000,
+        }
+    }
+}
+
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -470,6 +504,33 @@ impl Default for Log {
         Self {
             format: LogFormat::Text,
             level: LogLevel::Info,
+        }
+    }
+}
+
+/// How far the process is confined to the files it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LandlockMode {
+    /// Not at all.
+    Off,
+    /// As far as the kernel can; `status` and `doctor` say how far.
+    BestEffort,
+    /// Wholly, or the start is refused.
+    Required,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Hardening {
+    /// Confinement to the data directory, sockets, policy and what resolving names takes (Landlock).
+    pub landlock: LandlockMode,
+}
+
+impl Default for Hardening {
+    fn default() -> Self {
+        Self {
+            landlock: LandlockMode::BestEffort,
         }
     }
 }

@@ -306,6 +306,11 @@ fn relations_between_keys_are_checked() {
             "timeouts.tls_ms",
             "longer than",
         ),
+        (
+            "[breaker]\nopen_ms = 2000\nopen_max_ms = 1000",
+            "breaker.open_ms",
+            "longer than",
+        ),
         ("data_dir = \"\"", "data_dir", "not a path"),
     ] {
         let problems = read(text).unwrap_err();

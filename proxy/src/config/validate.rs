@@ -18,8 +18,8 @@ use super::settings::{self, Settings};
 use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
-    Admin, Audit, Cache, Config, Enrollment, Federation, Lease, Limits, Log, Ops, Policy, Roles,
-    SealSource, Timeouts, Tls,
+    Admin, Audit, Breaker, Cache, Config, Enrollment, Federation, Lease, Limits, Log, Ops, Policy,
+    Roles, SealSource, Timeouts, Tls,
 };
 
 /// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
@@ -99,6 +99,7 @@ impl Check<'_> {
         let policy_dir = self.path("policy.dir", &settings.policy.dir);
         self.timeouts(&settings.timeouts);
         let audit = self.audit(&settings.audit, &data_dir);
+        self.breaker(&settings.breaker);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal) = (ops?, gateway?, seal?);
         self.listeners_apart(&[
@@ -146,10 +147,12 @@ impl Check<'_> {
             },
             timeouts: timeouts(&settings.timeouts),
             audit,
+            breaker: breaker(&settings.breaker),
             log: Log {
                 format: settings.log.format,
                 level: settings.log.level,
             },
+            landlock: settings.hardening.landlock,
         })
     }
 
@@ -315,6 +318,16 @@ impl Check<'_> {
         }
     }
 
+    fn breaker(&mut self, section: &settings::Breaker) {
+        if section.open_ms > section.open_max_ms {
+            let message = format!(
+                "{} is longer than breaker.open_max_ms = {}",
+                section.open_ms, section.open_max_ms
+            );
+            self.add("breaker.open_ms", message, "lower it or raise the maximum");
+        }
+    }
+
     fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         let parsed = text.parse().ok();
         if parsed.is_none() {
@@ -383,6 +396,7 @@ fn limits(section: &settings::Limits, lease: &settings::Lease) -> Limits {
         client_certificate: Duration::from_secs(
             u64::from(section.client_certificate_days) * 86_400,
         ),
+        peer_requests: count(section.peer_requests),
     }
 }
 
@@ -393,5 +407,13 @@ fn timeouts(section: &settings::Timeouts) -> Timeouts {
         first_byte: Duration::from_millis(section.first_byte_ms),
         total: Duration::from_millis(section.total_ms),
         fanout: Duration::from_millis(section.fanout_ms),
+    }
+}
+
+fn breaker(section: &settings::Breaker) -> Breaker {
+    Breaker {
+        failures: section.failures,
+        open: Duration::from_millis(section.open_ms),
+        open_max: Duration::from_millis(section.open_max_ms),
     }
 }

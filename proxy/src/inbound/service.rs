@@ -19,6 +19,7 @@ use pingora_core::server::ShutdownWatch;
 use policy::deny::DenyCode;
 use policy::evaluate::{Admission, admit};
 use policy::id::{GrantId, SubjectId};
+use policy::peer::PeerName;
 use policy::query_hash::QueryHash;
 use policy::request::{AccessRequest, QueryFilter};
 use policy::resource::Resource;
@@ -78,6 +79,8 @@ pub struct Inbound {
     pub recorder: Recorder,
     /// Bounds.
     pub limits: AnswerLimits,
+    /// Hears of every peer that has proved who it is.
+    pub contacted: Box<dyn Fn(&PeerName) + Send + Sync>,
 }
 
 /// Serves one accepted connection to its end.
@@ -376,6 +379,7 @@ impl ConnectionApp {
             .authenticator
             .authenticate(&self.connection, &view)?;
         let entry = &authenticated.entry;
+        (self.inbound.contacted)(&entry.peer.name);
         exchange.note_grant(entry.peer.id, view.snapshot.revision());
         let request = AccessRequest {
             grant: entry.grant.id,

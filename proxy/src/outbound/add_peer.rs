@@ -211,6 +211,7 @@ impl Outbound {
             request_id: time_ordered_id(self.clock.as_ref()).to_string(),
             traceparent: None,
             // Sent twice it would find its own token spent.
+            attempt: 1,
             repeatable: false,
         };
         let unreachable = |fault| match fault {
@@ -294,6 +295,7 @@ impl Outbound {
             body: Bytes::new(),
             request_id: time_ordered_id(self.clock.as_ref()).to_string(),
             traceparent: None,
+            attempt: 1,
             repeatable: true,
         };
         let name = &order.name;

@@ -8,8 +8,8 @@
 //!    journal gets the intent: from here on the question leaves a record even if the process is killed.
 //! 3. *recall*: an answer kept in memory would be given here, before anything that costs the peer or the network,
 //!    and after 2, so that a revocation heard of beats it.
-//! 4. *reach*: the network, within the [`Deadline`]. Whether the peer may be tried at all, waiting as told by it,
-//!    and trying again belong around this step.
+//! 4. *attempt*: the network, within the [`Deadline`]. Whether the peer may be tried at all, waiting as told by it,
+//!    and trying again are around this step, in `attempt.rs`.
 //! 5. *learn*: what the reply, or its absence, says of the grant and of the peer.
 //! 6. *open*: a 200 is read as untrusted input and becomes a [`PeerAnswer`]; a copy to keep would be taken from
 //!    what that writes, never from what the peer sent. Everything else becomes a [`Refused`].
@@ -20,19 +20,21 @@
 //! Reading a reply is in `relay.rs`, what words of a peer mean in `state.rs`, connections in `client.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use certs::Clock;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use policy::time::UnixMillis;
 
 use super::Outbound;
+use super::attempt::{Attempted, Refusal, attempt};
 use super::client::{Question, Reply};
+pub(super) use super::deadline::Deadline;
 use super::exchange::{Asked, Exchange};
 use super::failure::DoorFailure;
 use super::fault::AskError;
+use super::notice::Notice;
+use super::reach::{Admission, Quota};
 use super::relay::{self, PeerAnswer};
 use super::route::{PeerRoute, ReadyClient};
 use super::session::Session;
@@ -48,27 +50,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// The moment by which a question must be answered, on the clock that counts suspended time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Deadline {
-    at_nanos: u64,
-}
-
-impl Deadline {
-    /// `within` from now.
-    pub(super) fn within(clock: &dyn Clock, within: Duration) -> Self {
-        let within = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
-        Self {
-            at_nanos: clock.boot_nanos().saturating_add(within),
-        }
-    }
-
-    /// The time that is left.
-    pub(super) fn left(self, clock: &dyn Clock) -> Duration {
-        Duration::from_nanos(self.at_nanos.saturating_sub(clock.boot_nanos()))
-    }
-}
 
 /// The caller's trace, to be linked.
 #[derive(Debug, Clone)]
@@ -123,6 +104,8 @@ pub(super) struct Refused {
     pub(super) retry_after: Option<HeaderValue>,
     /// The peer's own id of the request, where it gave one.
     pub(super) peer_request_id: Option<String>,
+    /// That the peer is away, when the session has not been told of this outage.
+    pub(super) notice: Option<Notice>,
 }
 
 impl From<DoorFailure> for Refused {
@@ -132,6 +115,7 @@ impl From<DoorFailure> for Refused {
             peer: None,
             retry_after: None,
             peer_request_id: None,
+            notice: None,
         }
     }
 }
@@ -163,11 +147,24 @@ pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Ref
     if exchange.intend().is_err() {
         return Err(ended(&ask, &mut exchange, DoorFailure::AuditUnavailable));
     }
-    match reach(outbound, &ask, &client).await {
-        Ok(reply) => conclude(outbound, &ask, reply, exchange).await,
-        Err(error) => {
+    let (clock, due) = (
+        outbound.clock.as_ref(),
+        (quota_of(&ask.route), ask.deadline),
+    );
+    let question = question_of(&ask);
+    match attempt(&ask.peer.reach, clock, &client.client, question, due).await {
+        Attempted::Answer(reply, admission) => {
+            open(outbound, &ask, *reply, admission, exchange).await
+        }
+        Attempted::Refused(refusal) => Err(refused(outbound, &ask, *refusal, exchange).await),
+        Attempted::Silent(error, outage) => {
             let failure = unanswered(outbound, &ask.peer, error).await;
-            Err(ended(&ask, &mut exchange, failure))
+            let refused = ended(&ask, &mut exchange, failure);
+            Err(tell(outbound, &ask, refused, outage))
+        }
+        Attempted::HeldBack(barrier) => {
+            let refused = ended(&ask, &mut exchange, DoorFailure::HeldBack(barrier));
+            Err(tell(outbound, &ask, refused, barrier.outage()))
         }
     }
 }
@@ -198,74 +195,105 @@ fn admit(outbound: &Outbound, ask: &Ask) -> Result<ReadyClient, DoorFailure> {
         .map_err(|_| DoorFailure::CredentialUnusable)
 }
 
-/// Sends the question and waits for the head of the reply.
-async fn reach(outbound: &Outbound, ask: &Ask, client: &ReadyClient) -> Result<Reply, AskError> {
-    let question = Question {
+/// Which limit of the peer a question counts against.
+const fn quota_of(route: &Route) -> Quota {
+    match route {
+        Route::Capabilities => Quota::Capabilities,
+        Route::List { .. } | Route::Get { .. } => Quota::Rows,
+    }
+}
+
+/// What goes out.
+fn question_of(ask: &Ask) -> Question {
+    Question {
         method: ask.method.clone(),
         path: path_of(&ask.route),
         body: ask.body.clone(),
         request_id: ask.request_id.clone(),
         traceparent: ask.trace.as_ref().map(|trace| trace.parent.clone()),
+        attempt: 1,
         repeatable: true,
-    };
-    let left = ask.deadline.left(outbound.clock.as_ref());
-    client.client.ask_within(&question, left).await
+    }
 }
 
-/// Learns from a reply and opens it.
-async fn conclude(
+/// Notes in the record which try was answered, and under which id the peer knows it.
+fn note_reply(exchange: &mut Exchange, head: &http::response::Parts, attempt: u8) {
+    let peer_id = peer_request_id(&head.headers);
+    exchange.note(|record| {
+        record.attempt = u32::from(attempt);
+        record.peer_request_id = peer_id.as_deref().map(AuditText::short);
+    });
+}
+
+/// Learns from a 200 and opens it.
+async fn open(
     outbound: &Outbound,
     ask: &Ask,
     reply: Reply,
+    admission: Admission,
     mut exchange: Exchange,
 ) -> Result<PeerAnswer, Refused> {
-    let (status, attempt) = (reply.head.status, u32::from(reply.attempt));
-    let peer_id = peer_request_id(&reply.head.headers);
-    exchange.note(|record| {
-        record.attempt = attempt;
-        record.peer_request_id = peer_id.as_deref().map(AuditText::short);
-    });
-    if status != StatusCode::OK {
-        return Err(refused_by_peer(outbound, ask, reply, exchange).await);
-    }
-    let learned = state::learned_from_answer(status, None);
+    note_reply(&mut exchange, &reply.head, reply.attempt);
+    let learned = state::learned_from_answer(reply.head.status, None);
     outbound.learn(&ask.peer, learned, "answered").await;
     outbound.record_contact(&ask.peer, Contact::Success).await;
     let name = ask.peer.name.as_str();
-    PeerAnswer::open(reply, &ask.route, name, &ask.request_id, exchange)
-        .await
-        .map_err(|(failure, mut exchange)| ended(ask, &mut exchange, failure))
+    PeerAnswer::open(
+        reply,
+        admission,
+        &ask.route,
+        name,
+        &ask.request_id,
+        exchange,
+    )
+    .await
+    .map_err(|unusable| {
+        let (failure, outage, mut exchange) = *unusable;
+        let refused = ended(ask, &mut exchange, failure);
+        tell(outbound, ask, refused, outage)
+    })
 }
 
 /// A reply that is no 200: what it says of the grant is noted, its envelope passed on.
-async fn refused_by_peer(
+async fn refused(
     outbound: &Outbound,
     ask: &Ask,
-    reply: Reply,
+    refusal: Refusal,
     mut exchange: Exchange,
 ) -> Refused {
-    let status = reply.head.status;
-    let retry_after = relay::retry_after(&reply.head.headers);
-    let peer_request_id = peer_request_id(&reply.head.headers);
-    let failure = relay::refusal(reply).await;
+    let Refusal {
+        head,
+        attempt,
+        failure,
+        outage,
+    } = refusal;
+    note_reply(&mut exchange, &head, attempt);
     if let DoorFailure::Peer(error) = &failure {
         let reason = error.forbidden_reason();
-        let learned = state::learned_from_answer(status, reason);
+        let learned = state::learned_from_answer(head.status, reason);
         outbound
             .learn(&ask.peer, learned, reason.unwrap_or_default())
             .await;
     }
-    let contact = if status.is_server_error() || !matches!(failure, DoorFailure::Peer(_)) {
-        Contact::Failure(format!("it answered {}", status.as_u16()))
+    let contact = if outage.is_some() {
+        Contact::Failure(format!("it answered {}", head.status.as_u16()))
     } else {
         Contact::Success
     };
     outbound.record_contact(&ask.peer, contact).await;
-    Refused {
-        retry_after,
-        peer_request_id,
+    let refused = Refused {
+        retry_after: relay::retry_after(&head.headers),
+        peer_request_id: peer_request_id(&head.headers),
         ..ended(ask, &mut exchange, failure)
-    }
+    };
+    tell(outbound, ask, refused, outage)
+}
+
+/// Adds the notice of an outage, if this session has not had it.
+fn tell(outbound: &Outbound, ask: &Ask, refused: Refused, outage: Option<u64>) -> Refused {
+    let (session, peer) = (ask.session.key, &ask.peer.name);
+    let notice = outage.and_then(|outage| outbound.notices.claim(session, peer, outage));
+    Refused { notice, ..refused }
 }
 
 /// What no answer means: the alert for a revoked certificate says as much as an answer.
@@ -283,7 +311,10 @@ async fn unanswered(outbound: &Outbound, peer: &PeerRoute, error: AskError) -> D
 /// Ends the record of a question that got no rows.
 fn ended(ask: &Ask, exchange: &mut Exchange, failure: DoorFailure) -> Refused {
     exchange.fail(&failure);
-    Refused::by(&ask.peer, failure)
+    Refused {
+        retry_after: failure.retry_after(),
+        ..Refused::by(&ask.peer, failure)
+    }
 }
 
 /// The path to ask the peer for, encoded anew.
@@ -318,16 +349,5 @@ mod tests {
             path_of(&route),
             "/api/federation/v1/get/tasks/a%2Fb%20c%C3%A9%3F%23.."
         );
-    }
-
-    #[test]
-    fn a_deadline_runs_down_to_nothing() {
-        let clock = certs::testing::ManualClock::at_millis(1_000);
-        let deadline = Deadline::within(&clock, Duration::from_secs(2));
-        assert_eq!(deadline.left(&clock), Duration::from_secs(2));
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(deadline.left(&clock), Duration::from_secs(1));
-        clock.advance(Duration::from_secs(5));
-        assert_eq!(deadline.left(&clock), Duration::ZERO);
     }
 }

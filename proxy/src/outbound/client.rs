@@ -48,6 +48,8 @@ pub struct Question {
     pub request_id: String,
     /// A valid `traceparent`, if the caller had one.
     pub traceparent: Option<String>,
+    /// The number of its first try.
+    pub attempt: u8,
     /// Whether it may be sent a second time.
     pub repeatable: bool,
 }
@@ -59,7 +61,7 @@ pub struct Reply {
     pub head: http::response::Parts,
     /// The rest, to be read.
     pub body: ReplyBody,
-    /// How many times the request was sent.
+    /// The number of the try that was answered.
     pub attempt: u8,
 }
 
@@ -119,10 +121,15 @@ impl PeerClient {
     ) -> Result<Reply, AskError> {
         let mut total = Box::pin(tokio::time::sleep(self.deadlines.total.min(within)));
         let asked = tokio::select! {
-            asked = self.attempts(question) => asked?,
-            () = &mut total => return Err(AskError::TotalTimeout),
+            asked = self.attempts(question) => asked,
+            () = &mut total => Err(AskError::TotalTimeout),
         };
-        let (response, connection, attempt) = asked;
+        if let Err(AskError::FirstByteTimeout | AskError::TotalTimeout) = &asked {
+            // Whether a connection that says nothing is a slow one or leads nowhere cannot be told: the next
+            // question gets a new one. Those that run on these connections go on.
+            self.close_idle();
+        }
+        let (response, connection, attempt) = asked?;
         let (head, incoming) = response.into_parts();
         let body = ReplyBody {
             incoming,
@@ -135,6 +142,20 @@ impl PeerClient {
             body,
             attempt,
         })
+    }
+
+    /// Opens a connection and keeps it for the next question, unless one is kept already.
+    ///
+    /// # Errors
+    /// [`AskError`], by the step that failed.
+    pub(super) async fn warm_up(&self) -> Result<(), AskError> {
+        if let Some(kept) = self.pool.take() {
+            self.pool.keep(kept);
+            return Ok(());
+        }
+        let connection = self.open(false).await?;
+        self.pool.keep(connection);
+        Ok(())
     }
 
     /// Lets go of every connection that is kept for later.
@@ -150,12 +171,14 @@ impl PeerClient {
             Some(connection) => connection,
             None => self.open(false).await?,
         };
-        match self.exchange(first, question, 1).await {
-            Ok((response, connection)) => Ok((response, connection, 1)),
+        let attempt = question.attempt;
+        match self.exchange(first, question, attempt).await {
+            Ok((response, connection)) => Ok((response, connection, attempt)),
             Err(AskError::Died(None)) if question.repeatable => {
                 let fresh = self.open(true).await?;
-                let (response, connection) = self.exchange(fresh, question, 2).await?;
-                Ok((response, connection, 2))
+                let attempt = attempt.saturating_add(1);
+                let (response, connection) = self.exchange(fresh, question, attempt).await?;
+                Ok((response, connection, attempt))
             }
             Err(error) => Err(error),
         }
@@ -253,7 +276,10 @@ impl ReplyBody {
         loop {
             let frame = tokio::select! {
                 frame = self.incoming.frame() => frame,
-                () = &mut self.total => return Err(AskError::TotalTimeout),
+                () = &mut self.total => {
+                    self.pool.kept.lock().clear();
+                    return Err(AskError::TotalTimeout);
+                }
             };
             match frame {
                 None => {

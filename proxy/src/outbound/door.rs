@@ -14,6 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, header};
+use parking_lot::Mutex;
 use policy::deny::DenyCode;
 use policy::time::UnixMillis;
 
@@ -54,7 +55,7 @@ pub async fn answer(outbound: &Outbound, doorway: Doorway, request: Request<Body
         Err(refused) => {
             let name = refused.peer.as_ref().map(|peer| peer.name.as_str());
             let id = refused.peer_request_id.as_deref().unwrap_or(&own_id);
-            let mut response = refused.failure.response(name, id);
+            let mut response = refused.failure.response(name, id, refused.notice.as_ref());
             if let Some(after) = refused.retry_after {
                 response.headers_mut().insert(header::RETRY_AFTER, after);
             }
@@ -166,12 +167,14 @@ impl Asking<'_> {
                 ask_local(outbound, question, trace.as_ref(), outbound.deadline()).await?
             }
             Source::All => {
+                let notices = Mutex::default();
                 let fanout = Fanout {
                     outbound,
                     session: &self.session,
                     query: &query,
                     request_id: own_id,
                     trace: trace.as_ref(),
+                    notices: &notices,
                 };
                 fanout.answer().await?
             }

@@ -11,6 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::answer::AnswerFault;
 use super::fault::AskError;
+use super::notice::Notice;
+use super::reach::Barrier;
 use super::state::LocalRefusal;
 use crate::audit::AuditText;
 use crate::message::failure::Failure;
@@ -56,6 +58,8 @@ pub enum DoorFailure {
     AuditUnavailable,
     /// The store failed.
     StoreUnavailable,
+    /// The peer was not asked.
+    HeldBack(Barrier),
     /// The peer gave no answer.
     Offline(AskError),
     /// The peer's answer cannot be used.
@@ -133,6 +137,8 @@ impl DoorFailure {
             Self::CredentialUnusable | Self::AuditUnavailable | Self::StoreUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::HeldBack(Barrier::Limited(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::HeldBack(Barrier::Open(_) | Barrier::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Offline(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
             Self::Offline(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadAnswer(_) | Self::Strange(_) => StatusCode::BAD_GATEWAY,
@@ -152,9 +158,11 @@ impl DoorFailure {
             Self::CredentialUnusable
             | Self::AuditUnavailable
             | Self::StoreUnavailable
+            | Self::HeldBack(Barrier::Open(_) | Barrier::Busy)
             | Self::Offline(_)
             | Self::BadAnswer(_)
             | Self::Strange(_) => WireCode::Unavailable.as_str(),
+            Self::HeldBack(Barrier::Limited(_)) => "rate_limited",
             Self::Peer(error) => error.code,
         }
     }
@@ -172,6 +180,7 @@ impl DoorFailure {
             Self::CredentialUnusable => Some("credential_unusable"),
             Self::AuditUnavailable => Some("audit_unavailable"),
             Self::StoreUnavailable => Some("store_unavailable"),
+            Self::HeldBack(barrier) => Some(barrier.reason()),
             Self::Offline(error) => Some(error.reason()),
             Self::BadAnswer(AnswerFault::TooLarge | AnswerFault::TooManyRows) => {
                 Some("answer_too_large")
@@ -195,7 +204,8 @@ impl DoorFailure {
             Self::Refused(_)
             | Self::CredentialUnusable
             | Self::AuditUnavailable
-            | Self::StoreUnavailable => "local",
+            | Self::StoreUnavailable
+            | Self::HeldBack(_) => "local",
             Self::Offline(_) => "network",
             Self::BadAnswer(_) | Self::Strange(_) => "answer",
             Self::Peer(_) => "peer",
@@ -217,10 +227,20 @@ impl DoorFailure {
             Self::CredentialUnusable => format!("the credential for {peer} cannot be used; `mosaic-federation doctor` says why"),
             Self::AuditUnavailable => "the request cannot be recorded, so it is refused; check the disk and the database".to_owned(),
             Self::StoreUnavailable => "the store does not answer; try again".to_owned(),
-            Self::Offline(_) => format!("federation offline for {peer}"),
+            Self::Offline(_) | Self::HeldBack(Barrier::Open(_)) => format!("federation offline for {peer}"),
+            Self::HeldBack(Barrier::Limited(after)) => format!("{peer} has asked for fewer requests; ask again in {} s", after.seconds()),
+            Self::HeldBack(Barrier::Busy) => format!("too many requests to {peer} are under way; ask again in a moment"),
             Self::BadAnswer(fault) => format!("the answer of {peer} cannot be used: {fault}"),
             Self::Strange(status) => format!("{peer} answered {} in a form that is not of the protocol", status.as_u16()),
             Self::Peer(error) => error.message.clone(),
+        }
+    }
+
+    /// After how many seconds asking again is worth it, where this side knows.
+    pub(super) fn retry_after(&self) -> Option<HeaderValue> {
+        match self {
+            Self::HeldBack(barrier) => Some(HeaderValue::from(barrier.retry_after_s())),
+            _ => None,
         }
     }
 
@@ -238,13 +258,24 @@ impl DoorFailure {
         }
     }
 
-    /// The answer, under `request_id`; `peer` is the local name, once known.
+    /// The answer, under `request_id`; `peer` is the local name, once known; `notice` is what the session is to be
+    /// told with it.
     #[must_use]
-    pub fn response(&self, peer: Option<&str>, request_id: &str) -> Response {
+    pub fn response(
+        &self,
+        peer: Option<&str>,
+        request_id: &str,
+        notice: Option<&Notice>,
+    ) -> Response {
         let mut details = match self {
             Self::Peer(error) => error.details.clone(),
             _ => Map::new(),
         };
+        // Notices are this side's words alone.
+        details.remove("notices");
+        if let Some(notice) = notice {
+            details.insert("notices".to_owned(), json!([notice]));
+        }
         if let Some(reason) = self.reason() {
             details.insert("reason".to_owned(), json!(reason));
         }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 use policy::deny::DenyCode;
 use policy::reach::RowLimit;
 use policy::time::UnixMillis;
@@ -25,6 +26,7 @@ use super::ask::{Ask, Deadline, Trace, ask};
 use super::failure::DoorFailure;
 use super::local::{LocalQuestion, ask_local};
 use super::merge::{Feed, Merged, Stage, Stop};
+use super::notice::Notice;
 use super::page::Page;
 use super::position::{self, Lost, Positions};
 use super::query::Query;
@@ -49,6 +51,8 @@ pub(super) struct Fanout<'a> {
     pub(super) query: &'a Query,
     pub(super) request_id: &'a str,
     pub(super) trace: Option<&'a Trace>,
+    /// What the session is to be told with the answer.
+    pub(super) notices: &'a Mutex<Vec<Notice>>,
 }
 
 /// Until when sources may answer.
@@ -144,6 +148,7 @@ impl Fanout<'_> {
         let partial = partial || feeds.iter().any(|feed| feed.partial);
         let truncated = lost.truncated || uncontinued || stop == Stop::Long;
         finish(&mut tail, partial, truncated, failures);
+        self.tell(&mut tail);
         Ok(envelope(&merged.rows, &tail))
     }
 
@@ -205,7 +210,10 @@ impl Fanout<'_> {
             deadline: limits.remote,
         };
         let answer = ask(self.outbound, question).await;
-        let answer = answer.map_err(|refused| refused.failure)?;
+        let answer = answer.map_err(|refused| {
+            self.notices.lock().extend(refused.notice);
+            refused.failure
+        })?;
         answer.collect(limits.bytes).await
     }
 
@@ -239,6 +247,14 @@ impl Fanout<'_> {
         ordered
     }
 
+    /// Adds what the session has not been told yet.
+    fn tell(&self, tail: &mut Map<String, Value>) {
+        let notices = std::mem::take(&mut *self.notices.lock());
+        if !notices.is_empty() {
+            tail.insert("_notices".to_owned(), json!(notices));
+        }
+    }
+
     /// Asks every source for one thing, and answers with what each gave.
     async fn each(&self) -> Bytes {
         let names = self.sources();
@@ -260,6 +276,7 @@ impl Fanout<'_> {
         }
         let mut tail = Map::new();
         finish(&mut tail, !failures.is_empty(), false, failures);
+        self.tell(&mut tail);
         envelope(&items, &tail)
     }
 

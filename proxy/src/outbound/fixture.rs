@@ -30,7 +30,10 @@ use super::client::PeerClient;
 use super::connection::Deadlines;
 use super::endpoint::Endpoint;
 use super::local::{LocalAnswer, LocalQuestion, LocalSource};
+use super::reach::ReachRules;
+use super::reaches::Reaches;
 use crate::message::failure::Failure;
+use crate::telemetry::Metrics;
 
 /// A user's own gateway that has one answer to everything.
 pub(crate) struct OwnRows(pub(crate) Result<&'static str, policy::deny::DenyCode>);
@@ -146,6 +149,12 @@ impl Pki {
         let endpoint = Endpoint::parse(&format!("https://{address}")).unwrap();
         PeerClient::new(endpoint, config.unwrap(), deadlines, clock)
     }
+}
+
+/// What a side knows of reaching its peers: nothing yet.
+pub(crate) fn reaches(rules: ReachRules) -> Arc<Reaches> {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    Arc::new(Reaches::new(rules, Arc::new(SystemClock), metrics))
 }
 
 pub(crate) const H1: &[&[u8]] = &[b"http/1.1"];

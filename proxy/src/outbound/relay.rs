@@ -13,10 +13,13 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::answer::{AnswerFault, AnswerLimits, Retagger, Shape};
+use super::breaker::Verdict;
 use super::client::{Reply, ReplyBody};
 use super::exchange::Exchange;
 use super::failure::{DoorFailure, PeerError, dress};
 use super::fault::AskError;
+use super::reach::Admission;
+use super::verdict;
 use crate::audit::{AuditOutcome, AuditText};
 use crate::message::headers::peer_request_id;
 use crate::message::target::Route;
@@ -85,6 +88,8 @@ struct Live {
 /// A peer's 200 under the peer's local name: what of it is certain, and the rest as it comes. Its exchange ends with
 /// the last of it, or as `aborted` when it is dropped before.
 pub(super) struct PeerAnswer {
+    /// The request's place, until the answer has been read.
+    admission: Admission,
     request_id: String,
     exchange: Exchange,
     /// Output not yet taken.
@@ -95,6 +100,9 @@ pub(super) struct PeerAnswer {
     sent: u64,
 }
 
+/// Why a 200 cannot be used, the outage this belongs to, and the exchange to finish with it.
+pub(super) type Unusable = Box<(DoorFailure, Option<u64>, Exchange)>;
+
 enum Fault {
     Answer(AnswerFault),
     Network(AskError),
@@ -104,18 +112,22 @@ impl PeerAnswer {
     /// Opens a 200, reading as much as is held back.
     ///
     /// # Errors
-    /// The failure, and the exchange to finish with it, when the answer is found wanting by then.
+    /// [`Unusable`], when the answer is found wanting by then.
     pub(super) async fn open(
         reply: Reply,
+        mut admission: Admission,
         route: &Route,
         peer: &str,
         own_id: &str,
         exchange: Exchange,
-    ) -> Result<Self, (DoorFailure, Exchange)> {
+    ) -> Result<Self, Unusable> {
         if !is_plain_json(&reply.head.headers) {
-            return Err((DoorFailure::Strange(reply.head.status), exchange));
+            let outage = admission.settle(Verdict::Failed);
+            let failure = DoorFailure::Strange(reply.head.status);
+            return Err(Box::new((failure, outage, exchange)));
         }
         let mut answer = Self {
+            admission,
             request_id: answer_id(&reply.head.headers, own_id),
             exchange,
             out: Vec::new(),
@@ -127,8 +139,14 @@ impl PeerAnswer {
             sent: 0,
         };
         match answer.gather(HELD).await {
-            Ok(()) => Ok(answer),
-            Err(fault) => Err((fault.into_failure(), answer.exchange)),
+            Ok(()) => {
+                answer.admission.settle(Verdict::Answered);
+                Ok(answer)
+            }
+            Err(fault) => {
+                let outage = answer.admission.settle(fault.verdict());
+                Err(Box::new((fault.into_failure(), outage, answer.exchange)))
+            }
         }
     }
 
@@ -154,7 +172,10 @@ impl PeerAnswer {
         let failure = match gathered {
             Ok(()) if self.live.is_none() && self.out.len() <= limit => return Ok(self.take()),
             Ok(()) => DoorFailure::BadAnswer(AnswerFault::TooLarge),
-            Err(fault) => fault.into_failure(),
+            Err(fault) => {
+                self.admission.settle(fault.verdict());
+                fault.into_failure()
+            }
         };
         self.exchange.fail(&failure);
         Err(failure)
@@ -209,6 +230,7 @@ impl PeerAnswer {
                     record.deny_code = Some(AuditText::fixed(fault.reason()));
                 });
                 self.exchange.finish(AuditOutcome::Error, StatusCode::OK);
+                self.admission.settle(fault.verdict());
                 Err(io::Error::other(fault.reason()))
             }
         }
@@ -221,6 +243,13 @@ impl Fault {
             Self::Answer(AnswerFault::TooLarge | AnswerFault::TooManyRows) => "answer_too_large",
             Self::Answer(_) => "malformed_answer",
             Self::Network(error) => error.reason(),
+        }
+    }
+
+    const fn verdict(&self) -> Verdict {
+        match self {
+            Self::Answer(fault) => verdict::of_fault(*fault),
+            Self::Network(error) => verdict::of_silence(*error),
         }
     }
 

@@ -19,6 +19,8 @@ use uuid::Uuid;
 use super::client::PeerClient;
 use super::connection::Deadlines;
 use super::endpoint::{Endpoint, UrlError};
+use super::reach::PeerReach;
+use super::reaches::Reaches;
 use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecord};
 
 /// Milliseconds between two records of the same kind of contact with one peer.
@@ -84,6 +86,8 @@ pub struct PeerRoute {
     pub subject: SubjectId,
     /// End of the certificate's validity.
     pub not_after: UnixMillis,
+    /// What is known of reaching it.
+    pub reach: Arc<PeerReach>,
     /// The client, or why there is none.
     pub client: Result<ReadyClient, CredentialFault>,
     /// The state of the grant as last heard.
@@ -170,6 +174,7 @@ pub(super) struct RouteBasis<'a> {
     pub(super) sealer: &'a Sealer,
     pub(super) clock: &'a Arc<dyn Clock>,
     pub(super) deadlines: Deadlines,
+    pub(super) reaches: &'a Reaches,
 }
 
 impl RouteTable {
@@ -248,6 +253,11 @@ fn build_route(
     if let Err(fault) = &client {
         tracing::error!(peer = %peer.name, %fault, "the credential of a peer cannot be used");
     }
+    let reach = basis.reaches.of(&peer.name);
+    if same.is_none() {
+        // Another credential or endpoint: what was known of the old one says nothing.
+        reach.reset();
+    }
     PeerRoute {
         peer: peer.id,
         name: peer.name.clone(),
@@ -262,6 +272,7 @@ fn build_route(
         grant: credential.grant,
         subject: credential.subject,
         not_after: credential.not_after,
+        reach,
         client,
         state: Mutex::new(credential.state),
         contact: Mutex::new(same.and_then(|earlier| *earlier.contact.lock())),
@@ -321,3 +332,6 @@ pub(super) fn client_of(
         serial: credential.serial().as_str().to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,10 @@ pub struct Metrics {
     facts: Histogram,
     lease_wait: Histogram,
     pauses: IntCounterVec,
+    breaker_open: IntGaugeVec,
+    breaker_opened: IntCounterVec,
+    held_back: IntCounterVec,
+    rate_limit_waits: IntCounterVec,
 }
 
 /// A side of a federated request, as a label.
@@ -48,6 +52,29 @@ impl Side {
         match self {
             Self::Serve => "serve",
             Self::Ask => "ask",
+        }
+    }
+}
+
+/// Why a request to a peer did not go out, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldBack {
+    /// Its breaker is open.
+    Open,
+    /// It has said to wait for longer than the request may.
+    Limited,
+    /// Too many are out already.
+    Busy,
+}
+
+impl HeldBack {
+    const ALL: [Self; 3] = [Self::Open, Self::Limited, Self::Busy];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "breaker_open",
+            Self::Limited => "rate_limited",
+            Self::Busy => "busy",
         }
     }
 }
@@ -105,6 +132,29 @@ impl Metrics {
             "Connections ended by a change of their grant.",
             &["how"],
         )?;
+        let breaker_opened = counter(
+            "peer_breaker_opened_total",
+            "Times the breaker of a peer opened, by peer.",
+            &["peer"],
+        )?;
+        let held_back = counter(
+            "peer_held_back_total",
+            "Requests that did not go out to a peer, by peer and why.",
+            &["peer", "why"],
+        )?;
+        let rate_limit_waits = counter(
+            "peer_rate_limit_waits_total",
+            "Requests that waited as a peer had told them to, by peer.",
+            &["peer"],
+        )?;
+        let breaker_open = IntGaugeVec::new(
+            Opts::new(
+                format!("{PREFIX}_peer_breaker_open"),
+                "1 while the breaker of a peer is not closed, by peer.",
+            ),
+            &["peer"],
+        )?;
+        registry.register(Box::new(breaker_open.clone()))?;
         let latency = HistogramVec::new(
             HistogramOpts::new(
                 format!("{PREFIX}_request_duration_seconds"),
@@ -174,6 +224,10 @@ impl Metrics {
             facts,
             lease_wait,
             pauses,
+            breaker_open,
+            breaker_opened,
+            held_back,
+            rate_limit_waits,
         })
     }
 
@@ -230,6 +284,39 @@ impl Metrics {
         self.expiry
             .with_label_values(&[role, peer])
             .set(unix_seconds);
+    }
+
+    /// The breaker of a configured peer opened, or is closed.
+    pub fn breaker(&self, peer: &str, is_open: bool) {
+        self.breaker_open
+            .with_label_values(&[peer])
+            .set(i64::from(is_open));
+        self.breaker_opened
+            .with_label_values(&[peer])
+            .inc_by(u64::from(is_open));
+    }
+
+    /// Counts a request that did not go out.
+    pub fn held_back(&self, peer: &str, why: HeldBack) {
+        self.held_back
+            .with_label_values(&[peer, why.as_str()])
+            .inc();
+    }
+
+    /// Counts a request that waits as told.
+    pub fn rate_limit_wait(&self, peer: &str) {
+        self.rate_limit_waits.with_label_values(&[peer]).inc();
+    }
+
+    /// Removes the series of a peer that is no longer configured.
+    pub fn forget_peer(&self, peer: &str) {
+        // A series that never began is as good as removed.
+        let _ = self.breaker_open.remove_label_values(&[peer]);
+        let _ = self.breaker_opened.remove_label_values(&[peer]);
+        let _ = self.rate_limit_waits.remove_label_values(&[peer]);
+        for why in HeldBack::ALL {
+            let _ = self.held_back.remove_label_values(&[peer, why.as_str()]);
+        }
     }
 
     /// A policy set came into force.

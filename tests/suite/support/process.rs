@@ -27,7 +27,7 @@ pub struct Process {
 }
 
 /// The program, as built by the same profile as this test.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let dir = match std::env::var_os("MOSAIC_TEST_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => {

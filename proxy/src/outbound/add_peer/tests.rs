@@ -20,7 +20,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::super::fixture::{BOTH, OwnRows, Pki, QUICK, cursors, json as answer_json, start};
+use super::super::fixture::{
+    BOTH, OwnRows, Pki, QUICK, cursors, json as answer_json, reaches, start,
+};
+use super::super::reach::ReachRules;
 use super::super::{OutboundParts, PeerRoute};
 use super::*;
 use crate::audit::{AuditLog, AuditWriter};
@@ -266,6 +269,7 @@ async fn post(serving: &Serving, url: &str, body: &str) -> (u16, serde_json::Val
         body: Bytes::from(body.to_owned()),
         request_id: "r".to_owned(),
         traceparent: None,
+        attempt: 1,
         repeatable: false,
     };
     let reply = client.ask(&question).await.unwrap();

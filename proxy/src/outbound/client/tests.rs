@@ -21,6 +21,7 @@ fn question() -> Question {
         body: Bytes::from_static(b"{}"),
         request_id: "request-1".to_owned(),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        attempt: 1,
         repeatable: true,
     }
 }
@@ -201,5 +202,48 @@ async fn an_answer_that_breaks_off_is_not_an_end() {
             ended = reply.body.collect(1000).await;
         }
         assert_eq!(ended, Err(AskError::Broken), "{alpn:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_opened_in_advance_is_the_one_that_is_used() {
+    for alpn in [BOTH, H1] {
+        let pki = Pki::new();
+        let (address, log) = start(pki.ordinary(alpn), |_| json(200, "{}")).await;
+        let client = pki.client_of(address, QUICK);
+        for _ in 0..3 {
+            client.warm_up().await.unwrap();
+        }
+        let reply = client.ask(&question()).await.unwrap();
+        assert_eq!(
+            reply.body.collect(100).await.unwrap().as_deref(),
+            Some(&b"{}"[..])
+        );
+        assert_eq!(log.connections.load(Ordering::SeqCst), 1, "{alpn:?}");
+        assert_eq!(log.requests.lock().len(), 1);
+    }
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = gone.local_addr().unwrap();
+    drop(gone);
+    let warmed = Pki::new().client_of(address, QUICK).warm_up().await;
+    assert!(matches!(warmed, Err(AskError::Unreachable(_))));
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_not_used_again() {
+    for alpn in [BOTH, H1] {
+        let pki = Pki::new();
+        let (address, log) = start(pki.ordinary(alpn), |number| match number {
+            0 => Act::Stall,
+            _ => json(200, "{}"),
+        })
+        .await;
+        let client = pki.client_of(address, QUICK);
+        let asked = client.ask(&question()).await;
+        assert_eq!(asked.map(drop), Err(AskError::FirstByteTimeout));
+        // It may lead nowhere by now: what is asked next must not wait on it as well.
+        let reply = client.ask(&question()).await.unwrap();
+        assert_eq!(reply.head.status, StatusCode::OK);
+        assert_eq!(log.connections.load(Ordering::SeqCst), 2, "{alpn:?}");
     }
 }

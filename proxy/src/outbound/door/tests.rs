@@ -18,7 +18,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::super::connection::Deadlines;
-use super::super::fixture::{Act, BOTH, Log, OwnRows, Pki, QUICK, cursors, json, start};
+use super::super::fixture::{Act, BOTH, Log, OwnRows, Pki, QUICK, cursors, json, reaches, start};
+use super::super::reach::ReachRules;
 use super::super::{OutboundParts, SessionToken};
 use super::*;
 use crate::audit::{AuditFilter, AuditLog, AuditOutcome, AuditRow, AuditText, AuditWriter};
@@ -26,6 +27,7 @@ use crate::store::{
     Act as StoreAct, Actor, CredentialState, NewOutboundPeer, SqliteOptions, SqliteStore, Store,
 };
 
+mod offline;
 mod proxy;
 mod query;
 mod side;
@@ -274,6 +276,9 @@ async fn what_is_not_the_protocol_is_a_bad_gateway() {
     };
     let (side, _log) = side(script).await;
     for number in 0..6 {
+        // Each is a failure of the peer: without this the sixth would not go out.
+        side.outbound
+            .reset_breaker(&PeerName::parse("work").unwrap());
         let (status, _, body) = side.ask(AMIRA, TASKS, &[]).await;
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{number}");
         assert_eq!(
@@ -364,7 +369,9 @@ async fn an_unreachable_peer_is_offline_by_name() {
     );
     assert_eq!(
         body["error"]["details"],
-        value!({"reason": "unreachable", "peer": "work"})
+        value!({"reason": "unreachable", "peer": "work", "notices": [
+            {"peer": "work", "code": "federation_offline", "message": "federation offline for work"}
+        ]})
     );
     assert_eq!(side.credential_state().await, CredentialState::Active);
     let peer = &side.store.list_peers().await.unwrap()[0];

@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::super::fixture::{OwnRows, cursors};
+use super::super::fixture::{OwnRows, cursors, reaches};
+use super::super::reach::ReachRules;
 use super::super::{Deadlines, OutboundParts};
 use super::*;
 use crate::audit::AuditLog;
@@ -38,6 +39,7 @@ async fn outbound(dir: &TempDir, users: &[u32]) -> Arc<Outbound> {
         fanout_deadline: Duration::from_secs(2),
         local: Arc::new(OwnRows::EMPTY),
         cursors: cursors(),
+        reaches: reaches(ReachRules::default()),
     }))
 }
 

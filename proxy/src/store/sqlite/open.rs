@@ -74,6 +74,8 @@ impl SqliteOptions {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What does not fit in memory would go to a file in a shared directory.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(self.busy_timeout)
     }
 
@@ -82,6 +84,7 @@ impl SqliteOptions {
             .filename(&self.path)
             .create_if_missing(false)
             .read_only(true)
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(self.busy_timeout)
     }
 }

@@ -152,6 +152,7 @@ impl Asking {
             fanout_deadline: Duration::from_secs(2),
             local: Arc::new(OwnRows::EMPTY),
             cursors: cursors(),
+            reaches: reaches(ReachRules::default()),
         });
         Self {
             outbound,

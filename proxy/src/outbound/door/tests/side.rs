@@ -21,16 +21,24 @@ pub(super) struct Known<'a> {
 
 impl Side {
     pub(super) async fn with_peer(pki: &Pki, address: SocketAddr) -> Self {
+        Self::with_rules(pki, address, ReachRules::default()).await
+    }
+
+    pub(super) async fn with_rules(pki: &Pki, address: SocketAddr, rules: ReachRules) -> Self {
         let work = Known {
             name: "work",
             user: "amira",
             pki,
             address,
         };
-        Self::with(&[work], OwnRows::EMPTY).await
+        Self::with_all(&[work], OwnRows::EMPTY, rules).await
     }
 
     pub(super) async fn with(peers: &[Known<'_>], local: OwnRows) -> Self {
+        Self::with_all(peers, local, ReachRules::default()).await
+    }
+
+    async fn with_all(peers: &[Known<'_>], local: OwnRows, rules: ReachRules) -> Self {
         let dir = TempDir::new().unwrap();
         let now = UnixMillis(certs::Clock::unix_millis(&SystemClock));
         let options = SqliteOptions::new(dir.path().join("db"), Uuid::new_v4(), now);
@@ -83,6 +91,7 @@ impl Side {
                 .collect::<BTreeMap<_, _>>(),
             local: Arc::new(local),
             cursors: cursors(),
+            reaches: reaches(rules),
         });
         outbound.load().await.unwrap();
         Self {

@@ -1,0 +1,62 @@
+//! The files a sidecar needs while it runs, from its settings.
+//!
+//! Invariant: written are only the data directory, the directories of sockets and the key set of assertions; read are
+//! besides these the policy, the secrets that the settings name, and what resolving names takes. Nothing is executed.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{Config, GatewayAuth, SealSource};
+use crate::hardening::Needs;
+
+/// What resolving host names and loading its modules reads, and what the runtime asks of the kernel.
+const SYSTEM: [&str; 9] = [
+    "/etc",
+    "/usr/lib",
+    "/usr/share/zoneinfo",
+    "/lib",
+    "/lib64",
+    "/run/systemd/resolve",
+    "/proc",
+    "/sys/fs/cgroup",
+    "/dev/urandom",
+];
+
+/// What a sidecar with these settings needs.
+pub(super) fn needs(config: &Config) -> Needs {
+    let mut needs = Needs {
+        read: SYSTEM.map(PathBuf::from).to_vec(),
+        // Where output that nobody wants goes.
+        write: vec![
+            config.data_dir.clone(),
+            config.audit.dir.clone(),
+            PathBuf::from("/dev/null"),
+        ],
+    };
+    needs.read.push(config.policy.dir.clone());
+    if let SealSource::File(path) = &config.seal {
+        needs.read.push(path.clone());
+    }
+    if let GatewayAuth::ServiceToken {
+        token_file,
+        jwks_file,
+        ..
+    } = &config.gateway.auth
+    {
+        needs.read.push(token_file.clone());
+        needs.write.extend(directory(jwks_file));
+    }
+    for socket in [&config.admin.socket, &config.session.socket] {
+        needs.write.extend(directory(socket));
+    }
+    needs
+}
+
+/// The directory in which a file is made and replaced.
+fn directory(file: &Path) -> Option<PathBuf> {
+    let parent = file.parent()?;
+    Some(if parent.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        parent.to_owned()
+    })
+}
