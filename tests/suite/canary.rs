@@ -53,7 +53,7 @@ async fn plant(world: &World, canaries: &[String]) {
         .await
         .unwrap();
     for (number, text) in canaries.iter().enumerate() {
-        let table = ["tasks", "notes"][number % 2];
+        let table = ["tasks", "mission_notes"][number % 2];
         let wanted = format!(
             "UPDATE {table} SET title = title || ' ' || ?, text = ? WHERE id IN \
              (SELECT id FROM {table} WHERE title NOT LIKE '%canary%' ORDER BY created_at DESC LIMIT 40)"

@@ -138,7 +138,7 @@ async fn pair() -> (Process, Home, Door) {
     let home = Home::start_with(SETTINGS).await;
     onboard(&world, &home, "home", plan::AMIRA, "amira").await;
     keep_port(&world);
-    let process = Process::take_over(world, "warn").await;
+    let process = Process::take_over(world, "info").await;
     let door = Door {
         socket: home.config.session.socket.clone(),
     };
