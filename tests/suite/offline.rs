@@ -399,15 +399,22 @@ async fn the_peers_own_request_closes_its_breaker() {
     near.stop().await;
 }
 
-/// A question to every source.
-async fn ask_all(desk: &World, token: &str) -> (Response, Duration) {
-    let began = SystemClock.boot_nanos();
-    let question =
-        json!({"source": "all", "verb": "list", "resource": "tasks", "params": {"limit": 5}});
-    let answer = desk.query(token, &question).await;
-    let took = Duration::from_nanos(SystemClock.boot_nanos() - began);
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    (answer, took)
+impl Door {
+    /// A question of the query form, and how long its answer took.
+    async fn query(&self, token: &str, source: &str) -> (Value, Duration) {
+        let began = SystemClock.boot_nanos();
+        let bearer = format!("Bearer {token}");
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "application/json"),
+        ];
+        let question =
+            json!({"source": source, "verb": "list", "resource": "tasks", "params": {"limit": 5}});
+        let answer = door(&self.socket, "/v1/query", &headers, question.to_string()).await;
+        let took = Duration::from_nanos(SystemClock.boot_nanos() - began);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        (answer.json(), took)
+    }
 }
 
 fn told_all(answers: &[Value]) -> usize {
@@ -417,6 +424,25 @@ fn told_all(answers: &[Value]) -> usize {
         notices.map_or(0, Vec::len)
     });
     told.sum()
+}
+
+/// Before the breaker is open, what is here is answered at the fan-out's deadline, and the session is told once by all
+/// the answers together.
+async fn cut_at_the_deadline(door: &Door, session: &str) {
+    let mut asked = JoinSet::new();
+    for _ in 0..8 {
+        let (door, session) = (door.clone(), session.to_owned());
+        asked.spawn(async move { door.query(&session, "all").await });
+    }
+    let (answers, times): (Vec<Value>, Vec<Duration>) = asked.join_all().await.into_iter().unzip();
+    for answer in &answers {
+        assert_eq!(answer["_partial"], true, "{answer}");
+        let rows = answer["items"].as_array().unwrap();
+        let local = rows.iter().all(|row| row["_source"] == "local");
+        assert!(rows.len() == 5 && local, "{answer}");
+    }
+    assert!(times.iter().all(|took| *took < GIVEN_UP), "{times:?}");
+    assert_eq!(told_all(&answers), 1);
 }
 
 /// AC-7: work is stopped, and a session goes on with what is here.
@@ -437,50 +463,31 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
         desk.session(plan::AMIRA).await,
         desk.session(plan::AMIRA).await,
     );
+    let door = Door {
+        socket: desk.config.session.socket.clone(),
+    };
     for outage in 0..2 {
         let until = SystemClock.boot_nanos() + u64::try_from(PATIENCE.as_nanos()).unwrap();
         loop {
-            let answer = ask_all(&desk, &first).await.0.json();
+            let (answer, _) = door.query(&first, "all").await;
             if answer["_partial"] == false {
                 break;
             }
             assert!(SystemClock.boot_nanos() < until, "{answer}");
         }
         signal(&work, "-STOP");
-        // Before the breaker is open: cut at the fan-out's deadline, and told once between all that run.
-        let asked = (0..8).map(|_| ask_all(&desk, &first));
-        let (mut answers, mut longest) = (Vec::new(), Duration::ZERO);
-        for (answer, took) in futures_util::future::join_all(asked).await {
-            longest = longest.max(took);
-            let answer = answer.json();
-            assert_eq!(answer["_partial"], true, "{answer}");
-            let rows = answer["items"].as_array().unwrap();
-            assert!(
-                rows.len() == 5 && rows.iter().all(|row| row["_source"] == "local"),
-                "{answer}"
-            );
-            answers.push(answer);
-        }
-        assert!(longest < GIVEN_UP, "{longest:?}");
-        assert_eq!(told_all(&answers), 1, "outage {outage}");
-        // With it open: nothing is waited for.
-        let mut open = Vec::new();
+        cut_at_the_deadline(&door, &first).await;
+        // With the breaker open nothing is waited for.
+        let (mut open, mut local) = (Vec::new(), Vec::new());
         for _ in 0..10 {
-            let (answer, took) = ask_all(&desk, &first).await;
-            let answer = answer.json();
+            let (answer, took) = door.query(&first, "all").await;
             assert_eq!(answer["_failures"][0]["reason"], "breaker_open", "{answer}");
-            assert_eq!(told_all(&[answer]), 0);
+            assert_eq!(told_all(&[answer]), 0, "outage {outage}");
             open.push(took);
+            local.push(door.query(&first, "local").await.1);
         }
-        let (answer, _) = ask_all(&desk, &second).await;
-        assert_eq!(told_all(&[answer.json()]), 1, "another session is told too");
-        let mut local = Vec::new();
-        for _ in 0..10 {
-            let began = SystemClock.boot_nanos();
-            let question = json!({"source": "local", "verb": "list", "resource": "tasks", "params": {"limit": 5}});
-            assert_eq!(desk.query(&first, &question).await.status, 200);
-            local.push(Duration::from_nanos(SystemClock.boot_nanos() - began));
-        }
+        let (answer, _) = door.query(&second, "all").await;
+        assert_eq!(told_all(&[answer]), 1, "another session is told too");
         for times in [&mut open, &mut local] {
             times.sort();
         }
@@ -490,7 +497,7 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
         );
         assert!(
             open[0] < Duration::from_millis(1_500),
-            "{open:?}: none of them waited for the deadline"
+            "{open:?}: none waited for the deadline"
         );
         signal(&work, "-CONT");
         desk.control()
