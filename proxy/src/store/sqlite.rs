@@ -6,6 +6,7 @@
 
 mod audit;
 mod audit_chain;
+mod audit_heads;
 mod audit_query;
 mod certificates;
 mod change;
@@ -89,14 +90,14 @@ impl AuditLog for SqliteStore {
 
     async fn journal_applied(&self, journal: Uuid) -> Result<u64, AuditLogError> {
         // Of the writer: what it has committed is what counts.
-        audit_chain::applied(&mut *self.write().await, journal)
+        audit_heads::applied(&mut *self.write().await, journal)
             .await
             .map_err(audit::log_error)
     }
 
     async fn chain_heads(&self) -> Result<Vec<Head>, AuditLogError> {
         let mut reader = self.read().await.map_err(audit::log_error)?;
-        audit_chain::heads(&mut reader)
+        audit_heads::heads(&mut reader)
             .await
             .map_err(audit::log_error)
     }

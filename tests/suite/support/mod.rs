@@ -12,6 +12,7 @@ pub mod enlist;
 pub mod enroll;
 pub mod hole;
 pub mod kernel;
+pub mod log;
 pub mod onboard;
 pub mod process;
 pub mod reader;

@@ -21,6 +21,8 @@ pub struct Process {
     pub enrollment: SocketAddr,
     /// Everything it wrote to standard error so far.
     pub log: Arc<Mutex<String>>,
+    /// Settings that override those in the directory.
+    settings: Vec<String>,
     pub gateway: GatewayProcess,
     pub ca: TestCa,
     pub dir: TempDir,
@@ -52,16 +54,20 @@ struct Spawned {
     log: Arc<Mutex<String>>,
 }
 
-/// Starts the program on the settings in `dir` and waits until it listens, which it logs at `info`.
-fn spawn(dir: &Path, log_level: &str) -> Spawned {
-    let mut child = Command::new(program())
-        .args([
-            "serve",
-            "--set",
-            &format!("log.level={log_level}"),
-            "--config",
-        ])
-        .arg(dir.join("federation.toml"))
+/// The command that serves on the settings in `dir`, some of them overridden.
+fn serve(dir: &Path, log_level: &str, settings: &[String]) -> Command {
+    let mut command = Command::new(program());
+    command.args(["serve", "--set", &format!("log.level={log_level}")]);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    command.arg("--config").arg(dir.join("federation.toml"));
+    command
+}
+
+/// Starts the program and waits until it listens, which it logs at `info`.
+fn spawn(dir: &Path, log_level: &str, settings: &[String]) -> Spawned {
+    let mut child = serve(dir, log_level, settings)
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -101,6 +107,11 @@ fn spawn(dir: &Path, log_level: &str) -> Spawned {
 impl Process {
     /// Stops the sidecar of `world` and starts it again as a process.
     pub async fn take_over(world: World, log_level: &str) -> Self {
+        Self::take_over_with(world, log_level, Vec::new()).await
+    }
+
+    /// As [`take_over`](Self::take_over), with settings overridden from then on.
+    pub async fn take_over_with(world: World, log_level: &str, settings: Vec<String>) -> Self {
         let World {
             gateway,
             sidecar,
@@ -114,21 +125,32 @@ impl Process {
             federation,
             enrollment,
             log,
-        } = spawn(dir.path(), log_level);
+        } = spawn(dir.path(), log_level, &settings);
         Self {
             child,
             federation,
             enrollment,
             log,
+            settings,
             gateway,
             ca,
             dir,
         }
     }
 
+    /// Starts the program, which must refuse to. Returns why.
+    pub fn fails_to_start(&self) -> String {
+        let output = serve(self.dir.path(), "warn", &self.settings)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Starts the program again on what the killed one left.
     pub fn start_again(&mut self) {
-        let spawned = spawn(self.dir.path(), "info");
+        let spawned = spawn(self.dir.path(), "info", &self.settings);
         self.child = spawned.child;
         self.federation = spawned.federation;
         self.enrollment = spawned.enrollment;

@@ -12,7 +12,7 @@ use policy::time::UnixMillis;
 
 use super::super::record::{AuditOutcome, AuditRecord, Direction};
 use super::super::text::AuditText;
-use super::super::{AuditDetail, record_id};
+use super::super::{AuditDetail, canonical, record_id};
 use super::frame::FrameKind;
 use super::{Journal, State};
 
@@ -126,7 +126,7 @@ impl Journal {
             return;
         }
         let record = dropped_record(UnixMillis(self.clock.unix_millis()), dropped);
-        let payload = super::canonical::to_bytes(&record);
+        let payload = canonical::to_bytes(&record);
         let written = self.append(state, FrameKind::Outcome, &payload);
         if written.is_err() {
             self.unreported.fetch_add(dropped, Ordering::Relaxed);

@@ -12,7 +12,7 @@ mod left;
 use std::sync::atomic::Ordering;
 
 use super::super::fixture::{clock, id, record, small};
-use super::super::{AuditDetail, AuditSink, AuditText};
+use super::super::{AuditDetail, AuditOutcome, AuditRecord, AuditSink, AuditText, canonical};
 use super::*;
 
 /// A journal in a file of its own, without a writer.

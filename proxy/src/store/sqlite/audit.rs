@@ -3,7 +3,7 @@
 //! Invariant: rows of a batch are written and linked in order in one transaction, together with the head of the chain and the mark of the
 //! journal they come from; a batch that is there already is left alone, which makes trying again harmless.
 //! No record that the program can build is refused by the schema, so one bad record can never hold up those behind it.
-//! Reading is in `audit_query.rs`, chains and marks in `audit_chain.rs`.
+//! Reading is in `audit_query.rs`, heads and marks in `audit_heads.rs`.
 
 use std::sync::LazyLock;
 
@@ -13,7 +13,7 @@ use sqlx::{Connection, Sqlite, SqliteConnection};
 use uuid::Uuid;
 
 use super::super::StoreError;
-use super::audit_chain;
+use super::audit_heads;
 use super::column::driver;
 use super::writer::{OpenChain, Writer};
 use crate::audit::{AuditDetail, AuditLogError, AuditRecord, AuditText, Head, JournalMark, Link};
@@ -101,10 +101,10 @@ async fn write(
         .await
         .map_err(driver)?;
     if let Some(mark) = mark {
-        if audit_chain::applied(&mut tx, mark.journal).await? >= mark.applied {
+        if audit_heads::applied(&mut tx, mark.journal).await? >= mark.applied {
             return tx.rollback().await.map_err(driver);
         }
-        audit_chain::note_applied(&mut tx, mark.journal, mark.applied).await?;
+        audit_heads::note_applied(&mut tx, mark.journal, mark.applied).await?;
     }
     let head = insert(&mut tx, chain.as_ref(), records).await?;
     tx.commit().await.map_err(driver)?;
@@ -143,13 +143,13 @@ pub(super) async fn insert(
     let mut head = None;
     let mut links = vec![None; records.len()];
     if let Some(chain) = chain {
-        let mut at = audit_chain::head(conn, chain.id).await?;
+        let mut at = audit_heads::head(conn, chain.id).await?;
         chain.check(&at)?;
         let mut buffer = Vec::new();
         for (record, link) in records.iter().zip(&mut links) {
             *link = Some(chain.key.link(&mut at, record, &mut buffer));
         }
-        audit_chain::note_head(conn, &at).await?;
+        audit_heads::note_head(conn, &at).await?;
         head = Some(at);
     }
     let rows: Vec<_> = records.iter().zip(&links).collect();
