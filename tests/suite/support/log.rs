@@ -1,7 +1,6 @@
 //! The audit log of a sidecar that runs as a process, read beside it, with its keys.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use certs::{Clock, SealPurpose, Sealer, SealingSecret, SystemClock};
 use policy::time::UnixMillis;
@@ -64,23 +63,6 @@ impl Log {
             }
             rows.extend(more);
         }
-    }
-
-    /// Waits until the log has not grown for a while.
-    pub async fn settle(&self) {
-        let mut before = self.store.chain_heads().await.unwrap();
-        let mut quiet = 0;
-        for _ in 0..400 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = self.store.chain_heads().await.unwrap();
-            quiet = if now == before { quiet + 1 } else { 0 };
-            before = now;
-            // Twice the pause of a writer that tries again.
-            if quiet == 45 {
-                return;
-            }
-        }
-        panic!("the log does not come to rest");
     }
 
     /// The heads that the store notes.

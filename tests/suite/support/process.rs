@@ -138,9 +138,11 @@ impl Process {
         }
     }
 
-    /// Starts the program, which must refuse to. Returns why.
-    pub fn fails_to_start(&self) -> String {
-        let output = serve(self.dir.path(), "warn", &self.settings)
+    /// Starts the program with further settings, which it must refuse. Returns why.
+    pub fn fails_to_start(&self, settings: &[&str]) -> String {
+        let mut all = self.settings.clone();
+        all.extend(settings.iter().map(|setting| (*setting).to_owned()));
+        let output = serve(self.dir.path(), "warn", &all)
             .stdin(Stdio::null())
             .output()
             .unwrap();
