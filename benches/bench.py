@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the sidecar beside bare Pingora, nginx, and nginx + Lua doing the same work, in one run.
 
-usage: bench.py [--phases small,large,hs,mem,...] [--runs 3] [--seconds 8] [--json results.json]   (see README.md)
+usage: bench.py [--phases small,large,hs,mem,calls,...] [--runs 3] [--seconds 8] [--json results.json]   (see README.md)
 
 Everything listens on free loopback ports and lives in a temporary directory. Runs are interleaved: a phase is
 run on every target before the next phase begins, and all phases before the next run, so that what the machine
@@ -35,14 +35,18 @@ PHASES = {
     "hs": ["sidecar", "bare", "nginx"],
     "hs-hybrid": ["sidecar", "bare"],
     "filter": [],
+    "calls": ["sidecar", "bare", "nginx", "lua"],
 }
+# Not unless asked for: the tracer slows its target down, and the figures are counts that no other load changes.
+USUAL = [phase for phase in PHASES if phase != "calls"]
 WARM_UP = 50
+TRACED = 4000
 
 
 def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
-    parser.add_argument("--phases", default=",".join(PHASES), help="default: all of %(default)s")
+    parser.add_argument("--phases", default=",".join(USUAL), help="default: %(default)s; also calls")
     parser.add_argument("--targets", default=",".join(ALL), help="default: all of %(default)s")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of one load")
@@ -117,6 +121,28 @@ def measure_load(bench, target, mode, rows, connections, asked, *more):
     return {**figures, **found, "fault": wrong}
 
 
+def measure_calls(bench, target, asked):
+    """System calls of one request, counted by strace."""
+    counts = os.path.join(bench.directory, target.name + ".calls")
+    load = Load(bench, "keep-alive", target, 20, asked.connections, "--requests", str(TRACED))
+    words = ["strace", "-f", "-c", "-U", "calls,name", "-o", counts]
+    for pid in family(target.process.pid):
+        words += ["-p", str(pid)]
+    tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    # It says so when it has attached.
+    tracer.stderr.readline()
+    load.go()
+    found = load.finish()
+    tracer.send_signal(signal.SIGINT)
+    tracer.communicate()
+    load.close()
+    with open(counts) as file:
+        lines = [line.split() for line in file]
+    calls = {words[1]: int(words[0]) / max(1, found["requests"]) for words in lines
+             if len(words) == 2 and words[0].isdigit() and words[1] != "total"}
+    return {"calls": calls, **found, "fault": fault(found, 20)}
+
+
 def measure_memory(bench, target, asked):
     """PSS of a fresh process before and with idle connections that asked once each."""
     target.stop()
@@ -140,6 +166,8 @@ def measure(bench, phase, target, asked):
     """One phase on one target."""
     if phase == "mem":
         return measure_memory(bench, target, asked)
+    if phase == "calls":
+        return measure_calls(bench, target, asked)
     if phase in ("small", "large"):
         rows = 20 if phase == "small" else 1000
         return measure_load(bench, target, "keep-alive", rows, asked.connections, asked)

@@ -39,6 +39,20 @@ def cpu_seconds(pids):
     return total / TICK
 
 
+def thread_nanos(pids):
+    """Nanoseconds on a core of each thread that runs now, with its name."""
+    found = {}
+    for pid in pids:
+        for thread in os.listdir("/proc/%d/task" % pid):
+            at = "/proc/%d/task/%s/" % (pid, thread)
+            try:
+                with open(at + "comm") as name, open(at + "schedstat") as spent:
+                    found[thread] = (name.read().strip(), int(spent.read().split()[0]))
+            except OSError:
+                pass  # it has ended meanwhile
+    return found
+
+
 def pss_kib(pids):
     """Proportional set size, KiB: shared pages are divided among those who share them."""
     total = 0
@@ -60,6 +74,7 @@ class Meter:
     def __init__(self, target, others):
         self.target, self.others = target, others
         self.cpu, self.cpu_others = cpu_seconds(target), cpu_seconds(others)
+        self.threads = thread_nanos(target)
         self.machine, self.wall = _machine(), time.monotonic()
 
     def end(self, requests):
@@ -67,10 +82,15 @@ class Meter:
         wall, now = time.monotonic() - self.wall, _machine()
         cpu = cpu_seconds(self.target) - self.cpu
         known = (cpu + cpu_seconds(self.others) - self.cpu_others) / wall
+        threads = {}
+        for thread, (name, spent) in thread_nanos(self.target).items():
+            spent -= self.threads.get(thread, (name, 0))[1]
+            threads[name] = threads.get(name, 0) + spent / 1000 / max(1, requests)
         total = max(1, now["all"] - self.machine["all"])
         busy = os.cpu_count() * (total - (now["idle"] - self.machine["idle"])) / total
         return {
             "cpu_us": cpu * 1e6 / requests if requests else None,
+            "threads_us": threads,
             "cores": cpu / wall,
             "foreign_cores": max(0.0, busy - known),
             "steal_pct": 100.0 * (now["steal"] - self.machine["steal"]) / total,

@@ -140,6 +140,32 @@ def filter_bars(results):
     return lines
 
 
+def threads(results):
+    """Where in the sidecar the time of a short answer goes, by the names of its threads."""
+    runs = [run["threads_us"] for run in results.get("small", {}).get("sidecar", []) if not run["fault"]]
+    names = sorted({name for run in runs for name in run})
+    medians = [(statistics.median(run.get(name, 0) for run in runs), name) for name in names]
+    shown = ["%s %.1f us" % (name, median) for median, name in sorted(medians, reverse=True) if median >= 0.1]
+    return ["", "Of a request for 20 rows, by thread of the sidecar: %s." % ", ".join(shown)] if shown else []
+
+
+def calls(results):
+    """System calls of one request, of those that are made at least once in a hundred."""
+    targets = {name: [run["calls"] for run in runs if not run["fault"]] for name, runs in results.get("calls", {}).items()}
+    names = [name for name in TITLES if targets.get(name)]
+    if not names:
+        return []
+    medians = {name: {call: statistics.median(run.get(call, 0) for run in targets[name])
+                      for run in targets[name] for call in run} for name in names}
+    every = sorted({call for counts in medians.values() for call, count in counts.items() if count >= 0.01})
+    lines = ["", "### System calls of a request for 20 rows", "",
+             "| call | " + " | ".join(TITLES[name] for name in names) + " |", "|---|" + "---|" * len(names)]
+    for call in every:
+        lines.append("| %s | " % call + " | ".join("%.2f" % medians[name].get(call, 0) for name in names) + " |")
+    lines.append("| all | " + " | ".join("%.2f" % sum(medians[name].values()) for name in names) + " |")
+    return lines
+
+
 def quiet(results):
     """What else the machine was doing meanwhile."""
     runs = [(run["foreign_cores"], run["steal_pct"], phase, name) for phase, targets in results.items()
@@ -166,6 +192,7 @@ def text(results, asked, machine):
     lines += table(results, "hs", hands + "X25519", HANDSHAKE, peers)
     lines += table(results, "hs-hybrid", hands + "X25519MLKEM768", HANDSHAKE, peers)
     lines += table(results, "mem", "%d idle connections that asked once" % asked.idle, MEMORY, peers)
+    lines += threads(results) + calls(results)
     lines += bars(results) + quiet(results)
     wrong = faults(results)
     if wrong:

@@ -8,7 +8,7 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 note() { printf '== %s\n' "$*" >&2; }
 
 missing=()
-for pair in nginx:nginx gcc:gcc python3:python3 openssl:openssl curl:curl; do
+for pair in nginx:nginx gcc:gcc python3:python3 openssl:openssl curl:curl strace:strace; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
 done
 ls /usr/lib/nginx/modules/ngx_http_lua_module.so >/dev/null 2>&1 || missing+=(libnginx-mod-http-lua)
