@@ -28,7 +28,7 @@ use super::credential::SubjectAuth;
 use super::error::GatewayError;
 use super::http1::{self, BodyEnd, Part, ResponseHead};
 use super::origin::Origin;
-use super::wire::{BUFFER, Wire};
+use super::wire::{Buffers, Wire};
 
 /// The right by which the gateway is asked something.
 pub enum Authority<'a> {
@@ -53,8 +53,6 @@ pub struct GatewayLimits {
 
 /// Idle connections kept at most.
 const MAX_IDLE: usize = 256;
-/// Read buffers kept at most.
-const MAX_BUFFERS: usize = 16;
 
 struct Idle {
     stream: Stream,
@@ -64,20 +62,14 @@ struct Idle {
     since: u64,
 }
 
-/// What one question leaves for the next. An idle connection holds no buffer.
-#[derive(Default)]
-struct Spare {
-    idle: Vec<Idle>,
-    buffers: Vec<Vec<u8>>,
-}
-
 /// The pooled client of one gateway.
 ///
 /// Idle connections are kept here rather than in Pingora's pool, which spawns a task and asks the
 /// kernel for the peer's address each time one comes back.
 pub struct GatewayClient {
     connector: TransportConnector,
-    spare: Mutex<Spare>,
+    idle: Mutex<Vec<Idle>>,
+    buffers: Buffers,
     clock: Arc<dyn Clock>,
     origin: Origin,
     /// The fields that every question has.
@@ -106,7 +98,8 @@ impl GatewayClient {
         http1::field(&mut fields, "Accept-Encoding", &identity);
         Ok(Self {
             connector: TransportConnector::new(None),
-            spare: Mutex::default(),
+            idle: Mutex::default(),
+            buffers: Buffers::default(),
             clock,
             origin,
             fields,
@@ -133,17 +126,13 @@ impl GatewayClient {
         let mut fresh = false;
         loop {
             let request = self.request(target, auth, request_id)?;
-            let (kept, buffer) = if fresh {
-                (None, vec![0; BUFFER])
-            } else {
-                self.take_spare(&peer)
-            };
+            let kept = if fresh { None } else { self.take_idle(&peer) };
             let reused = kept.is_some();
             let stream = match kept {
                 Some(stream) => stream,
                 None => self.connect(&peer).await?,
             };
-            let mut wire = Wire::new(stream, buffer, self.limits.read);
+            let mut wire = Wire::new(stream, &self.buffers, self.limits.read);
             match wire.exchange_heads(&request).await {
                 Ok(head) => return Answer::open(self, peer, wire, &head),
                 // A pooled connection that the gateway closed meanwhile: once more on a fresh one.
@@ -161,41 +150,31 @@ impl GatewayClient {
         })
     }
 
-    /// An idle connection to `peer` that is open and silent, and a buffer to read into. A connection
-    /// with bytes on it is dropped: they would be read as the answer to the next question, which may
-    /// be another user's.
-    fn take_spare(&self, peer: &Arc<HttpPeer>) -> (Option<Stream>, Vec<u8>) {
+    /// An idle connection to `peer` that is open and silent. One with bytes on it is dropped: they
+    /// would be read as the answer to the next question, which may be another user's.
+    fn take_idle(&self, peer: &Arc<HttpPeer>) -> Option<Stream> {
         let now = self.clock.boot_nanos();
-        let mut spare = self.spare.lock();
-        let buffer = spare.buffers.pop();
-        let mut idle = spare.idle.pop();
-        drop(spare);
-        while let Some(mut kept) = idle {
-            let age = Duration::from_nanos(now.saturating_sub(kept.since));
-            let fits = age < self.limits.idle && Arc::ptr_eq(&kept.peer, peer);
-            if fits && kept.stream.read(&mut [0; 1]).now_or_never().is_none() {
-                idle = Some(kept);
-                break;
+        loop {
+            let mut idle = self.idle.lock().pop()?;
+            let age = Duration::from_nanos(now.saturating_sub(idle.since));
+            if age >= self.limits.idle || !Arc::ptr_eq(&idle.peer, peer) {
+                continue;
             }
-            idle = self.spare.lock().idle.pop();
+            if idle.stream.read(&mut [0; 1]).now_or_never().is_none() {
+                return Some(idle.stream);
+            }
         }
-        let stream = idle.map(|kept| kept.stream);
-        (stream, buffer.unwrap_or_else(|| vec![0; BUFFER]))
     }
 
-    fn keep_spare(&self, stream: Stream, peer: Arc<HttpPeer>, buffer: Vec<u8>) {
+    fn keep_idle(&self, stream: Stream, peer: Arc<HttpPeer>) {
         let since = self.clock.boot_nanos();
-        let mut spare = self.spare.lock();
-        if spare.buffers.len() < MAX_BUFFERS {
-            spare.buffers.push(buffer);
-        }
-        if spare.idle.len() >= MAX_IDLE {
+        let mut idle = self.idle.lock();
+        if idle.len() >= MAX_IDLE {
             let limit = self.limits.idle;
-            let age = |kept: &Idle| Duration::from_nanos(since.saturating_sub(kept.since));
-            spare.idle.retain(|kept| age(kept) < limit);
+            idle.retain(|kept| Duration::from_nanos(since.saturating_sub(kept.since)) < limit);
         }
-        if spare.idle.len() < MAX_IDLE {
-            spare.idle.push(Idle {
+        if idle.len() < MAX_IDLE {
+            idle.push(Idle {
                 stream,
                 peer,
                 since,
@@ -261,7 +240,7 @@ impl GatewayClient {
 pub struct Answer<'c> {
     client: &'c GatewayClient,
     peer: Arc<HttpPeer>,
-    wire: Wire,
+    wire: Wire<'c>,
     body: BodyEnd,
     keep_alive: bool,
     ended: bool,
@@ -271,7 +250,7 @@ impl<'c> Answer<'c> {
     fn open(
         client: &'c GatewayClient,
         peer: Arc<HttpPeer>,
-        wire: Wire,
+        wire: Wire<'c>,
         head: &ResponseHead,
     ) -> Result<Self, GatewayError> {
         let malformed = |what: String| Err(GatewayError::Malformed(what));
@@ -353,8 +332,8 @@ impl<'c> Answer<'c> {
     /// answer that is dropped instead closes its connection.
     pub fn release(self) {
         if self.ended && self.keep_alive && self.wire.unread().is_empty() {
-            let (stream, buffer) = self.wire.into_parts();
-            self.client.keep_spare(stream, self.peer, buffer);
+            let stream = self.wire.into_stream();
+            self.client.keep_idle(stream, self.peer);
         }
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! Elsewhere on purpose: what the bytes mean (`http1.rs`), which connection is used again (`client.rs`).
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pingora_core::protocols::Stream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 
 use crate::transport::wait::within;
 
@@ -13,33 +17,57 @@ use super::error::GatewayError;
 use super::http1::{ResponseHead, Unreadable};
 
 /// Bytes of one read buffer: what a busy socket has at once.
-pub(super) const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 64 * 1024;
+/// Buffers kept at most.
+const MAX_BUFFERS: usize = 16;
+
+/// Read buffers, used again. A question takes one when bytes have come for it and not before, so that those that
+/// wait hold none, and one that the processor knows is enough for many.
+#[derive(Default)]
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        let kept = self.0.lock().pop();
+        kept.unwrap_or_else(|| vec![0; BUFFER])
+    }
+
+    fn keep(&self, buffer: Vec<u8>) {
+        let mut kept = self.0.lock();
+        if buffer.len() == BUFFER && kept.len() < MAX_BUFFERS {
+            kept.push(buffer);
+        }
+    }
+}
 
 /// A connection to the gateway while a question is on it.
-pub(super) struct Wire {
+pub(super) struct Wire<'c> {
     stream: Stream,
-    /// `buffer[start..end]` was read and is not used yet.
+    buffers: &'c Buffers,
+    /// `buffer[start..end]` was read and is not used yet. Empty while there is nothing to read.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
     limit: Duration,
 }
 
-impl Wire {
+impl<'c> Wire<'c> {
     /// Puts a question on `stream`; each wait for it has `limit`.
-    pub(super) const fn new(stream: Stream, buffer: Vec<u8>, limit: Duration) -> Self {
+    pub(super) const fn new(stream: Stream, buffers: &'c Buffers, limit: Duration) -> Self {
         Self {
             stream,
-            buffer,
+            buffers,
+            buffer: Vec::new(),
             start: 0,
             end: 0,
             limit,
         }
     }
 
-    /// The connection and the buffer, for the next question.
-    pub(super) fn into_parts(self) -> (Stream, Vec<u8>) {
-        (self.stream, self.buffer)
+    /// The connection, for the next question. The buffer is for any.
+    pub(super) fn into_stream(self) -> Stream {
+        self.buffers.keep(self.buffer);
+        self.stream
     }
 
     /// What was read and is not used yet.
@@ -102,15 +130,31 @@ impl Wire {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end.saturating_sub(self.start));
         }
-        let room = self.buffer.get_mut(self.end..).unwrap_or_default();
-        if room.is_empty() {
+        if self.end >= BUFFER {
             return Err(Unreadable("its head is too long").into());
         }
-        let read = within(self.limit, self.stream.read(room))
-            .await
-            .map_err(|_| GatewayError::Timeout(doing))?
-            .map_err(|error| GatewayError::broken(&error, doing))?;
+        let limit = self.limit;
+        let read = within(
+            limit,
+            std::future::poll_fn(|context| self.poll_read(context)),
+        )
+        .await
+        .map_err(|_| GatewayError::Timeout(doing))?
+        .map_err(|error| GatewayError::broken(&error, doing))?;
         self.end = self.end.saturating_add(read);
         Ok(read)
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.is_empty() {
+            self.buffer = self.buffers.take();
+        }
+        let mut room = ReadBuf::new(self.buffer.get_mut(self.end..).unwrap_or_default());
+        let read = Pin::new(&mut self.stream).poll_read(context, &mut room);
+        let length = room.filled().len();
+        if read.is_pending() && self.end == 0 {
+            self.buffers.keep(std::mem::take(&mut self.buffer));
+        }
+        read.map_ok(|()| length)
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certs::seal::PageSealer;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode, header};
 use pingora_core::apps::{
     HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp,
@@ -34,6 +36,7 @@ use crate::message::body::{Body, MAX_BODY};
 use crate::message::failure::Failure;
 use crate::message::target::Route;
 use crate::message::{framing, headers};
+use crate::transport::wait::within;
 use crate::transport::{AcceptedConnection, AnswerGuard};
 
 use super::answer::{Answering, Halt, ListQuestion};
@@ -101,13 +104,21 @@ pub async fn serve_connection(
         dismissal: Notify::new(),
         ending,
     });
+    // What can end the connection from outside. It is looked at again when it has news, not each time the connection has.
+    let ended = async {
+        tokio::select! {
+            biased;
+            () = gate.cut() => {}
+            () = async { gate.ending().await; tokio::time::sleep(FAREWELL).await } => {}
+            () = app.dismissed() => {}
+            () = app.drained(shutdown) => {}
+        }
+    };
+    let mut ended: FuturesUnordered<_> = std::iter::once(ended).collect();
     metrics.connection(1);
     tokio::select! {
         biased;
-        () = gate.cut() => {}
-        () = async { gate.ending().await; tokio::time::sleep(FAREWELL).await } => {}
-        () = app.dismissed() => {}
-        () = app.drained(shutdown) => {}
+        _ = ended.next() => {}
         _ = app.process_new(Box::new(stream), &ends) => {}
     }
     metrics.connection(-1);
@@ -455,7 +466,7 @@ async fn read_question(
     }
     let route = Route::parse(&head.method, head.uri.path(), head.uri.query())?;
     exchange.note_query(route.verb(), route.resource());
-    let bytes = tokio::time::timeout(READ_TIMEOUT, read_body(session, &route))
+    let bytes = within(READ_TIMEOUT, read_body(session, &route))
         .await
         .map_err(|_| Halt::PeerGone)??;
     let body = Body::parse(&bytes)
