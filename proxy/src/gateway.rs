@@ -55,10 +55,12 @@ impl Gateway {
         request_id: &str,
     ) -> Result<Arc<FetchedFacts>, GatewayError> {
         let basis = admitted.basis();
-        let fetch = || async {
-            let auth = self.credentials.for_subject(basis.user(), basis.grant())?;
-            let authority = Authority::Admission(admitted);
-            facts::fetch(&self.client, mapping, &authority, &auth, request_id).await
+        let fetch = || {
+            Box::pin(async {
+                let auth = self.credentials.for_subject(basis.user(), basis.grant())?;
+                let authority = Authority::Admission(admitted);
+                facts::fetch(&self.client, mapping, &authority, &auth, request_id).await
+            })
         };
         self.facts
             .facts(

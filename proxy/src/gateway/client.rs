@@ -130,7 +130,8 @@ impl GatewayClient {
             let reused = kept.is_some();
             let stream = match kept {
                 Some(stream) => stream,
-                None => self.connect(&peer).await?,
+                // Boxed, as all that is seldom done on the way of a request: its future is moved as a whole.
+                None => Box::pin(self.connect(&peer)).await?,
             };
             let mut wire = Wire::new(stream, &self.buffers, self.limits.read);
             match wire.exchange_heads(&request).await {
@@ -203,7 +204,7 @@ impl GatewayClient {
         if let Some(peer) = self.resolved.load_full() {
             return Ok(peer);
         }
-        let peer = Arc::new(self.resolve(authority).await?);
+        let peer = Arc::new(Box::pin(self.resolve(authority)).await?);
         self.resolved.store(Some(Arc::clone(&peer)));
         Ok(peer)
     }

@@ -570,7 +570,7 @@ impl<'a> Rows<'a> {
         }
         if !whole.is_empty() {
             let kept = usize::try_from(rows).unwrap_or(usize::MAX);
-            let source = Collected::read(asking, &whole, facts, after, kept).await?;
+            let source = Box::pin(Collected::read(asking, &whole, facts, after, kept)).await?;
             sources.push(Source::Collected(source));
         }
         Ok(Self::new(sources))
@@ -593,7 +593,7 @@ impl<'a> Rows<'a> {
         }
         match self {
             Self::One(source) => source.next(out, in_time).await,
-            Self::Many(merged) => merged.next(out, in_time).await,
+            Self::Many(merged) => Box::pin(merged.next(out, in_time)).await,
         }
     }
 

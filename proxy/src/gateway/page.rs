@@ -105,7 +105,7 @@ impl<'a> Asking<'a> {
             .await?;
         Ok(Page {
             answer,
-            reader: RowReader::new(filter, rows),
+            reader: Box::new(RowReader::new(filter, rows)),
         })
     }
 }
@@ -113,7 +113,8 @@ impl<'a> Asking<'a> {
 /// A page being read.
 pub struct Page<'c> {
     answer: Answer<'c>,
-    reader: RowReader,
+    // Boxed: a page is handed on several times, and its reader is large.
+    reader: Box<RowReader>,
 }
 
 /// What a step of a page came to.

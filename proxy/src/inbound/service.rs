@@ -167,7 +167,7 @@ impl HttpServerApp for ConnectionApp {
             Ok(true) => {}
             Ok(false) => return None,
             Err(_) => {
-                self.unreadable(&mut session).await;
+                Box::pin(self.unreadable(&mut session)).await;
                 return None;
             }
         }
@@ -261,10 +261,11 @@ impl ConnectionApp {
                 });
                 true
             }
-            Err(Halt::Refused(failure)) => self.refuse(session, exchange, &failure).await,
+            // Boxed, as all that is seldom done: the future of a request is moved as a whole.
+            Err(Halt::Refused(failure)) => Box::pin(self.refuse(session, exchange, &failure)).await,
             Err(Halt::Replan) => {
-                self.refuse(session, exchange, &DenyCode::Fenced.into())
-                    .await
+                let fenced = DenyCode::Fenced.into();
+                Box::pin(self.refuse(session, exchange, &fenced)).await
             }
             Err(Halt::Broken(code)) => {
                 exchange.finish(Ending {
@@ -414,9 +415,11 @@ impl ConnectionApp {
         };
         match (admission, route) {
             (Admission::Capabilities(capabilities), _) => {
-                answering.capabilities(revision, &capabilities).await
+                Box::pin(answering.capabilities(revision, &capabilities)).await
             }
-            (Admission::Rows(admitted), Route::Get { id, .. }) => answering.get(admitted, id).await,
+            (Admission::Rows(admitted), Route::Get { id, .. }) => {
+                Box::pin(answering.get(admitted, id)).await
+            }
             (Admission::Rows(admitted), _) => {
                 let filter =
                     QueryFilter::parse(admitted.resource(), &body.filter).map_err(|error| {
