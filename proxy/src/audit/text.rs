@@ -39,6 +39,11 @@ impl AuditText {
     /// between characters so that the result, with `...` where something was cut, has at most `bound` bytes.
     fn bounded(text: &str, bound: usize) -> Self {
         const CUT: &str = "...";
+        // Nearly all are short and plain: nothing to escape, nothing to cut.
+        let is_plain = |byte| matches!(byte, b' '..=b'~') && byte != b'\\';
+        if text.len() <= bound && text.bytes().all(is_plain) {
+            return Self(Cow::Owned(text.to_owned()));
+        }
         let mut safe = String::with_capacity(text.len().min(bound));
         let mut piece = String::new();
         // The longest prefix that still leaves room for the mark of a cut.

@@ -399,10 +399,10 @@ impl Body {
     ) -> Result<(), Halt> {
         answering.begin(self.revision)?;
         self.begun = true;
-        let request_id = answering.exchange.request_id().to_owned();
+        let request_id = answering.exchange.request_id();
         let lease = answering.lease.header();
         let (session, revision) = (&mut *answering.session, self.revision);
-        respond::begin_answer(session, &request_id, revision, lease, length).await?;
+        respond::begin_answer(session, request_id, revision, lease, length).await?;
         Ok(())
     }
 

@@ -57,10 +57,7 @@ pub struct Figures {
 pub struct Exchange {
     recorder: Recorder,
     slot: Option<AuditSlot>,
-    id: Uuid,
-    request_id: String,
     began: u64,
-    at: UnixMillis,
     verb: &'static str,
     record: AuditRecord,
     /// Figures of the answer so far.
@@ -78,22 +75,17 @@ impl Exchange {
             .reserve()
             .map_err(|_| DenyCode::AuditUnavailable)?;
         let id = Uuid::now_v7();
-        let request_id = id.to_string();
-        let at = UnixMillis(recorder.clock.unix_millis());
         let record = AuditRecord::new(
             id,
-            at,
+            UnixMillis(recorder.clock.unix_millis()),
             Direction::Inbound,
             AuditOutcome::Aborted,
-            AuditText::short(&request_id),
+            AuditText::short(id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer())),
         );
         Ok(Self {
             recorder: recorder.clone(),
             slot: Some(slot),
-            id,
-            request_id,
             began: recorder.clock.boot_nanos(),
-            at,
             verb: "unknown",
             record,
             figures: Figures::default(),
@@ -103,13 +95,13 @@ impl Exchange {
     /// The id minted for this request.
     #[must_use]
     pub fn request_id(&self) -> &str {
-        &self.request_id
+        self.record.request_id.as_str()
     }
 
     /// When it began.
     #[must_use]
     pub const fn at(&self) -> UnixMillis {
-        self.at
+        self.record.at
     }
 
     /// When it was received, nanoseconds since boot.
@@ -177,30 +169,24 @@ impl Exchange {
         let Some(slot) = self.slot.take() else {
             return Ok(());
         };
-        let record = self.end(ending);
-        slot.refuse(&record).map_err(|_| DenyCode::AuditUnavailable)
+        self.end(ending);
+        slot.refuse(&self.record)
+            .map_err(|_| DenyCode::AuditUnavailable)
     }
 
     fn settle(&mut self, ending: Ending) {
         if let Some(slot) = self.slot.take() {
-            let record = self.end(ending);
-            slot.settle(&record);
+            self.end(ending);
+            slot.settle(&self.record);
         }
     }
 
-    /// Counts the exchange and gives its record.
-    fn end(&mut self, ending: Ending) -> AuditRecord {
+    /// Counts the exchange and completes its record.
+    fn end(&mut self, ending: Ending) {
         let elapsed = self.recorder.clock.boot_nanos().saturating_sub(self.began);
         self.count(ending, Duration::from_nanos(elapsed));
         let figures = self.figures;
-        let spare = AuditRecord::new(
-            self.id,
-            self.at,
-            Direction::Inbound,
-            ending.outcome,
-            AuditText::fixed(""),
-        );
-        let mut record = std::mem::replace(&mut self.record, spare);
+        let record = &mut self.record;
         record.outcome = ending.outcome;
         record.http_status = (ending.status != 0).then_some(ending.status);
         record.deny_code = ending.denied.map(|code| AuditText::fixed(code.as_str()));
@@ -211,7 +197,6 @@ impl Exchange {
         record.rows_withheld = figures.withheld;
         record.bytes_out = figures.bytes;
         record.latency_us = elapsed / 1000;
-        record
     }
 
     fn count(&self, ending: Ending, elapsed: Duration) {
@@ -228,7 +213,7 @@ impl Exchange {
         if figures.withheld > 0 {
             metrics.rows(RowsKind::Withheld, figures.withheld);
             tracing::warn!(
-                request_id = %self.request_id,
+                request_id = self.request_id(),
                 withheld = figures.withheld,
                 "the gateway showed rows that its answer should not have held"
             );
