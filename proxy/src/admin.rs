@@ -10,6 +10,7 @@
 mod audit;
 mod candidate;
 mod check;
+mod explained;
 mod failure;
 mod gateway;
 mod grants;
@@ -19,6 +20,7 @@ mod routes;
 mod sessions;
 mod socket;
 mod status;
+mod verify;
 mod views;
 
 use std::net::SocketAddr;
@@ -44,17 +46,19 @@ pub use candidate::{
     ChangedDecision, ComparePolicy, GrantDiff, PolicyDiff, ReplayPolicy, ReplayedPage,
 };
 pub use check::{CheckOutcome, CheckView};
+pub use explained::{ExplainedRequest, ReasonView};
 pub use failure::{AdminCode, AdminFailure};
 pub use gateway::{GatewayCheck, SubjectCheck};
 pub use grants::{
     CreateGrant, CreateToken, EditGrant, EditedGrant, GrantDetail, RevokeGrant, TokenView,
 };
 pub use peers::{AddPeer, AddedView, PeerDetail};
-pub use policy::{Explain, Explanation};
+pub use policy::{Explain, Explanation, StepView};
 pub use routes::router;
 pub use sessions::{CreateSession, SessionView};
 pub use socket::{SocketError, bind, serve};
 pub use status::StatusView;
+pub use verify::{FindingView, VerifiedAudit};
 pub use views::{CertificateView, CredentialView, GrantView, PeerView, audit_row, days_left};
 
 /// Where this process really listens: ports the system chose are known only now.

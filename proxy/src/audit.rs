@@ -12,6 +12,7 @@ pub mod canonical;
 pub mod chain;
 pub mod checkpoint;
 mod detail;
+pub mod export;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod journal;

@@ -21,7 +21,7 @@ use aws_lc_rs::digest;
 use certs::clock::Clock;
 use certs::{RevokedPublisher, RevokedSet, Serial};
 use parking_lot::Mutex;
-use policy::grant::GrantStatus;
+use policy::grant::{Grant, GrantStatus};
 use policy::id::GrantId;
 use policy::mapping::Mapping;
 use policy::peer::{Peer, PeerState};
@@ -400,6 +400,32 @@ impl Directory {
         let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
         let image = self.parts.store.load(now(&self.parts)).await?;
         build(&self.parts, &image, rules, None).map(|view| view.snapshot)
+    }
+
+    /// A grant as it would be under these policy files, with each mapping that the gateway may have been asked by.
+    /// Files that this program does not take as policy give none.
+    #[must_use]
+    pub fn as_of(&self, peer: &Peer, grant: &Grant, files: &[PolicyFile]) -> Vec<GrantEntry> {
+        let Ok(rules) = policy_files::parse(files) else {
+            return Vec::new();
+        };
+        let rules = Arc::new(rules);
+        let presets = [Mapping::internal_v1(), Mapping::mosaic()].map(Arc::new);
+        let mappings = rules.mapping().cloned().into_iter().chain(presets);
+        mappings
+            .filter_map(|mapping| {
+                let snapshot = Snapshot::build(
+                    0,
+                    [peer.clone()],
+                    [grant.clone()],
+                    Arc::clone(&rules),
+                    mapping,
+                    &self.parts.revision_key,
+                );
+                let snapshot = snapshot.ok()?;
+                snapshot.grant(grant.id).map(|entry| (**entry).clone())
+            })
+            .collect()
     }
 
     /// Puts a view in force and closes the gates of every grant it changes.

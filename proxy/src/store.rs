@@ -284,6 +284,9 @@ pub trait Store: AuditLog + Send + Sync {
     /// Users with a registered gateway token and since when, by user id.
     async fn list_subject_tokens(&self) -> Result<Vec<(UserId, UnixMillis)>, StoreError>;
 
+    /// The policy that was in force at a store revision, if there was one.
+    async fn policy_at(&self, revision: u64) -> Result<Option<PolicyBundle>, StoreError>;
+
     /// Publishes a checked policy bundle and raises the edit counter of each touched grant.
     /// A bundle with the hash of the current one changes nothing.
     async fn publish_policy(

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tests::audit::audit_row;
 use tests::command::{Ran, command};
-use tests::{Holder, World};
+use tests::{Holder, Wire, World};
 
 /// The policy of the world without notes, with fewer rows and without the team's tasks.
 const NARROWER: &str = r#"
@@ -205,5 +205,283 @@ async fn diff_names_the_grants_that_would_reach_something_else() {
     )
     .await;
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""), "{}", ran.errors);
+    world.stop().await;
+}
+
+/// A policy that reaches less than the one a request was decided under.
+async fn narrow(world: &World) {
+    world.reload_policy(NARROWER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_tells_what_was_decided_then_and_not_what_would_be_now() {
+    let world = World::start().await;
+    let amira = world.amira().await;
+    let body = json!({"params": {"limit": 2}});
+    let answer = world.ask(&amira.minted, "/list/tasks", &body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let id = answer.request_id().to_owned();
+    audit_row(world.control(), &id).await;
+    let before = run(&world, &["audit", "explain", &id]).await;
+    assert_eq!(before.exit, 0, "{}", before.errors);
+    narrow(&world).await;
+    let after = run(&world, &["audit", "explain", &id]).await;
+    assert_eq!(after.out, before.out);
+    for told in [
+        "1. identity: grant ",
+        "(active) of peer home (active) for user ",
+        "2. verb: list -> known",
+        "4. ceiling: peer home: tasks, any team, personal rows yes, 10000 rows -> in reach",
+        "teams platform; personal rows yes",
+        "7. redaction: tasks -> names that say secret are removed, and internalNote meta.cost",
+        "8. row cap: scope and policy allow 100 -> allowed: at most 2 rows",
+        "ended allowed with status 200: 2 row(s)",
+    ] {
+        assert!(after.out.contains(told), "{told}: {}", after.out);
+    }
+    assert!(
+        after
+            .errors
+            .contains("their effective revision is the recorded one"),
+        "{}",
+        after.errors
+    );
+    let grant = amira.grant.to_string();
+    let now = run(
+        &world,
+        &[
+            "policy",
+            "explain",
+            "--grant",
+            &grant,
+            "--verb",
+            "list",
+            "--resource",
+            "tasks",
+        ],
+    )
+    .await;
+    assert!(now.out.contains("scope and policy allow 3"), "{}", now.out);
+    let found = document(&run(&world, &["audit", "explain", &id, "--json"]).await);
+    assert_eq!(found["items"][0]["verified"], true, "{found}");
+    assert_eq!(
+        found["items"][0]["record"]["decision"]["answers"][0]["rows"], 2,
+        "{found}"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_tells_refusals_and_what_it_cannot_tell() {
+    let world = World::start().await;
+    let amira = world.amira().await;
+    let mut client = world.client(Wire::H1, &amira.minted).await;
+    let list = format!("{}/list/projects", tests::grants::BASE);
+    let refused = client.post(&list, "{}").await.unwrap();
+    assert_eq!(refused.status, 403);
+    audit_row(world.control(), refused.request_id()).await;
+    let ran = run(&world, &["audit", "explain", refused.request_id()]).await;
+    assert_eq!(ran.exit, 0, "{}", ran.errors);
+    assert!(ran.out.contains("3. resource: projects; scope: tasks notes memory; excluded: (none) -> denied, resource_not_granted"), "{}", ran.out);
+    assert!(
+        ran.errors.contains("docs/reasons/resource_not_granted.md"),
+        "{}",
+        ran.errors
+    );
+
+    world.revoke(amira.grant).await;
+    let list = format!("{}/list/tasks", tests::grants::BASE);
+    if let Ok(ended) = client.post(&list, "{}").await {
+        assert_eq!(ended.status, 403);
+        audit_row(world.control(), ended.request_id()).await;
+        let ran = run(&world, &["audit", "explain", ended.request_id()]).await;
+        assert!(ran.out.contains("-> denied, grant_revoked"), "{}", ran.out);
+    }
+    let ran = run(
+        &world,
+        &["audit", "explain", "0190d1c2-7d5e-7f3a-8a55-1f0c3a9b2d10"],
+    )
+    .await;
+    assert_eq!(ran.exit, 3, "{}", ran.errors);
+    world.stop().await;
+}
+
+/// Changes the database behind the back of the sidecar.
+async fn tamper(world: &World, statement: &'static str) {
+    use sqlx::Connection as _;
+    let path = world.config.data_dir.join("federation.db");
+    let url = format!("sqlite://{}", path.display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    let done = sqlx::query(statement)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    assert!(done.rows_affected() > 0, "{statement}");
+    connection.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_the_first_row_that_was_changed_or_removed() {
+    let world = World::start().await;
+    used(&world).await;
+    let ran = run(&world, &["audit", "verify"]).await;
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert!(ran.out.starts_with("whole: "), "{}", ran.out);
+    let last = run(
+        &world,
+        &["audit", "query", "--json", "--code", "resource_not_granted"],
+    )
+    .await;
+    let row = document(&last)["items"][0].clone();
+    assert_eq!(row["resource"], "projects", "{row}");
+    tamper(&world, "UPDATE federation_audit_log SET outcome = 'allowed' WHERE deny_code = 'resource_not_granted'").await;
+    let ran = run(&world, &["audit", "verify"]).await;
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    let id = row["id"].as_str().unwrap();
+    assert!(
+        ran.out.contains(id) && ran.out.contains("was changed after it was written"),
+        "{}",
+        ran.out
+    );
+    tamper(&world, "UPDATE federation_audit_log SET outcome = 'denied' WHERE deny_code = 'resource_not_granted'").await;
+    assert_eq!(run(&world, &["audit", "verify"]).await.exit, 0);
+    tamper(
+        &world,
+        "DELETE FROM federation_audit_log WHERE deny_code = 'resource_not_granted'",
+    )
+    .await;
+    let ran = run(&world, &["audit", "verify", "--json"]).await;
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    let finding = document(&ran)["finding"].clone();
+    assert_eq!(
+        finding["seq"].as_u64(),
+        row["seq"].as_u64().map(|seq| seq + 1),
+        "{finding}"
+    );
+    assert!(
+        finding["fault"]
+            .as_str()
+            .unwrap()
+            .contains("are missing in front of this row"),
+        "{finding}"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_verified_without_the_database() {
+    let world = World::start().await;
+    used(&world).await;
+    let status = document(&run(&world, &["status", "--json"]).await);
+    let key = status["audit"]["checkpoint_key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("audit.jsonl");
+    let ran = run(&world, &["audit", "export", "--to", path(&file)]).await;
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let secret = world.config.data_dir.join("sealing.key");
+    let kept = dir.path().join("secret");
+    std::fs::copy(&secret, &kept).unwrap();
+    world.stop().await;
+
+    // Nobody answers any more: what follows has the file alone.
+    let gone = dir.path().join("no.sock");
+    let verify = async |more: &[&str]| {
+        let arguments = [&["audit", "verify", path(&file)][..], more].concat();
+        command(&gone, &arguments).await
+    };
+    for more in [
+        &[][..],
+        &["--key", &key],
+        &["--key", &key, "--secret-file", path(&kept)],
+    ] {
+        let ran = verify(more).await;
+        assert_eq!(ran.exit, 0, "{more:?}: {ran:?}");
+        assert!(ran.out.starts_with("whole: "), "{}", ran.out);
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    let forged = text.replacen("\"resource\":\"projects\"", "\"resource\":\"missions\"", 1);
+    assert_ne!(forged, text);
+    std::fs::write(&file, forged).unwrap();
+    let ran = verify(&["--key", &key]).await;
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    assert!(
+        ran.out.contains("shows another row than the one it holds"),
+        "{}",
+        ran.out
+    );
+    let cut: Vec<&str> = text.lines().collect();
+    std::fs::write(&file, cut[..cut.len() - 2].join("\n")).unwrap();
+    let ran = verify(&["--key", &key]).await;
+    assert_eq!(ran.exit, 1, "{ran:?}");
+    assert!(ran.out.contains("cut off"), "{}", ran.out);
+    std::fs::write(&file, &text).unwrap();
+    let other = "0".repeat(64);
+    assert_eq!(verify(&["--key", &other]).await.exit, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn query_narrows_by_each_filter() {
+    let world = World::start().await;
+    let amira = used(&world).await;
+    let grant = amira.grant.to_string();
+    let count = async |more: &[&str]| {
+        let arguments = [&["audit", "query", "--json"][..], more].concat();
+        let ran = run(&world, &arguments).await;
+        assert_eq!(ran.exit, 0, "{more:?}: {}", ran.errors);
+        document(&ran)["items"].as_array().unwrap().len()
+    };
+    assert_eq!(count(&["--direction", "inbound"]).await, 5);
+    assert_eq!(
+        count(&[
+            "--direction",
+            "inbound",
+            "--grant",
+            &grant,
+            "--peer",
+            "home"
+        ])
+        .await,
+        5
+    );
+    assert_eq!(count(&["--outcome", "denied"]).await, 2);
+    assert_eq!(count(&["--code", "unknown_resource"]).await, 1);
+    assert_eq!(count(&["--verb", "list", "--resource", "tasks"]).await, 1);
+    assert_eq!(count(&["--direction", "inbound", "--since", "1h"]).await, 5);
+    assert_eq!(count(&["--until", "1h"]).await, 0);
+    assert!(count(&["--direction", "admin"]).await > 0);
+    let ran = run(&world, &["audit", "query", "--direction", "sideways"]).await;
+    assert_eq!(ran.exit, 1);
+    assert!(
+        ran.errors.contains("inbound, outbound or admin"),
+        "{}",
+        ran.errors
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_follows_the_log() {
+    let world = World::start().await;
+    let amira = world.amira().await;
+    let socket = world.config.admin.socket.clone();
+    // Ends when the row of a request that is not made yet has been printed.
+    let following = tokio::spawn(async move {
+        let arguments = ["audit", "tail", "-f", "-n", "1", "--json"];
+        tests::command::until(&socket, &arguments, "unknown_resource").await
+    });
+    let answer = world.ask(&amira.minted, "/list/nothing", &json!({})).await;
+    assert_eq!(answer.status, 403);
+    let ran = following.await.unwrap();
+    assert_eq!(ran.exit, 0, "{}", ran.errors);
+    let lines: Vec<Value> = ran
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let row = lines.last().unwrap();
+    assert_eq!(row["request_id"], answer.request_id(), "{row}");
     world.stop().await;
 }

@@ -181,6 +181,27 @@ fn a_user_of_many_teams_is_kept_within_the_bound() {
     );
 }
 
+/// What a request pays for being explained later. The bound is far above what it takes, so that other load cannot
+/// fail the test; the figure itself is printed (`--nocapture`).
+#[test]
+fn keeping_a_decision_costs_little() {
+    const ROUNDS: u32 = 20_000;
+    let world = with_teams(json!(["platform", "sales"]));
+    let permit = permit_of(&world, &["platform", "sales"]);
+    #[allow(clippy::disallowed_methods, reason = "a figure, not a decision")]
+    let began = std::time::Instant::now();
+    let entry = permit.entry().unwrap();
+    let mut bytes = 0;
+    for _ in 0..ROUNDS {
+        let mut recorded = RecordedDecision::under(std::hint::black_box(entry));
+        recorded.permitted(std::hint::black_box(&permit));
+        bytes = std::hint::black_box(recorded).as_bytes().len();
+    }
+    let each = began.elapsed() / ROUNDS;
+    println!("{each:?} for {bytes} bytes");
+    assert!(bytes < 64 && each.as_micros() < 50, "{each:?}, {bytes}");
+}
+
 #[test]
 fn each_resource_has_one_number() {
     for resource in Resource::ALL {

@@ -34,6 +34,10 @@ pub struct AuditQuery {
     pub verb: Option<String>,
     /// Resource.
     pub resource: Option<String>,
+    /// Before so many seconds ago.
+    pub until_s: Option<u32>,
+    /// Code of a refusal.
+    pub code: Option<String>,
     /// Request id, ours or the peer's.
     pub request_id: Option<String>,
     /// Only rows after the one with this id.
@@ -48,9 +52,8 @@ impl Control {
     /// # Errors
     /// A value that no row can have; an unknown peer; a log that cannot be read.
     pub async fn query_audit(&self, query: AuditQuery) -> Result<Vec<Value>, AdminFailure> {
-        let since_s = query
-            .since_s
-            .map(|seconds| self.now().saturating_add(-i64::from(seconds) * 1000));
+        let ago = |seconds: u32| self.now().saturating_add(-i64::from(seconds) * 1000);
+        let until_s = query.until_s.map(ago);
         let peer = match &query.peer {
             None => None,
             Some(name) => Some(
@@ -60,8 +63,8 @@ impl Control {
             ),
         };
         let filter = AuditFilter {
-            since: query.since.max(since_s),
-            until: query.until,
+            since: query.since.max(query.since_s.map(ago)),
+            until: [query.until, until_s].into_iter().flatten().min(),
             grant: query.grant.as_deref().map(parse_grant_id).transpose()?,
             peer,
             direction: closed(
@@ -76,6 +79,7 @@ impl Control {
             )?,
             verb: query.verb,
             resource: query.resource,
+            code: query.code,
             request_id: query.request_id,
             after: query.after,
             oldest_first: false,

@@ -190,7 +190,9 @@ fn replayed(
             None => return Replayed::Not(NotReplayed::NotDecidedByPolicy),
         },
     };
-    if record.outcome == AuditOutcome::Aborted && denied.is_none() {
+    let then = record.decision.as_ref().and_then(|kept| kept.decode().ok());
+    let decided = then.as_ref().is_some_and(|then| !then.answers.is_empty());
+    if record.outcome == AuditOutcome::Aborted && denied.is_none() && !decided {
         return Replayed::Not(NotReplayed::Incomplete);
     }
     let was = RecordedAnswer {
@@ -203,7 +205,7 @@ fn replayed(
             limit: None,
         },
         denied,
-        then: None,
+        then: then.as_ref(),
     };
     replay(current, candidate, &was)
 }

@@ -5,6 +5,7 @@
 
 use policy::decision::Decision;
 use policy::evaluate::{Admission, admit, evaluate};
+use policy::explain::TraceStep;
 use policy::id::GrantId;
 use policy::native::NativeFacts;
 use policy::reach::RowLimit;
@@ -57,6 +58,16 @@ pub struct StepView {
     pub input: String,
     /// What came of it.
     pub outcome: String,
+}
+
+impl From<TraceStep> for StepView {
+    fn from(step: TraceStep) -> Self {
+        Self {
+            name: step.name,
+            input: step.input,
+            outcome: step.outcome,
+        }
+    }
 }
 
 impl Control {
@@ -190,13 +201,7 @@ fn explanation(decision: &Decision, facts: &'static str, revision: u64) -> Expla
             Decision::Allow(_) => None,
             Decision::Deny(deny) => Some(deny.code().as_str()),
         },
-        steps: steps
-            .map(|step| StepView {
-                name: step.name,
-                input: step.input,
-                outcome: step.outcome,
-            })
-            .collect(),
+        steps: steps.map(StepView::from).collect(),
         facts,
         revision,
     }

@@ -9,8 +9,8 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{
     ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State,
 };
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -55,6 +55,9 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/sessions", get(list_sessions).post(create_session))
         .route("/sessions/{id}/end", post(end_session))
         .route("/audit", get(query_audit))
+        .route("/audit/explain", get(explain_request))
+        .route("/audit/verify", get(verify_audit))
+        .route("/audit/export", get(export_audit))
         .route("/policy/explain", post(explain))
         .route(
             "/policy/diff",
@@ -301,6 +304,29 @@ async fn query_audit(
     Parameters(query): Parameters<AuditQuery>,
 ) -> Answer<impl Serialize> {
     control.query_audit(query).await.map(items)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichRequest {
+    request_id: String,
+}
+
+async fn explain_request(
+    State(control): Shared,
+    Parameters(which): Parameters<WhichRequest>,
+) -> Answer<impl Serialize> {
+    control.explain_request(&which.request_id).await.map(items)
+}
+
+async fn verify_audit(State(control): Shared) -> Answer<impl Serialize> {
+    control.verify_audit().await.map(Json)
+}
+
+async fn export_audit(State(control): Shared) -> Result<Response, AdminFailure> {
+    let lines = control.export_audit().await?;
+    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
+    Ok((kind, axum::body::Body::from_stream(lines)).into_response())
 }
 
 async fn explain(State(control): Shared, Body(body): Body<Explain>) -> Answer<impl Serialize> {

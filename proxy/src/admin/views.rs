@@ -7,6 +7,7 @@ use std::time::Duration;
 use policy::grant::GrantStatus;
 use policy::id::{GrantId, SubjectId, UserId};
 use policy::peer::{PeerName, PeerState};
+use policy::recorded::{AnswerThen, RecordedDecision};
 use policy::scope::Scope;
 use policy::time::UnixMillis;
 use serde::Serialize;
@@ -282,6 +283,7 @@ pub fn audit_row(row: &AuditRow) -> Value {
         .as_ref()
         .and_then(|detail| serde_json::from_str(&detail.to_json()).ok());
     put("detail", detail.unwrap_or(Value::Null));
+    put("decision", json!(record.decision.as_ref().map(decision)));
     put("count", json!(record.count));
     put("position", json!(row.position));
     let link = row.link.as_ref();
@@ -293,6 +295,33 @@ pub fn audit_row(row: &AuditRow) -> Value {
     );
     put("hash", json!(link.map(|link| hex::encode(link.hash))));
     Value::Object(out)
+}
+
+/// What a decision came to; the bytes themselves where this program cannot read them.
+fn decision(recorded: &RecordedDecision) -> Value {
+    let Ok(then) = recorded.decode() else {
+        return json!({ "bytes": hex::encode(recorded.as_bytes()) });
+    };
+    let answers: Vec<Value> = then
+        .answers
+        .iter()
+        .map(|answer| match answer {
+            AnswerThen::Refused(resource) => json!({"refused": true, "resource": resource}),
+            AnswerThen::Permitted(permit) => json!({
+                "resource": permit.resource,
+                "teams": permit.teams,
+                "more_teams": permit.unnamed_teams,
+                "include_personal": permit.include_personal,
+                "rows": permit.row_limit,
+                "row_cap": permit.row_cap,
+            }),
+        })
+        .collect();
+    json!({
+        "effective_revision": then.effective_revision.to_string(),
+        "edit": then.edit,
+        "answers": answers,
+    })
 }
 
 #[cfg(test)]

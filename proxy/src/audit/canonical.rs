@@ -8,6 +8,7 @@
 //! eight bytes, little-endian; texts are UTF-8. Numbers above 2^63-1 are encoded as that, which is what the store keeps.
 
 use policy::id::{GrantId, PeerId, SubjectId};
+use policy::recorded::RecordedDecision;
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
@@ -46,6 +47,7 @@ mod tag {
     pub(super) const ACTION: u8 = 25;
     pub(super) const ACTOR: u8 = 26;
     pub(super) const DETAIL: u8 = 27;
+    pub(super) const DECISION: u8 = 28;
 }
 
 /// Why bytes are not a record.
@@ -120,6 +122,9 @@ fn write(record: &AuditRecord, usual_count: u64, out: &mut Vec<u8>) {
     fields.text(tag::ACTOR, record.actor.as_ref());
     if let Some(detail) = &record.detail {
         fields.put(tag::DETAIL, detail.to_json().as_bytes());
+    }
+    if let Some(decision) = &record.decision {
+        fields.put(tag::DECISION, decision.as_bytes());
     }
 }
 
@@ -283,6 +288,10 @@ fn set(record: &mut AuditRecord, tag: u8, value: &[u8]) -> Result<(), DecodeErro
         tag::DETAIL => {
             let json = std::str::from_utf8(value).map_err(|_| bad())?;
             record.detail = Some(AuditDetail::stored(json).map_err(|_| bad())?);
+        }
+        tag::DECISION => {
+            let decision = RecordedDecision::from_bytes(value.to_vec()).map_err(|_| bad())?;
+            record.decision = Some(decision);
         }
         _ => return Err(DecodeError::UnknownField(tag)),
     }

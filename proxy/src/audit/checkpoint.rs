@@ -126,6 +126,14 @@ impl CheckpointVerifier {
             .map(Self)
     }
 
+    /// Whether `signature` is the key's over `message`, which begins with what it is about.
+    #[must_use]
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0)
+            .verify(message, signature)
+            .is_ok()
+    }
+
     /// The key in hex.
     #[must_use]
     pub fn to_hex(&self) -> String {
@@ -167,6 +175,11 @@ impl CheckpointSigner {
     #[must_use]
     pub const fn verifier(&self) -> CheckpointVerifier {
         CheckpointVerifier(self.public)
+    }
+
+    /// Signs something else than a checkpoint; it begins with what it is about.
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> Vec<u8> {
+        self.key.sign(message).as_ref().to_vec()
     }
 
     /// Signs a checkpoint.

@@ -34,6 +34,8 @@ pub struct AuditFilter {
     pub verb: Option<String>,
     /// This resource, exactly.
     pub resource: Option<String>,
+    /// This code of a refusal, exactly.
+    pub code: Option<String>,
     /// This request id, ours or the peer's.
     pub request_id: Option<String>,
     /// Only rows written after the one with this id: for following the log.
@@ -55,6 +57,7 @@ impl Default for AuditFilter {
             outcome: None,
             verb: None,
             resource: None,
+            code: None,
             request_id: None,
             after: None,
             oldest_first: false,

@@ -4,6 +4,7 @@
 //! it. There is no field for a body, and none may be added. How records are queued and stored is elsewhere.
 
 use policy::id::{GrantId, PeerId, SubjectId};
+use policy::recorded::RecordedDecision;
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
@@ -144,6 +145,8 @@ pub struct AuditRecord {
     pub actor: Option<AuditText>,
     /// What else identifies the act.
     pub detail: Option<AuditDetail>,
+    /// What the decision came to, for telling it later.
+    pub decision: Option<RecordedDecision>,
 }
 
 impl AuditRecord {
@@ -184,6 +187,7 @@ impl AuditRecord {
             action: None,
             actor: None,
             detail: None,
+            decision: None,
         }
     }
 }

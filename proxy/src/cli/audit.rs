@@ -1,5 +1,8 @@
 //! `audit`: reading the log.
 
+mod explain;
+mod verify;
+
 use std::time::Duration;
 
 use http::Method;
@@ -36,9 +39,9 @@ pub(super) async fn run(
     command: AuditCommand,
     console: &mut Console<'_>,
 ) -> Result<Exit, CliFailure> {
-    let admin = context.admin()?;
     match command {
         AuditCommand::Query(look) => {
+            let admin = context.admin()?;
             let mut rows = admin
                 .ask("reading the audit log", Method::GET, &target(&look), None)
                 .await?;
@@ -51,7 +54,14 @@ pub(super) async fn run(
             }
             print_items(console, &COLUMNS, &rows)?;
         }
-        AuditCommand::Tail { follow, lines } => tail(&admin, follow, lines, console).await?,
+        AuditCommand::Tail { follow, lines } => {
+            tail(&context.admin()?, follow, lines, console).await?;
+        }
+        AuditCommand::Explain { request_id } => {
+            explain::explain(context, &request_id, console).await?;
+        }
+        AuditCommand::Verify(asked) => return verify::verify(context, &asked, console).await,
+        AuditCommand::Export { to } => verify::export(context, to.as_deref(), console).await?,
     }
     Ok(Exit::Done)
 }
@@ -61,10 +71,15 @@ fn target(look: &AuditLook) -> String {
     if let Some(since) = look.since {
         target.push_str(&format!("&since_s={since}"));
     }
+    if let Some(until) = look.until {
+        target.push_str(&format!("&until_s={until}"));
+    }
     for (name, value) in [
         ("grant", &look.grant),
         ("peer", &look.peer),
         ("outcome", &look.outcome),
+        ("code", &look.code),
+        ("direction", &look.direction),
         ("verb", &look.verb),
         ("resource", &look.resource),
         ("request_id", &look.request_id),

@@ -3,7 +3,7 @@
 //! Invariant: one request per connection, a bound on time and on the answer's size; a failure says which door
 //! and what to do about it.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,6 +87,49 @@ impl Door {
         } else {
             Err(CliFailure::envelope(what, status.as_u16(), &value))
         }
+    }
+
+    /// Asks for `what` and writes the body of the answer as it comes.
+    pub(super) async fn download(
+        &self,
+        what: &str,
+        target: &str,
+        to: &mut dyn Write,
+    ) -> Result<(), CliFailure> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| self.closed(what, &error))?;
+        let failed = |why: String| self.broken(what, why);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        let driver = tokio::spawn(connection);
+        let request = Request::get(target)
+            .header(header::HOST, "localhost")
+            .body(Full::new(Bytes::new()))
+            .map_err(|error| failed(error.to_string()))?;
+        let response = sender.send_request(request).await;
+        let (head, mut body) = response
+            .map_err(|error| failed(error.to_string()))?
+            .into_parts();
+        let mut refusal = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| failed(error.to_string()))?;
+            let Some(part) = frame.data_ref() else {
+                continue;
+            };
+            if head.status.is_success() {
+                to.write_all(part)?;
+            } else {
+                refusal.extend_from_slice(part);
+            }
+        }
+        driver.abort();
+        if head.status.is_success() {
+            return Ok(to.flush()?);
+        }
+        let answer = serde_json::from_slice(&refusal).unwrap_or(Value::Null);
+        Err(CliFailure::envelope(what, head.status.as_u16(), &answer))
     }
 
     async fn exchange(

@@ -320,6 +320,7 @@ impl Answering<'_> {
                 }
             })?;
         let permit = admitted.decide(&facts.facts);
+        self.exchange.note_permit(&permit);
         Ok((permit, facts))
     }
 

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::clock::Clock;
-use policy::deny::DenyCode;
+use policy::decision::Permit;
+use policy::deny::{Deny, DenyCode};
 use policy::id::{GrantId, PeerId, SubjectId};
+use policy::recorded::RecordedDecision;
+use policy::snapshot::GrantEntry;
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
@@ -135,6 +138,25 @@ impl Exchange {
         self.verb = verb;
         self.record.verb = Some(AuditText::fixed(verb));
         self.record.resource = resource.map(AuditText::short);
+    }
+
+    /// Begins to note a decision under a grant; that of a plan that was given up is forgotten.
+    pub fn note_decision(&mut self, entry: &GrantEntry) {
+        self.record.decision = Some(RecordedDecision::under(entry));
+    }
+
+    /// Notes that the decision was a refusal.
+    pub fn note_refusal(&mut self, deny: &Deny) {
+        if let Some(decision) = &mut self.record.decision {
+            decision.refused(deny);
+        }
+    }
+
+    /// Notes a permit of the decision.
+    pub fn note_permit(&mut self, permit: &Permit) {
+        if let Some(decision) = &mut self.record.decision {
+            decision.permitted(permit);
+        }
     }
 
     /// Notes the hash of the canonical query.

@@ -401,7 +401,9 @@ impl ConnectionApp {
             resource: route.resource(),
             limit: body.limit,
         };
-        let admission = admit(&view.snapshot, &request)?;
+        exchange.note_decision(entry);
+        let admission =
+            admit(&view.snapshot, &request).inspect_err(|deny| exchange.note_refusal(deny))?;
         let revision = entry.effective_revision;
         let lease = self.lease(session, exchange, &view, entry)?;
         let mut answering = Answering {

@@ -44,8 +44,9 @@ use uuid::Uuid;
 use super::{
     Act, CertificateRecord, ChainBeginning, Committed, Contact, CredentialChange, Enrollment,
     GrantRecord, IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
-    OutboundCredential, PeerDirection, PeerRecord, PolicyPublication, Replaced, SealedSecret,
-    SecretPurpose, SessionRecord, Sha256, Store, StoreError, StoreImage, SubjectToken, TokenClaim,
+    OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyPublication, Replaced,
+    SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError, StoreImage,
+    SubjectToken, TokenClaim,
 };
 use crate::audit::{
     AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow, Head, JournalMark,
@@ -369,6 +370,10 @@ impl Store for SqliteStore {
 
     async fn list_subject_tokens(&self) -> Result<Vec<(UserId, UnixMillis)>, StoreError> {
         secrets::list_subject_tokens(&mut *self.read().await?).await
+    }
+
+    async fn policy_at(&self, revision: u64) -> Result<Option<PolicyBundle>, StoreError> {
+        policy_bundle::at(&mut *self.read().await?, revision).await
     }
 
     async fn publish_policy(

@@ -30,6 +30,7 @@ prop_compose! {
         small in any::<(u32, Option<u16>, Option<[u8; 32]>)>(),
         revision in prop::option::of(kept_number()),
         detail in prop::option::of((text(), kept_number())),
+        decision in prop::option::of(prop::collection::vec(any::<u8>(), 0..=RecordedDecision::MAX_BYTES)),
     ) -> AuditRecord {
         let mut texts = texts.into_iter();
         let mut next = || texts.next().flatten();
@@ -59,6 +60,7 @@ prop_compose! {
         record.latency_us = numbers[4];
         (record.attempt, record.http_status, record.query_hash) = small;
         record.revision = revision;
+        record.decision = decision.map(|bytes| RecordedDecision::from_bytes(bytes).unwrap());
         record.detail = detail.map(|(text, count)| AuditDetail::new().text("why", text.as_str()).count("n", count));
         record
     }

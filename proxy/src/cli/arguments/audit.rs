@@ -2,6 +2,8 @@
 //!
 //! Invariant: as for every command, see `arguments.rs`. What a command does is in its own file.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 use super::duration;
@@ -19,6 +21,19 @@ pub(in crate::cli) enum AuditCommand {
     },
     /// Look for rows
     Query(AuditLook),
+    /// Tell how a recorded request came to its answer, step by step
+    Explain {
+        /// Request id, ours or the peer's
+        request_id: String,
+    },
+    /// Prove that no row was changed, removed or moved: of the log, or of an export
+    Verify(AuditVerify),
+    /// Write the log to a file that can be verified without the database
+    Export {
+        /// File to write [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -26,15 +41,24 @@ pub(in crate::cli) struct AuditLook {
     /// Only of this long ago or later: 1h, 30d
     #[arg(long, value_parser = duration, value_name = "DURATION")]
     pub(in crate::cli) since: Option<u32>,
+    /// Only of before this long ago: 1h, 30d
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(in crate::cli) until: Option<u32>,
     /// Grant id
     #[arg(long)]
     pub(in crate::cli) grant: Option<String>,
     /// Local name of the peer
     #[arg(long)]
     pub(in crate::cli) peer: Option<String>,
-    /// allowed, denied, error or aborted
+    /// allowed, denied, rate_limited, error or aborted
     #[arg(long)]
     pub(in crate::cli) outcome: Option<String>,
+    /// Code of a refusal; docs/reasons/ has all of them
+    #[arg(long)]
+    pub(in crate::cli) code: Option<String>,
+    /// inbound, outbound or admin
+    #[arg(long)]
+    pub(in crate::cli) direction: Option<String>,
     /// Verb
     #[arg(long)]
     pub(in crate::cli) verb: Option<String>,
@@ -47,4 +71,16 @@ pub(in crate::cli) struct AuditLook {
     /// Rows at most, the last ones
     #[arg(long, default_value_t = 100)]
     pub(in crate::cli) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AuditVerify {
+    /// File that `audit export` wrote; - for standard input [default: the log of the running sidecar]
+    pub(in crate::cli) file: Option<PathBuf>,
+    /// Public key that signed the export, hex, as `status` shows it on the side that exported
+    #[arg(long, value_name = "HEX", requires = "file")]
+    pub(in crate::cli) key: Option<String>,
+    /// File with the sealing secret of the side that exported: verifies what each row says as well
+    #[arg(long, value_name = "FILE", requires = "file")]
+    pub(in crate::cli) secret_file: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! Laws of the audit log.
 
 use policy::id::{GrantId, PeerId, SubjectId};
+use policy::recorded::RecordedDecision;
 use uuid::Uuid;
 
 use super::super::Store;
@@ -47,6 +48,7 @@ fn full(n: u64) -> AuditRecord {
         revision: Some(7),
         action: Some(AuditText::fixed("grant.revoke")),
         actor: Some(AuditText::fixed("uid:0")),
+        decision: Some(RecordedDecision::from_bytes(vec![1, 0, 9]).unwrap()),
         detail: Some(
             AuditDetail::new()
                 .text("reason", "\"left\"\r\n")
@@ -107,6 +109,10 @@ pub(super) async fn each_filter_narrows(store: &dyn Store) {
         },
         AuditFilter {
             resource: Some("tasks".to_owned()),
+            ..any()
+        },
+        AuditFilter {
+            code: Some("resource_excluded".to_owned()),
             ..any()
         },
         AuditFilter {

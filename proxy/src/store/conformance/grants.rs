@@ -444,6 +444,15 @@ pub(super) async fn policy_is_published_as_a_whole_or_not_at_all(store: &dyn Sto
         (digest(60_002), after(7))
     );
     assert_eq!(policy.files, publication(2, Vec::new()).files);
+    for (revision, sha256) in [
+        (2, None),
+        (3, Some(publication(1, Vec::new()).sha256)),
+        (4, Some(policy.sha256)),
+        (u64::MAX, Some(policy.sha256)),
+    ] {
+        let then = store.policy_at(revision).await.unwrap();
+        assert_eq!(then.map(|bundle| bundle.sha256), sha256, "{revision}");
+    }
     let edits: Vec<_> = image
         .grants
         .iter()

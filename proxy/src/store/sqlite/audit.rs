@@ -7,6 +7,7 @@
 
 use std::sync::LazyLock;
 
+use policy::recorded::RecordedDecision;
 use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Connection, Sqlite, SqliteConnection};
@@ -19,7 +20,7 @@ use super::writer::{OpenChain, Writer};
 use crate::audit::{AuditDetail, AuditLogError, AuditRecord, AuditText, Head, JournalMark, Link};
 
 /// Columns in the order they are bound.
-pub(super) const COLUMNS: [&str; 31] = [
+pub(super) const COLUMNS: [&str; 32] = [
     "id",
     "at",
     "request_id",
@@ -46,6 +47,7 @@ pub(super) const COLUMNS: [&str; 31] = [
     "action",
     "actor",
     "detail",
+    "decision",
     "count",
     "chain",
     "seq",
@@ -202,6 +204,7 @@ fn bind<'q>(
         .bind(text(record.action.as_ref()))
         .bind(text(record.actor.as_ref()))
         .bind(record.detail.as_ref().map(AuditDetail::to_json))
+        .bind(record.decision.as_ref().map(RecordedDecision::as_bytes))
         .bind(stored(record.count))
         .bind(link.map(|link| link.chain.as_bytes().as_slice()))
         .bind(link.map(|link| stored(link.seq)))

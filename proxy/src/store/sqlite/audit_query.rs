@@ -2,6 +2,7 @@
 //!
 //! Invariant: every value of a filter is bound, none is part of a statement's text. Rows come in the order of writing.
 
+use policy::recorded::RecordedDecision;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use uuid::Uuid;
@@ -104,6 +105,9 @@ fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Sqlite> {
     if let Some(resource) = &filter.resource {
         sql.push(" AND resource = ").push_bind(resource.clone());
     }
+    if let Some(code) = &filter.code {
+        sql.push(" AND deny_code = ").push_bind(code.clone());
+    }
     if let Some(request) = &filter.request_id {
         sql.push(" AND (request_id = ").push_bind(request.clone());
         if let Some(id) = own_id(request) {
@@ -165,6 +169,7 @@ fn decode(row: &SqliteRow) -> Result<AuditRow, StoreError> {
         action: opt_text("action")?,
         actor: opt_text("actor")?,
         detail: detail(columns)?,
+        decision: decision(columns)?,
     };
     Ok(AuditRow {
         position: columns.integer("position")?,
@@ -183,6 +188,16 @@ fn link(columns: Columns<'_>) -> Result<Option<Link>, StoreError> {
         prev_hash: columns.hash("prev_hash")?,
         hash: columns.hash("hash")?,
     }))
+}
+
+fn decision(columns: Columns<'_>) -> Result<Option<RecordedDecision>, StoreError> {
+    columns
+        .opt_bytes("decision")?
+        .map(|bytes| {
+            RecordedDecision::from_bytes(bytes)
+                .map_err(|error| StoreError::corrupt(columns.table, format!("decision: {error}")))
+        })
+        .transpose()
 }
 
 fn detail(columns: Columns<'_>) -> Result<Option<AuditDetail>, StoreError> {

@@ -73,6 +73,10 @@ impl<'r> Columns<'r> {
         self.raw(column)
     }
 
+    pub(super) fn opt_bytes(&self, column: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.raw(column)
+    }
+
     pub(super) fn integer(&self, column: &'static str) -> Result<i64, StoreError> {
         self.raw(column)
     }

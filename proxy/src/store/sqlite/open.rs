@@ -37,6 +37,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "longest lease",
         include_str!("../../../../migrations/sqlite/0003_longest_lease.sql"),
     ),
+    (
+        4,
+        "audit decision",
+        include_str!("../../../../migrations/sqlite/0004_audit_decision.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.

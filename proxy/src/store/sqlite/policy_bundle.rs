@@ -15,9 +15,26 @@ use super::writer::Writer;
 pub(super) async fn current(
     conn: &mut SqliteConnection,
 ) -> Result<Option<PolicyBundle>, StoreError> {
+    newest(conn, i64::MAX).await
+}
+
+/// The bundle that was in force at a revision.
+pub(super) async fn at(
+    conn: &mut SqliteConnection,
+    revision: u64,
+) -> Result<Option<PolicyBundle>, StoreError> {
+    newest(conn, i64::try_from(revision).unwrap_or(i64::MAX)).await
+}
+
+async fn newest(
+    conn: &mut SqliteConnection,
+    upto: i64,
+) -> Result<Option<PolicyBundle>, StoreError> {
     let row = sqlx::query(
-        "SELECT files, sha256, applied_at FROM policy_bundles ORDER BY revision DESC LIMIT 1",
+        "SELECT files, sha256, applied_at FROM policy_bundles WHERE revision <= ? \
+         ORDER BY revision DESC LIMIT 1",
     )
+    .bind(upto)
     .fetch_optional(conn)
     .await
     .map_err(driver)?;
