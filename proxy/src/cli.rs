@@ -15,6 +15,7 @@ mod door;
 mod failure;
 mod gateway;
 mod grant;
+mod mcp;
 mod output;
 mod peer;
 mod policy;
@@ -255,6 +256,7 @@ async fn ask(
         Command::Policy(command) => policy::run(context, command, console).await,
         Command::Gateway(command) => gateway::run(context, command, console).await,
         Command::Ca(_) => authority::export(context, console).await,
+        Command::Mcp(at) => mcp::run(context, at, console).await,
         Command::Healthcheck => doctor::healthcheck(context, console).await,
         // Done before a runtime is needed.
         Command::Serve | Command::Demo { .. } | Command::Completions { .. } => Ok(Exit::Done),

@@ -6,9 +6,10 @@
 mod audit;
 mod policy;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::value::{duration, key_value};
+use super::value::{duration, key_value, loopback_url};
 use ::policy::time::UnixMillis;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -94,6 +95,8 @@ pub(super) enum Command {
     /// The embedded certificate authority
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Serve the session door to an agent as a Model Context Protocol server on standard input and output
+    Mcp(McpDoor),
     /// Ask the ops listener whether the sidecar lives
     Healthcheck,
     /// Print completions for a shell
@@ -303,6 +306,19 @@ pub(super) struct QueryList {
     /// Go on until there is no more
     #[arg(long)]
     pub(super) all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct McpDoor {
+    /// Session token
+    #[arg(long, env = "MOSAIC_SESSION_TOKEN", hide_env_values = true)]
+    pub(super) token: Option<String>,
+    /// Unix socket of the session door [default: as in the settings]
+    #[arg(long, value_name = "PATH", conflicts_with = "url")]
+    pub(super) socket: Option<PathBuf>,
+    /// TCP form of the session door: http://127.0.0.1:8480
+    #[arg(long, value_name = "URL", value_parser = loopback_url)]
+    pub(super) url: Option<SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]

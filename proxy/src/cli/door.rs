@@ -1,9 +1,10 @@
-//! Asking a door of the running sidecar: HTTP/1.1 with JSON over a unix socket.
+//! Asking a door of the running sidecar: HTTP/1.1 with JSON over a unix socket or loopback TCP.
 //!
 //! Invariant: one request per connection, a bound on time and on the answer's size; a failure says which door
 //! and what to do about it.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,8 +30,34 @@ const ANSWER_BYTES: usize = 512 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Door {
     name: &'static str,
-    socket: PathBuf,
+    place: Place,
     token: Option<String>,
+}
+
+/// Where a door is.
+#[derive(Debug, Clone)]
+enum Place {
+    Socket(PathBuf),
+    Loopback(SocketAddr),
+}
+
+impl Place {
+    /// The `Host` to name.
+    fn host(&self) -> String {
+        match self {
+            Self::Socket(_) => "localhost".to_owned(),
+            Self::Loopback(address) => address.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => write!(f, "socket {}", path.display()),
+            Self::Loopback(address) => write!(f, "listener {address}"),
+        }
+    }
 }
 
 impl Door {
@@ -38,7 +65,7 @@ impl Door {
     pub(super) fn admin(socket: PathBuf) -> Self {
         Self {
             name: "admin",
-            socket,
+            place: Place::Socket(socket),
             token: None,
         }
     }
@@ -47,14 +74,26 @@ impl Door {
     pub(super) fn session(socket: PathBuf, token: Option<String>) -> Self {
         Self {
             name: "session",
-            socket,
+            place: Place::Socket(socket),
+            token,
+        }
+    }
+
+    /// The session door's TCP form.
+    pub(super) fn session_at(address: SocketAddr, token: Option<String>) -> Self {
+        Self {
+            name: "session",
+            place: Place::Loopback(address),
             token,
         }
     }
 
     /// Whether anybody answers there.
     pub(super) async fn is_open(&self) -> bool {
-        UnixStream::connect(&self.socket).await.is_ok()
+        match &self.place {
+            Place::Socket(path) => UnixStream::connect(path).await.is_ok(),
+            Place::Loopback(address) => TcpStream::connect(address).await.is_ok(),
+        }
     }
 
     /// Asks for `what` (as named in a failure) and gives the JSON answer, `null` for an empty one.
@@ -65,11 +104,36 @@ impl Door {
         target: &str,
         body: Option<&Value>,
     ) -> Result<Value, CliFailure> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.closed(what, &error))?;
-        let answered =
-            tokio::time::timeout(PATIENCE, self.exchange(stream, method, target, body)).await;
+        let (status, value) = self.answer(what, method, target, body).await?;
+        if status.is_success() {
+            Ok(value)
+        } else {
+            Err(CliFailure::envelope(what, status.as_u16(), &value))
+        }
+    }
+
+    /// As [`ask`](Self::ask), with whatever status it is answered.
+    pub(super) async fn answer(
+        &self,
+        what: &str,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), CliFailure> {
+        let request = self
+            .request(method, target, body)
+            .map_err(|why| self.broken(what, why))?;
+        let closed = |error| self.closed(what, &error);
+        let answered = match &self.place {
+            Place::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(closed)?;
+                tokio::time::timeout(PATIENCE, send(stream, request)).await
+            }
+            Place::Loopback(address) => {
+                let stream = TcpStream::connect(address).await.map_err(closed)?;
+                tokio::time::timeout(PATIENCE, send(stream, request)).await
+            }
+        };
         let (status, bytes) = match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Err(self.broken(what, why)),
@@ -82,11 +146,7 @@ impl Door {
             false => serde_json::from_slice(&bytes)
                 .map_err(|_| self.broken(what, "the answer is not JSON".to_owned()))?,
         };
-        if status.is_success() {
-            Ok(value)
-        } else {
-            Err(CliFailure::envelope(what, status.as_u16(), &value))
-        }
+        Ok((status, value))
     }
 
     /// Asks for `what` and writes the body of the answer as it comes.
@@ -96,7 +156,10 @@ impl Door {
         target: &str,
         to: &mut dyn Write,
     ) -> Result<(), CliFailure> {
-        let stream = UnixStream::connect(&self.socket)
+        let Place::Socket(path) = &self.place else {
+            return Err(self.broken(what, "only a socket gives downloads".to_owned()));
+        };
+        let stream = UnixStream::connect(path)
             .await
             .map_err(|error| self.closed(what, &error))?;
         let failed = |why: String| self.broken(what, why);
@@ -132,17 +195,16 @@ impl Door {
         Err(CliFailure::envelope(what, head.status.as_u16(), &answer))
     }
 
-    async fn exchange(
+    fn request(
         &self,
-        stream: UnixStream,
         method: Method,
         target: &str,
         body: Option<&Value>,
-    ) -> Result<(StatusCode, Bytes), String> {
+    ) -> Result<Request<Full<Bytes>>, String> {
         let mut request = Request::builder()
             .method(method)
             .uri(target)
-            .header(header::HOST, "localhost");
+            .header(header::HOST, self.place.host());
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -153,18 +215,13 @@ impl Door {
                 Bytes::from(body.to_string())
             }
         };
-        let request = request
+        request
             .body(Full::new(body))
-            .map_err(|error| error.to_string())?;
-        send(stream, request).await
+            .map_err(|error| error.to_string())
     }
 
     fn closed(&self, what: &str, error: &io::Error) -> CliFailure {
-        let why = format!(
-            "the {} socket {} does not open: {error}",
-            self.name,
-            self.socket.display()
-        );
+        let why = format!("the {} {} does not open: {error}", self.name, self.place);
         if error.kind() == io::ErrorKind::PermissionDenied {
             return CliFailure::new(Exit::Denied, "forbidden", what, why)
                 .remedy("run the command as the user the sidecar runs as");
@@ -207,7 +264,7 @@ where
 }
 
 /// Whether `GET /livez` at `address` answers 200.
-pub(super) async fn is_live(address: std::net::SocketAddr) -> Result<(), String> {
+pub(super) async fn is_live(address: SocketAddr) -> Result<(), String> {
     let asked = async {
         let stream = TcpStream::connect(address)
             .await

@@ -2,6 +2,8 @@
 //!
 //! Invariant: what is wrong is said in a few words that show the right form.
 
+use std::net::SocketAddr;
+
 /// `KEY=VALUE` with a key.
 pub(super) fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
@@ -31,6 +33,15 @@ pub(super) fn duration(text: &str) -> Result<u32, String> {
     }
 }
 
+/// `http://` with a loopback address and a port.
+pub(super) fn loopback_url(text: &str) -> Result<SocketAddr, String> {
+    let plain = text.strip_prefix("http://").unwrap_or_default();
+    let address: Option<SocketAddr> = plain.trim_end_matches('/').parse().ok();
+    address
+        .filter(|address| address.ip().is_loopback())
+        .ok_or_else(|| "write it as http://127.0.0.1:8480 or http://[::1]:8480".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +64,21 @@ mod tests {
             "1\u{e9}",
         ] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_door_is_on_this_machine() {
+        assert!(loopback_url("http://127.0.0.1:8480/").is_ok());
+        assert!(loopback_url("http://[::1]:8480").is_ok());
+        for wrong in [
+            "127.0.0.1:8480",
+            "http://10.0.0.1:8480",
+            "https://127.0.0.1:1",
+            "http://localhost:8480",
+            "",
+        ] {
+            assert!(loopback_url(wrong).is_err(), "{wrong}");
         }
     }
 }
