@@ -19,6 +19,8 @@ use crate::verb::Verb;
 pub enum DenyStage {
     /// Who is asking: certificate, grant, peer.
     Identity,
+    /// How much is being asked.
+    Rate,
     /// Whether the request is well formed.
     Request,
     /// Step 1 of the decision: the verb.
@@ -43,6 +45,7 @@ impl DenyStage {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Identity => "identity",
+            Self::Rate => "rate",
             Self::Request => "request",
             Self::Verb => "verb",
             Self::Resource => "resource",
@@ -165,6 +168,19 @@ deny_codes! {
     CertificateUntrusted "certificate_untrusted" Identity
         "The certificate no longer leads to a trust anchor."
         "Ask the other side for a new token (`grant token --replace`).";
+
+    RateExceeded "rate_exceeded" Rate
+        "The grant asks more often than it may."
+        "Ask again when the time in Retry-After has passed.";
+    ConcurrencyExceeded "concurrency_exceeded" Rate
+        "The peer has as many requests under way as it may have."
+        "Ask again when one of them is answered, or after a second.";
+    RowsPerDayExceeded "rows_per_day_exceeded" Rate
+        "The grant has seen as many different rows today as it may."
+        "Ask again after midnight UTC, or ask the other side's operator for more.";
+    RowBudgetUnavailable "row_budget_unavailable" Rate
+        "The rows seen today cannot be counted at the moment, so none is shown."
+        "Try again later; the other side's operator looks at its database.";
 
     UnknownRoute "unknown_route" Request
         "There is nothing at this path."

@@ -15,6 +15,7 @@ use crate::grant::GrantStatus;
 use crate::id::{GrantId, SubjectId, TeamId, UserId};
 use crate::native::NativeFacts;
 use crate::peer::PeerState;
+use crate::rate::Rate;
 use crate::reach::{ResourceReach, RowLimit, TeamSet};
 use crate::request::AccessRequest;
 use crate::resource::{Resource, ResourceError};
@@ -58,6 +59,11 @@ pub struct Capabilities {
     pub filters: BTreeMap<Resource, ScopeFilter>,
     /// The order of rows.
     pub order: &'static str,
+    /// How often the grant may ask.
+    pub rate_limit: Rate,
+    /// Different rows it may see in a UTC day, where policy bounds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_per_day: Option<u32>,
 }
 
 /// The grant a certificate speaks for, if it may be used now: it exists, is the subject's own, its peer is answered,
@@ -164,6 +170,8 @@ fn capabilities(snapshot: &Snapshot, entry: &GrantEntry) -> Capabilities {
         supported_verbs: Verb::ALL,
         filters,
         order: "created_desc",
+        rate_limit: entry.limits.rate,
+        rows_per_day: entry.limits.rows_per_day,
     }
 }
 

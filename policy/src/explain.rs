@@ -257,7 +257,10 @@ impl<'a> Told<'a> {
             return trace;
         }
         self.identity(&mut trace, "in force");
-        if matches!(stage, DenyStage::Identity | DenyStage::Request) {
+        if matches!(
+            stage,
+            DenyStage::Identity | DenyStage::Rate | DenyStage::Request
+        ) {
             trace.step(stage.as_str(), "the request", refused);
             return trace;
         }

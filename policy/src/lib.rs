@@ -19,6 +19,7 @@ pub mod native;
 pub mod peer;
 pub mod plan;
 pub mod query_hash;
+pub mod rate;
 pub mod reach;
 pub mod recorded;
 pub mod replay;

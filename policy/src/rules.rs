@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::mapping::Mapping;
 use crate::peer::PeerName;
 use crate::query_hash::canonical_json;
+use crate::rate::Allowance;
 use crate::reach::{Reach, TeamSet};
 use crate::resource::Resource;
 use crate::revision::LengthPrefixed;
@@ -64,8 +65,17 @@ impl fmt::Display for Problem {
 struct PeerRules {
     /// Its ceiling, met with the common one already.
     ceiling: Arc<Reach>,
+    /// Its allowance, met likewise.
+    allowance: Allowance,
     /// The sensitive resources its scopes may name.
     allow_sensitive: Vec<Resource>,
+}
+
+/// What a peer's section says, before it meets the ceiling.
+struct PeerTerms {
+    reach: Reach,
+    allowance: Allowance,
+    allow_sensitive: BTreeSet<Resource>,
 }
 
 /// Paths below a row, by resource.
@@ -75,6 +85,7 @@ type Paths = BTreeMap<Resource, Vec<String>>;
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuleSet {
     ceiling: Arc<Reach>,
+    allowance: Allowance,
     peers: BTreeMap<PeerName, PeerRules>,
     redaction: Arc<Redaction>,
     mapping: Option<Arc<Mapping>>,
@@ -109,6 +120,15 @@ impl RuleSet {
     pub fn ceiling_for(&self, peer: &PeerName) -> Arc<Reach> {
         let own = self.peers.get(peer).map(|rules| &rules.ceiling);
         Arc::clone(own.unwrap_or(&self.ceiling))
+    }
+
+    /// How often grants of a peer may ask and how many rows a day each may see: the common allowance, met with the
+    /// peer's own where it has some.
+    #[must_use]
+    pub fn allowance_for(&self, peer: &PeerName) -> Allowance {
+        self.peers
+            .get(peer)
+            .map_or(self.allowance, |rules| rules.allowance)
     }
 
     /// The sensitive resources that a scope of this peer may name.
@@ -149,8 +169,8 @@ impl RuleSet {
     }
 
     fn assemble(
-        ceiling: Option<Reach>,
-        peers: BTreeMap<PeerName, (Reach, BTreeSet<Resource>)>,
+        ceiling: Option<(Reach, Allowance)>,
+        peers: BTreeMap<PeerName, PeerTerms>,
         redaction: Redaction,
         fields: &Paths,
         exempt: &Paths,
@@ -158,11 +178,18 @@ impl RuleSet {
     ) -> Self {
         let redaction_form = json!({ "fields": paths_form(fields), "exempt": paths_form(exempt) });
         let form = json!({
-            "ceiling": ceiling.as_ref().map(reach_form),
+            "ceiling": ceiling
+                .as_ref()
+                .map(|(reach, allowance)| json!({ "reach": reach_form(reach), "allowance": allowance })),
             "peers": peers
                 .iter()
-                .map(|(name, (reach, sensitive))| {
-                    (name.to_string(), json!({ "reach": reach_form(reach), "allow_sensitive": sensitive }))
+                .map(|(name, terms)| {
+                    let form = json!({
+                        "reach": reach_form(&terms.reach),
+                        "allowance": terms.allowance,
+                        "allow_sensitive": terms.allow_sensitive,
+                    });
+                    (name.to_string(), form)
                 })
                 .collect::<BTreeMap<_, _>>(),
             "redaction": redaction_form,
@@ -170,19 +197,26 @@ impl RuleSet {
         });
         let peers = peers
             .into_iter()
-            .map(|(name, (reach, sensitive))| {
-                let met = ceiling
-                    .as_ref()
-                    .map_or_else(|| reach.clone(), |common| common.meet(&reach));
+            .map(|(name, terms)| {
+                let (reach, allowance) = match &ceiling {
+                    Some((reach, allowance)) => {
+                        (reach.meet(&terms.reach), allowance.meet(terms.allowance))
+                    }
+                    None => (terms.reach, terms.allowance),
+                };
                 let rules = PeerRules {
-                    ceiling: Arc::new(met),
-                    allow_sensitive: sensitive.into_iter().collect(),
+                    ceiling: Arc::new(reach),
+                    allowance,
+                    allow_sensitive: terms.allow_sensitive.into_iter().collect(),
                 };
                 (name, rules)
             })
             .collect();
+        let (reach, allowance) =
+            ceiling.unwrap_or_else(|| (Reach::nothing(), Allowance::default()));
         Self {
-            ceiling: Arc::new(ceiling.unwrap_or_else(Reach::nothing)),
+            ceiling: Arc::new(reach),
+            allowance,
             peers,
             redaction: Arc::new(redaction),
             mapping: mapping.map(Arc::new),

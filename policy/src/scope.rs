@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::id::TeamId;
+use crate::rate::RateRule;
 use crate::reach::{Reach, ResourceReach, RowLimit, TeamSet};
 use crate::resource::Resource;
 use crate::strict_json::StrictValue;
@@ -53,6 +54,8 @@ pub struct Scope {
     excluded_resources: BTreeSet<Resource>,
     filters: BTreeMap<Resource, ScopeFilter>,
     max_rows_per_query: RowLimit,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<RateRule>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<UnixMillis>,
 }
@@ -153,6 +156,12 @@ impl Scope {
         self.max_rows_per_query
     }
 
+    /// What the scope says about the rate; it only lowers what policy allows.
+    #[must_use]
+    pub const fn rate_limit(&self) -> Option<RateRule> {
+        self.rate_limit
+    }
+
     /// When the scope ends, if it does.
     #[must_use]
     pub const fn expires_at(&self) -> Option<UnixMillis> {
@@ -207,6 +216,9 @@ struct ScopeDocument {
     /// The most rows of one answer; 100 by default.
     #[schemars(default = "default_cap")]
     max_rows_per_query: RowLimit,
+    /// How often the grant may ask, where that is less than policy allows.
+    #[schemars(default)]
+    rate_limit: Option<RateRule>,
     /// When the scope ends.
     #[schemars(default)]
     expires_at: Option<UnixMillis>,

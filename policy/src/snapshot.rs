@@ -13,6 +13,7 @@ use crate::id::{GrantId, PeerId, SubjectId, UserId};
 use crate::mapping::Mapping;
 use crate::peer::{Peer, PeerName};
 use crate::query_hash::canonical_json;
+use crate::rate::GrantLimits;
 use crate::reach::Reach;
 use crate::revision::{EffectiveRevision, LengthPrefixed, RevisionKey};
 use crate::rows::redact::Redaction;
@@ -31,6 +32,8 @@ pub struct GrantEntry {
     pub effective: Arc<Reach>,
     /// Which members of rows are removed.
     pub redaction: Arc<Redaction>,
+    /// How often it may ask, and how many rows it may see in a day.
+    pub limits: GrantLimits,
     /// Changes whenever what the grant reaches may have changed.
     pub effective_revision: EffectiveRevision,
 }
@@ -248,6 +251,9 @@ fn entry(
 ) -> GrantEntry {
     let mut effective = grant.scope.reach().meet(&ceiling);
     let allowed = rules.allow_sensitive(&peer.name);
+    let limits = rules
+        .allowance_for(&peer.name)
+        .for_scope(grant.scope.rate_limit());
     effective
         .resources
         .retain(|resource, _| !resource.is_sensitive() || allowed.contains(resource));
@@ -256,6 +262,8 @@ fn entry(
     input.push(canonical_json(&scope).as_bytes());
     input.push(canonical_json(&reach_form(&ceiling)).as_bytes());
     input.push(canonical_json(&reach_form(&effective)).as_bytes());
+    // A lower budget narrows what leaves; a lower rate does not, and is left out.
+    input.push(&limits.rows_per_day.unwrap_or_default().to_be_bytes());
     input.push(rules.redaction_hash());
     input.push(mapping_hash);
     let effective_revision = EffectiveRevision::of(key, grant.id, grant.edit, &input.sha256());
@@ -265,6 +273,7 @@ fn entry(
         ceiling,
         effective: Arc::new(effective),
         redaction: Arc::clone(rules.redaction()),
+        limits,
         effective_revision,
     }
 }

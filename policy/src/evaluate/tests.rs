@@ -229,10 +229,11 @@ fn capabilities_are_narrowed_by_the_ceiling() {
         "resources": ["tasks", "notes", "credentials"],
         "excluded_resources": ["api_keys"],
         "filters": {"tasks": {"include_teams": ["a", "b"]}},
-        "max_rows_per_query": 500
+        "max_rows_per_query": 500,
+        "rate_limit": {"per_minute": 60}
     }));
     world.rules = "schema = 1\n[ceiling]\nresources = [\"tasks\"]\nteams = [\"b\"]\nmax_rows_per_query = 50\n\
-        include_personal = false\n"
+        include_personal = false\nrate_limit = { per_minute = 90, burst = 10 }\nrows_per_day = 7\n"
         .to_owned();
     let answer = admit(&world.snapshot(), &world.ask("capabilities", None)).unwrap();
     let Admission::Capabilities(answer) = answer else {
@@ -246,7 +247,9 @@ fn capabilities_are_narrowed_by_the_ceiling() {
             "max_rows_per_query": 50,
             "supported_verbs": ["list", "get", "capabilities"],
             "filters": {"tasks": {"include_teams": ["b"], "include_personal": false}},
-            "order": "created_desc"
+            "order": "created_desc",
+            "rate_limit": {"per_minute": 60, "burst": 10},
+            "rows_per_day": 7
         })
     );
 }

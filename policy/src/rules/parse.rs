@@ -10,9 +10,10 @@ use toml::de::DeTable;
 
 use super::mapping::{self, MappingParts};
 use super::reader::{Place, Reader, Section};
-use super::{Paths, Problem, RuleSet};
+use super::{Paths, PeerTerms, Problem, RuleSet};
 use crate::id::TeamId;
 use crate::peer::PeerName;
+use crate::rate::{Allowance, BURST_MAX, PER_MINUTE_MAX, ROWS_PER_DAY_MAX, RateRule};
 use crate::reach::{Reach, ResourceReach, RowLimit, TeamSet};
 use crate::resource::Resource;
 use crate::rows::redact::{Redaction, RedactionError};
@@ -20,25 +21,29 @@ use crate::rows::redact::{Redaction, RedactionError};
 /// The version of the format; every file says it.
 pub(super) const SCHEMA: u64 = 1;
 pub(super) const FILE_KEYS: [&str; 5] = ["schema", "ceiling", "peers", "redaction", "mapping"];
-pub(super) const CEILING_KEYS: [&str; 4] = [
+pub(super) const CEILING_KEYS: [&str; 6] = [
     "resources",
     "max_rows_per_query",
     "teams",
     "include_personal",
+    "rate_limit",
+    "rows_per_day",
 ];
-pub(super) const PEER_KEYS: [&str; 5] = [
+pub(super) const PEER_KEYS: [&str; 7] = [
     "resources",
     "max_rows_per_query",
     "teams",
     "include_personal",
+    "rate_limit",
+    "rows_per_day",
     "allow_sensitive",
 ];
+pub(super) const RATE_KEYS: [&str; 2] = ["per_minute", "burst"];
 pub(super) const REDACTION_KEYS: [&str; 2] = ["fields", "exempt"];
 
 /// A peer's section before it meets the ceiling.
 struct PeerSection {
-    reach: Reach,
-    allow_sensitive: BTreeSet<Resource>,
+    terms: PeerTerms,
     names_resources: bool,
     place: Place,
 }
@@ -46,7 +51,7 @@ struct PeerSection {
 /// What the files say so far.
 #[derive(Default)]
 struct Bundle {
-    ceiling: Option<(Reach, Place)>,
+    ceiling: Option<(Reach, Allowance, Place)>,
     peers: BTreeMap<PeerName, PeerSection>,
     fields: BTreeMap<Resource, Vec<(String, Place)>>,
     exempt: BTreeMap<Resource, Vec<(String, Place)>>,
@@ -81,10 +86,12 @@ pub(super) fn bundle(files: &[(&str, &str)]) -> Result<RuleSet, Vec<Problem>> {
     let peers = bundle
         .peers
         .into_iter()
-        .map(|(name, peer)| (name, (peer.reach, peer.allow_sensitive)))
+        .map(|(name, peer)| (name, peer.terms))
         .collect();
     Ok(RuleSet::assemble(
-        bundle.ceiling.map(|(reach, _)| reach),
+        bundle
+            .ceiling
+            .map(|(reach, allowance, _)| (reach, allowance)),
         peers,
         redaction.unwrap_or_default(),
         &plain(&bundle.fields),
@@ -147,6 +154,7 @@ fn read_ceiling(reader: &mut Reader<'_>, bundle: &mut Bundle, section: Section<'
         reader.missing(section, "resources");
     }
     let (reach, _) = read_reach(reader, section);
+    let allowance = read_allowance(reader, section);
     if bundle.ceiling.is_some() {
         reader.problem(
             section.span(),
@@ -154,13 +162,14 @@ fn read_ceiling(reader: &mut Reader<'_>, bundle: &mut Bundle, section: Section<'
             "keep one",
         );
     } else {
-        bundle.ceiling = Some((reach, (reader.file, section.span())));
+        bundle.ceiling = Some((reach, allowance, (reader.file, section.span())));
     }
 }
 
 fn read_peer(reader: &mut Reader<'_>, bundle: &mut Bundle, name: PeerName, section: Section<'_>) {
     reader.only_keys(section, &PEER_KEYS);
     let (reach, names_resources) = read_reach(reader, section);
+    let allowance = read_allowance(reader, section);
     let mut allow_sensitive = BTreeSet::new();
     for (resource, span) in reader
         .list(section, "allow_sensitive", Resource::parse)
@@ -185,8 +194,11 @@ fn read_peer(reader: &mut Reader<'_>, bundle: &mut Bundle, name: PeerName, secti
     bundle.peers.insert(
         name,
         PeerSection {
-            reach,
-            allow_sensitive,
+            terms: PeerTerms {
+                reach,
+                allowance,
+                allow_sensitive,
+            },
             names_resources,
             place,
         },
@@ -228,6 +240,26 @@ fn read_reach(reader: &mut Reader<'_>, section: Section<'_>) -> (Reach, bool) {
         max_rows_per_query,
     };
     (reach, names_resources)
+}
+
+/// The rate and the rows a day of a section.
+fn read_allowance(reader: &mut Reader<'_>, section: Section<'_>) -> Allowance {
+    let rows_per_day = reader
+        .integer(section, "rows_per_day", 1, ROWS_PER_DAY_MAX.into())
+        .and_then(|rows| u32::try_from(rows).ok());
+    let mut rate = RateRule::default();
+    if let Some(table) = reader.table(section, "rate_limit", "rate_limit") {
+        reader.only_keys(table, &RATE_KEYS);
+        if table.table.is_empty() {
+            let hint = "name per_minute, burst or both, or remove it";
+            reader.problem(table.span(), "rate_limit says nothing", hint);
+        }
+        let per_minute = reader.integer(table, "per_minute", 1, PER_MINUTE_MAX.into());
+        let burst = reader.integer(table, "burst", 1, BURST_MAX.into());
+        // Both are within their bounds already.
+        rate = RateRule::new(per_minute, burst).unwrap_or_default();
+    }
+    Allowance { rate, rows_per_day }
 }
 
 fn read_redaction(reader: &mut Reader<'_>, bundle: &mut Bundle, section: Section<'_>) {

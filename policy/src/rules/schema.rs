@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::id::TeamId;
 use crate::mapping::{FieldMap, Keyset, MemberPath, Narrow, PathTemplate};
 use crate::peer::PeerName;
+use crate::rate::RateRule;
 use crate::reach::RowLimit;
 use crate::resource::Resource;
 
@@ -53,6 +54,11 @@ pub(super) struct CeilingTable {
     /// Whether rows of no team are in reach of their owner.
     #[schemars(default = "yes")]
     include_personal: bool,
+    /// How often each grant may ask; 120 a minute and 30 at once when no rule says anything.
+    rate_limit: Option<RateRule>,
+    /// Different rows that one grant may see in a UTC day; any number when absent.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    rows_per_day: Option<u32>,
 }
 
 /// What one peer can reach at most.
@@ -68,6 +74,11 @@ pub(super) struct PeerTable {
     /// Whether rows of no team are in reach of their owner.
     #[schemars(default = "yes")]
     include_personal: bool,
+    /// How often each grant may ask; 120 a minute and 30 at once when no rule says anything.
+    rate_limit: Option<RateRule>,
+    /// Different rows that one grant may see in a UTC day; any number when absent.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    rows_per_day: Option<u32>,
     /// Sensitive resources that a scope for this peer may name.
     #[schemars(default)]
     allow_sensitive: BTreeSet<Resource>,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::rate::Rate;
 
 fn parse(text: &str) -> Result<RuleSet, Vec<Problem>> {
     RuleSet::parse(&[("a.toml", text)])
@@ -23,7 +24,10 @@ schema = 1
 resources = ["tasks", "notes"]
 max_rows_per_query = 1000
 teams = ["platform"]
+rate_limit = { per_minute = 600, burst = 20 }
 [peers.home]
+rate_limit = { burst = 50 }
+rows_per_day = 500
 resources = ["tasks"]
 max_rows_per_query = 200
 include_personal = false
@@ -79,6 +83,47 @@ fn a_whole_policy() {
             .removes(Resource::Tasks, &["usage", "tokenCount"])
     );
     assert!(rules.mapping().is_none());
+}
+
+#[test]
+fn allowances_of_a_policy() {
+    let rules = parse(WHOLE).unwrap();
+    let of = |name: &str| rules.allowance_for(&name.parse().unwrap()).for_scope(None);
+    assert_eq!(of("other").rate, Rate::new(600, 20).unwrap());
+    assert_eq!(of("other").rows_per_day, None);
+    // A peer's own rule cannot raise the common one.
+    assert_eq!(of("home").rate, Rate::new(600, 20).unwrap());
+    assert_eq!(of("home").rows_per_day, Some(500));
+    let open = parse("schema = 1\n[ceiling]\nresources = [\"tasks\"]\n[peers.home]\nrate_limit = { per_minute = 6000 }").unwrap();
+    let of = |name: &str| open.allowance_for(&name.parse().unwrap()).for_scope(None);
+    assert_eq!(of("other").rate, Rate::DEFAULT);
+    assert_eq!(of("home").rate, Rate::new(6000, 30).unwrap());
+    assert_ne!(
+        open.hash(),
+        parse("schema = 1\n[ceiling]\nresources = [\"tasks\"]")
+            .unwrap()
+            .hash()
+    );
+}
+
+#[test]
+fn allowances_that_say_nothing_or_too_much() {
+    for line in [
+        "rate_limit = {}",
+        "rate_limit = 5",
+        "rate_limit = { per_minute = 0 }",
+        "rate_limit = { burst = 1000001 }",
+        "rate_limit = { per_hour = 5 }",
+        "rows_per_day = 0",
+        "rows_per_day = \"many\"",
+    ] {
+        let text = format!("schema = 1\n[ceiling]\nresources = [\"tasks\"]\n{line}");
+        let problems = parse(&text).unwrap_err();
+        assert!(
+            problems.iter().all(|problem| problem.line == 4),
+            "{line}: {problems:?}"
+        );
+    }
 }
 
 #[test]
@@ -292,6 +337,7 @@ fn the_schema_knows_the_keys_the_parser_knows() {
     assert_eq!(keys(&schema, ""), known(&parse::FILE_KEYS));
     assert_eq!(keys(&schema, "CeilingTable"), known(&parse::CEILING_KEYS));
     assert_eq!(keys(&schema, "PeerTable"), known(&parse::PEER_KEYS));
+    assert_eq!(keys(&schema, "RateRule"), known(&parse::RATE_KEYS));
     assert_eq!(
         keys(&schema, "RedactionTable"),
         known(&parse::REDACTION_KEYS)

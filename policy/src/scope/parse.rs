@@ -10,16 +10,18 @@ use serde_json::{Map, Value};
 
 use super::{Scope, ScopeError, ScopeFilter, ScopeProblem};
 use crate::id::TeamId;
+use crate::rate::{RateError, RateRule};
 use crate::reach::RowLimit;
 use crate::resource::Resource;
 use crate::time::UnixMillis;
 
 /// The keys of a scope.
-const KEYS: [&str; 5] = [
+const KEYS: [&str; 6] = [
     "resources",
     "excluded_resources",
     "filters",
     "max_rows_per_query",
+    "rate_limit",
     "expires_at",
 ];
 
@@ -61,6 +63,7 @@ pub(super) fn scope(value: &Value, allow_sensitive: &[Resource]) -> Result<Scope
     }
     let filters = filters(members, &resources, &mut problems);
     let max_rows_per_query = row_cap(members, &mut problems);
+    let rate_limit = rate_limit(members, &mut problems);
     let expires_at = expiry(members, &mut problems);
     for key in members.keys().filter(|key| !KEYS.contains(&key.as_str())) {
         let message = format!("unknown key: a scope has {}", KEYS.join(", "));
@@ -76,6 +79,7 @@ pub(super) fn scope(value: &Value, allow_sensitive: &[Resource]) -> Result<Scope
         excluded_resources,
         filters,
         max_rows_per_query,
+        rate_limit,
         expires_at,
     })
 }
@@ -212,6 +216,36 @@ fn row_cap(members: &Map<String, Value>, problems: &mut Problems) -> RowLimit {
             );
             RowLimit::DEFAULT
         })
+}
+
+fn rate_limit(members: &Map<String, Value>, problems: &mut Problems) -> Option<RateRule> {
+    let value = members.get("rate_limit")?;
+    let Some(figures) = value.as_object().filter(|figures| !figures.is_empty()) else {
+        problems.add(
+            "rate_limit",
+            "must be an object with per_minute, burst or both",
+        );
+        return None;
+    };
+    for key in figures.keys() {
+        if !["per_minute", "burst"].contains(&key.as_str()) {
+            let at = format!("rate_limit.{}", key.escape_debug());
+            problems.add(at, "unknown key: a rate has per_minute and burst");
+        }
+    }
+    // Anything but a whole number is as good as 0, which no figure may be.
+    let figure = |key: &str| figures.get(key).map(|value| value.as_u64().unwrap_or(0));
+    match RateRule::new(figure("per_minute"), figure("burst")) {
+        Ok(rule) => Some(rule),
+        Err(error) => {
+            let at = match error {
+                RateError::PerMinute => "rate_limit.per_minute",
+                RateError::Burst => "rate_limit.burst",
+            };
+            problems.add(at, error.to_string());
+            None
+        }
+    }
 }
 
 fn expiry(members: &Map<String, Value>, problems: &mut Problems) -> Option<UnixMillis> {

@@ -109,8 +109,24 @@ fn each_refusal_below_the_resources_names_its_place() {
             "expires_at",
         ),
         (
-            json!({"resources": ["tasks"], "rate_limit": {"per_minute": 1}}),
+            json!({"resources": ["tasks"], "rate_limit": {}}),
             "rate_limit",
+        ),
+        (
+            json!({"resources": ["tasks"], "rate_limit": 60}),
+            "rate_limit",
+        ),
+        (
+            json!({"resources": ["tasks"], "rate_limit": {"per_minute": 0}}),
+            "rate_limit.per_minute",
+        ),
+        (
+            json!({"resources": ["tasks"], "rate_limit": {"burst": 2.5}}),
+            "rate_limit.burst",
+        ),
+        (
+            json!({"resources": ["tasks"], "rate_limit": {"burst": 2, "per_hour": 9}}),
+            "rate_limit.per_hour",
         ),
         (json!({"resources": ["tasks"], "x\n": 1}), "x\\n"),
     ];
@@ -163,7 +179,7 @@ fn a_doubled_name_in_the_text_is_refused() {
 fn the_schema_knows_the_keys_the_parser_knows() {
     let schema = schemars::schema_for!(Scope).to_value();
     let scope = Scope::parse(
-        &json!({"resources": ["tasks"], "expires_at": "2026-01-01T00:00:00Z"}),
+        &json!({"resources": ["tasks"], "rate_limit": {"burst": 1}, "expires_at": "2026-01-01T00:00:00Z"}),
         &[],
     )
     .unwrap();
@@ -194,8 +210,9 @@ pub(crate) fn any_scope() -> impl Strategy<Value = Scope> {
     );
     let excluded = btree_set(proptest::sample::select(Resource::ALL.to_vec()), 0..3);
     let expiry = proptest::option::of(0i64..4_000_000_000_000);
-    (resources, excluded, filters, 1u64..=10_000, expiry).prop_map(
-        |(resources, excluded, filters, rows, expiry)| Scope {
+    let rate = proptest::option::of((1u64..=1000, proptest::option::of(1u64..=1000)));
+    (resources, excluded, filters, 1u64..=10_000, expiry, rate).prop_map(
+        |(resources, excluded, filters, rows, expiry, rate)| Scope {
             filters: filters
                 .into_iter()
                 .filter(|(resource, _)| resources.contains(resource))
@@ -212,6 +229,7 @@ pub(crate) fn any_scope() -> impl Strategy<Value = Scope> {
             excluded_resources: excluded.difference(&resources).copied().collect(),
             resources,
             max_rows_per_query: RowLimit::new(rows).unwrap(),
+            rate_limit: rate.map(|(minute, burst)| RateRule::new(Some(minute), burst).unwrap()),
             expires_at: expiry.map(UnixMillis),
         },
     )
