@@ -18,6 +18,7 @@ mod grants;
 mod life;
 mod outbound;
 mod removal;
+mod rows_seen;
 mod tokens;
 
 use super::sqlite::{SqliteOptions, SqliteStore};
@@ -86,6 +87,11 @@ laws! {
     removal:
         removing_an_inbound_peer_revokes_what_it_had_and_frees_its_name,
         removing_an_outbound_peer_forgets_its_keys;
+    rows_seen:
+        a_budget_counts_different_rows_exactly,
+        grants_and_days_have_budgets_of_their_own,
+        answers_at_the_same_time_do_not_go_over_the_budget,
+        a_whole_page_is_booked_at_once;
     atomic:
         a_call_cut_off_anywhere_is_whole_or_absent;
     life:

@@ -322,3 +322,15 @@ pub struct StoreImage {
     /// The policy in force, if one was ever published.
     pub policy: Option<PolicyBundle>,
 }
+
+/// A row, as the store remembers it: the first half of a SHA-256 over resource and id.
+pub type RowMark = [u8; 16];
+
+/// What booking rows came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowsBooked {
+    /// How many of them, from the first on, may be shown.
+    pub admitted: usize,
+    /// How many different rows the grant has seen that day, these included.
+    pub seen: u32,
+}

@@ -20,6 +20,7 @@ mod open;
 mod outbound;
 mod peers;
 mod policy_bundle;
+mod rows_seen;
 mod secrets;
 mod sessions;
 mod tokens;
@@ -45,7 +46,7 @@ use super::{
     Act, CertificateRecord, ChainBeginning, Committed, Contact, CredentialChange, Enrollment,
     GrantRecord, IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
     OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyPublication, Replaced,
-    SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError, StoreImage,
+    RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError, StoreImage,
     SubjectToken, TokenClaim,
 };
 use crate::audit::{
@@ -382,5 +383,31 @@ impl Store for SqliteStore {
         publication: PolicyPublication,
     ) -> Result<Committed<()>, StoreError> {
         policy_bundle::publish(&mut *self.write().await, act, publication).await
+    }
+
+    async fn book_rows(
+        &self,
+        grant: GrantId,
+        day: i64,
+        budget: u32,
+        rows: &[RowMark],
+    ) -> Result<RowsBooked, StoreError> {
+        let seen = rows_seen::seen(&mut *self.read().await?, grant, day, rows).await?;
+        if seen.admitted == rows.len() {
+            return Ok(seen);
+        }
+        rows_seen::book(&mut self.write().await.connection, grant, day, budget, rows).await
+    }
+
+    async fn rows_seen(&self, grant: GrantId, day: i64) -> Result<u32, StoreError> {
+        rows_seen::count(&mut *self.read().await?, grant, day).await
+    }
+
+    async fn rows_seen_by_grant(&self, day: i64) -> Result<Vec<(GrantId, u32)>, StoreError> {
+        rows_seen::counts(&mut *self.read().await?, day).await
+    }
+
+    async fn forget_rows_seen(&self, before: i64, most: u32) -> Result<u64, StoreError> {
+        rows_seen::forget(&mut self.write().await.connection, before, most).await
     }
 }

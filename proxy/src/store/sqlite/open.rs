@@ -42,6 +42,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "audit decision",
         include_str!("../../../../migrations/sqlite/0004_audit_decision.sql"),
     ),
+    (
+        5,
+        "rows seen",
+        include_str!("../../../../migrations/sqlite/0005_rows_seen.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.
