@@ -17,7 +17,9 @@ SCOPE = {
     "filters": {"tasks": {"include_teams": [bodies.TEAM], "include_personal": True}},
     "max_rows_per_query": 1000,
 }
-POLICY = 'schema = 1\n[ceiling]\nresources = ["tasks"]\nmax_rows_per_query = 1000\n'
+# The limits are drawn from and never met.
+POLICY = ('schema = 1\n[ceiling]\nresources = ["tasks"]\nmax_rows_per_query = 1000\n'
+          'rate_limit = { per_minute = 10000000, burst = 1000000 }\n')
 SETTINGS = """data_dir = "{data}"
 [roles]
 serve = true
@@ -35,6 +37,10 @@ preset = "internal-v1"
 auth = "{auth}"
 {service}[policy]
 dir = "{policy}"
+[limits]
+peer_concurrency = 10000
+handshakes_per_minute = 10000000
+handshake_burst = 1000000
 [log]
 level = "warn"
 """

@@ -15,6 +15,8 @@ use pingora_core::apps::ServerApp;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::{ProxyHttp, Session, http_proxy};
+use proxy::limit::{Quota, SourceLimits, SourceQuotas};
+use proxy::telemetry::Metrics;
 use proxy::transport::{AcceptedConnection, Acceptor, ListenerLimits, PauseWatch};
 
 struct PassThrough {
@@ -80,8 +82,16 @@ async fn serve(
     };
     let (_stop, stop) = tokio::sync::watch::channel(false);
     let watch = stop.clone();
+    // As in the sidecar under test: addresses are counted and never refused.
+    let quota = Quota::per_window(1_000_000, Duration::from_secs(1));
+    let quotas = SourceQuotas {
+        handshakes: quota,
+        failures: quota,
+    };
+    let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::new()?));
+    let sources = SourceLimits::new("federation", quotas, clock, metrics);
     let pauses = PauseWatch::new(Arc::new(SystemClock));
-    let acceptor = Acceptor::new(listener, config, anchors, limits, pauses);
+    let acceptor = Acceptor::new(listener, config, anchors, sources, limits, pauses);
     let drive = move |connection: AcceptedConnection| {
         let (proxy, watch) = (Arc::clone(&proxy), watch.clone());
         async move {

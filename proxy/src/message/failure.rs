@@ -5,12 +5,14 @@
 //! section 2); everything else says what is wrong and what to do.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use policy::deny::DenyCode;
 use serde_json::json;
 
 use super::status::{WireCode, status_of};
+use crate::limit::whole_seconds;
 
 /// A refused or failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,9 @@ pub struct Failure {
     pub message: Option<Cow<'static, str>>,
     /// True when nothing more may be read from the connection.
     pub close: bool,
+    /// Whole seconds after which the same question is accepted; told as `Retry-After`.
+    pub retry_after: Option<u64>,
+    doubtful: bool,
 }
 
 impl From<DenyCode> for Failure {
@@ -29,6 +34,8 @@ impl From<DenyCode> for Failure {
             code,
             message: None,
             close: closes(code),
+            retry_after: None,
+            doubtful: doubts_framing(code),
         }
     }
 }
@@ -40,6 +47,25 @@ impl Failure {
         Self {
             message: Some(message.into()),
             ..Self::from(code)
+        }
+    }
+
+    /// A refusal for want of room, which the next question after `wait` does not meet.
+    #[must_use]
+    pub fn wait(code: DenyCode, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(whole_seconds(wait)),
+            ..Self::from(code)
+        }
+    }
+
+    /// The same failure of a request whose framing is in doubt as well: the connection ends with it.
+    #[must_use]
+    pub fn in_doubt(self) -> Self {
+        Self {
+            close: true,
+            doubtful: true,
+            ..self
         }
     }
 
@@ -63,10 +89,7 @@ impl Failure {
     /// read as its body.
     #[must_use]
     pub const fn doubts_framing(&self) -> bool {
-        matches!(
-            self.code,
-            DenyCode::AmbiguousFraming | DenyCode::UpgradeRefused | DenyCode::ConnectRefused
-        )
+        self.doubtful
     }
 
     /// The error envelope (specification, section 3).
@@ -108,6 +131,14 @@ const fn discloses(code: DenyCode) -> bool {
             | DenyCode::SubjectMismatch
             | DenyCode::CertificateUnregistered
             | DenyCode::PeerUnknown
+    )
+}
+
+/// Whether this reason leaves it open where the request ends.
+const fn doubts_framing(code: DenyCode) -> bool {
+    matches!(
+        code,
+        DenyCode::AmbiguousFraming | DenyCode::UpgradeRefused | DenyCode::ConnectRefused
     )
 }
 

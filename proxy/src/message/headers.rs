@@ -13,6 +13,10 @@ pub const REVISION: &str = "x-mosaic-revision";
 pub const LEASE: &str = "x-mosaic-lease";
 /// `1` from a peer that keeps leases.
 pub const ACCEPT_LEASE: &str = "x-mosaic-accept-lease";
+/// How the grant's rate stands.
+pub const RATE_LIMIT: &str = "ratelimit";
+/// What the grant's rate is.
+pub const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 /// Counts the tries of one request by the querying side.
 pub const ATTEMPT: &str = "x-mosaic-attempt";
 

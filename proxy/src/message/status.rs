@@ -18,6 +18,8 @@ pub enum WireCode {
     ScopeViolation,
     /// No such row for this grant.
     NotFound,
+    /// Asked too often, too much at once, or too much today.
+    RateLimited,
     /// Something behind us cannot answer now.
     Unavailable,
 }
@@ -32,6 +34,7 @@ impl WireCode {
             Self::Forbidden => "forbidden",
             Self::ScopeViolation => "scope_violation",
             Self::NotFound => "not_found",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
         }
     }
@@ -55,6 +58,9 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::CertificateSuperseded
         | D::CertificateExpired
         | D::CertificateUntrusted => (StatusCode::FORBIDDEN, WireCode::Forbidden),
+        D::RateExceeded | D::ConcurrencyExceeded | D::RowsPerDayExceeded => {
+            (StatusCode::TOO_MANY_REQUESTS, WireCode::RateLimited)
+        }
         D::UnknownRoute | D::UnknownVerb => (StatusCode::NOT_FOUND, WireCode::InvalidRequest),
         D::MethodNotAllowed | D::ConnectRefused => {
             (StatusCode::METHOD_NOT_ALLOWED, WireCode::InvalidRequest)
@@ -86,6 +92,7 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::SubjectCredentialRejected
         | D::GatewayUnreachable
         | D::FactsUnavailable
+        | D::RowBudgetUnavailable
         | D::Fenced
         | D::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, WireCode::Unavailable),
     }
