@@ -64,6 +64,7 @@ impl DenyStage {
             Self::Identity => {
                 "who asks: the certificate, its grant and its peer, looked at for every request"
             }
+            Self::Rate => "how much is asked: by the grant, by its peer, and today",
             Self::Request => "the form of the request, before anything is decided",
             Self::Verb => "step 1 of the decision: the verb",
             Self::Resource => "step 2 of the decision: the resource and the scope of the grant",

@@ -59,8 +59,9 @@ pub struct Capabilities {
     pub filters: BTreeMap<Resource, ScopeFilter>,
     /// The order of rows.
     pub order: &'static str,
-    /// How often the grant may ask.
-    pub rate_limit: Rate,
+    /// How often the grant may ask; a user's own gateway is asked at any rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Rate>,
     /// Different rows it may see in a UTC day, where policy bounds them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows_per_day: Option<u32>,
@@ -170,7 +171,7 @@ fn capabilities(snapshot: &Snapshot, entry: &GrantEntry) -> Capabilities {
         supported_verbs: Verb::ALL,
         filters,
         order: "created_desc",
-        rate_limit: entry.limits.rate,
+        rate_limit: Some(entry.limits.rate),
         rows_per_day: entry.limits.rows_per_day,
     }
 }

@@ -75,6 +75,8 @@ fn capabilities(snapshot: &Snapshot) -> Capabilities {
         supported_verbs: Verb::ALL,
         filters: BTreeMap::new(),
         order: "created_desc",
+        rate_limit: None,
+        rows_per_day: None,
     }
 }
 

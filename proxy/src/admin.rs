@@ -38,6 +38,7 @@ use crate::directory::{Applied, Directory, Touched};
 use crate::gateway::GatewayClient;
 use crate::gateway::credential::SubjectCredentials;
 use crate::hardening::Hardening;
+use crate::limit::Limits;
 use crate::outbound::Outbound;
 use crate::store::{Act, Actor, Committed, Store};
 
@@ -102,6 +103,8 @@ pub struct Control {
     pub enrollment_url: Option<PublicUrl>,
     /// SHA-256 of the root that the enrollment listener sends last.
     pub enrollment_pin: [u8; 32],
+    /// How much may be asked.
+    pub limits: Arc<Limits>,
     /// End of validity of the server certificate; `None` when `roles.serve` is off.
     pub server_not_after: Option<UnixMillis>,
     /// Why the last `policy reload` failed, and when; cleared by one that works.

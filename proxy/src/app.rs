@@ -10,6 +10,7 @@ mod process;
 mod readiness;
 pub mod secrets;
 mod server_certificate;
+mod throttle;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -291,6 +292,14 @@ async fn compose(
     let mut addresses = Addresses::default();
     let mut serving = None;
     let reaches = Arc::new(reaches(base));
+    let (limits, limiter) = throttle::limits(base);
+    listeners.spawn(throttle::sweep(
+        Arc::clone(&limits),
+        limiter,
+        Arc::clone(&base.store),
+        Arc::clone(&base.clock),
+        stopped.clone(),
+    ));
     if config.roles.serve {
         let heard = Arc::clone(&reaches);
         let inbound = Arc::new(Inbound {
@@ -308,6 +317,8 @@ async fn compose(
                 lease: config.lease.duration,
             },
             contacted: Box::new(move |peer| heard.contacted(peer)),
+            store: Arc::clone(&base.store),
+            throttle: Arc::clone(&limits),
         });
         let parts = ServingParts {
             inbound,
@@ -369,6 +380,7 @@ async fn compose(
             .as_ref()
             .map(|serving: &Serving| serving.enrollment_url.clone()),
         enrollment_pin: pin,
+        limits,
         server_not_after: serving
             .as_ref()
             .map(|serving| UnixMillis(serving.not_after.saturating_mul(1000))),
@@ -611,10 +623,12 @@ async fn serve(
         handshake_timeout: config.federation.handshake_timeout,
         max_connections: u32::try_from(config.federation.max_connections).unwrap_or(u32::MAX),
     };
+    let throttle = Arc::clone(&parts.inbound.throttle);
     let acceptor = Acceptor::new(
         federation,
         federation_tls,
         parts.trust,
+        Arc::clone(&throttle.federation),
         limits,
         Arc::clone(&base.serving_pauses),
     );
@@ -630,6 +644,7 @@ async fn serve(
         enrollment_tls,
         enrollment::router(Arc::new(redeemer)),
         EnrollmentLimits::default(),
+        Arc::clone(&throttle.enrollment),
         stopped.clone(),
     ));
     let fresh = server_certificate::keep_fresh(

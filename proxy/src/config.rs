@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use policy::id::UserId;
+use policy::rate::Rate;
 
 pub use problem::{ConfigProblem, Source};
 pub use reference::settings_reference;
@@ -199,6 +200,12 @@ pub struct Limits {
     pub facts_cache: Duration,
     /// Most bytes of one answer to a peer.
     pub max_answer_bytes: u64,
+    /// Requests of one peer under way at once.
+    pub peer_concurrency: u32,
+    /// Connections from one source address.
+    pub handshakes: Rate,
+    /// Failed authentications from one source address.
+    pub failed_authentications: Rate,
     /// Default life of an enrollment token.
     pub enrollment_token_ttl: Duration,
     /// Life of an issued client certificate.

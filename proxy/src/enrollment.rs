@@ -5,9 +5,11 @@
 //! request is refused before the claim, so it does not spend the token. A token is never logged beyond its first
 //! eight characters.
 //!
-//! `redeem.rs` is the act, `routes.rs` its HTTP form, `listener.rs` the TLS listener. The asking side is in
+//! `redeem.rs` is the act, `routes.rs` its HTTP form, `listener.rs` the TLS listener, `caller.rs` what an address may
+//! try. The asking side is in
 //! `outbound` on purpose: the two never run in one exchange.
 
+pub mod caller;
 pub mod listener;
 pub mod redeem;
 pub mod routes;

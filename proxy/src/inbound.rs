@@ -8,6 +8,7 @@
 
 pub mod answer;
 pub mod authenticate;
+pub mod budget;
 pub mod finish;
 pub mod lease;
 pub mod respond;

@@ -1,7 +1,7 @@
 //! The federation sidecar: listeners, gateway, store, audit, telemetry, admin, command line.
 //!
-//! Layers, bottom up; a layer uses lower ones only: `config`, `telemetry`, `audit`, `store`,
-//! `transport` and `message`, `gateway`, `directory`, `inbound`, `enrollment`, `outbound`, `admin`,
+//! Layers, bottom up; a layer uses lower ones only: `config`, `telemetry`, `audit`, `store`
+//! and `limit`, `transport` and `message`, `gateway`, `directory`, `inbound`, `enrollment`, `outbound`, `admin`,
 //! `app`, `cli`; apart from them `demo`. What may be seen is decided in the crate `policy`, who asks in the crate `certs`.
 
 pub mod admin;
@@ -16,6 +16,7 @@ pub mod exit;
 pub mod gateway;
 pub mod hardening;
 pub mod inbound;
+pub mod limit;
 pub mod message;
 pub mod outbound;
 pub mod policy_files;

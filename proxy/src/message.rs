@@ -6,5 +6,6 @@ pub mod body;
 pub mod failure;
 pub mod framing;
 pub mod headers;
+pub mod rate;
 pub mod status;
 pub mod target;

@@ -36,8 +36,8 @@ pub use change::{
 pub use error::{OpenError, StoreError};
 pub use record::{
     CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantRecord,
-    OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, SealedSecret,
-    SecretPurpose, SessionRecord, Sha256, StoreImage, SubjectToken,
+    OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, RowMark, RowsBooked,
+    SealedSecret, SecretPurpose, SessionRecord, Sha256, StoreImage, SubjectToken,
 };
 pub use sqlite::{Migrated, SqliteOptions, SqliteStore};
 
@@ -294,4 +294,24 @@ pub trait Store: AuditLog + Send + Sync {
         act: &Act,
         publication: PolicyPublication,
     ) -> Result<Committed<()>, StoreError>;
+
+    /// Books rows that a grant is about to be shown on a UTC day (days from the epoch), in order, until it has seen
+    /// `budget` different ones; those it has seen that day cost nothing. What was booked stays booked, whatever
+    /// becomes of the answer. Neither audited nor a new revision: it is an observation, not an act.
+    async fn book_rows(
+        &self,
+        grant: GrantId,
+        day: i64,
+        budget: u32,
+        rows: &[RowMark],
+    ) -> Result<RowsBooked, StoreError>;
+
+    /// How many different rows a grant has seen on a day.
+    async fn rows_seen(&self, grant: GrantId, day: i64) -> Result<u32, StoreError>;
+
+    /// The same for every grant that has a budget and has seen any.
+    async fn rows_seen_by_grant(&self, day: i64) -> Result<Vec<(GrantId, u32)>, StoreError>;
+
+    /// Forgets at most `most` rows seen before a day; how many it were.
+    async fn forget_rows_seen(&self, before: i64, most: u32) -> Result<u64, StoreError>;
 }

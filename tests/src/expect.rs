@@ -39,10 +39,10 @@ impl Denial {
     pub async fn check(&self, world: &World, response: &Response) -> Value {
         self.check_response(response);
         let row = audit_row(world.control(), response.request_id()).await;
-        let outcome = if self.status >= 500 {
-            "error"
-        } else {
-            "denied"
+        let outcome = match self.status {
+            429 => "rate_limited",
+            500.. => "error",
+            _ => "denied",
         };
         assert_eq!(row["outcome"], outcome, "{row}");
         assert_eq!(row["deny_code"], self.reason.as_str(), "{row}");

@@ -47,11 +47,16 @@ impl RawConnection {
         address: SocketAddr,
         config: impl Into<Arc<ClientConfig>>,
     ) -> io::Result<Self> {
-        let stream = tls::connect(address, config).await?;
-        Ok(Self {
+        Ok(Self::over(tls::connect(address, config).await?))
+    }
+
+    /// On a connection that stands.
+    #[must_use]
+    pub const fn over(stream: TlsStream<TcpStream>) -> Self {
+        Self {
             stream,
             buffer: Vec::new(),
-        })
+        }
     }
 
     /// Sends bytes as they are.

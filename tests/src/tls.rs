@@ -3,7 +3,7 @@
 //! Invariant: they verify the server; what they present is the test's choice.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use certs::testing::{Minted, foreign_client_config};
 use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -38,7 +38,28 @@ pub async fn connect(
     address: SocketAddr,
     config: impl Into<Arc<ClientConfig>>,
 ) -> io::Result<TlsStream<TcpStream>> {
-    let socket = TcpStream::connect(address).await?;
+    shake(TcpStream::connect(address).await?, address, config).await
+}
+
+/// Connects from this address of the machine, as from another host, and shakes hands.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_from(
+    source: IpAddr,
+    address: SocketAddr,
+    config: impl Into<Arc<ClientConfig>>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(source, 0))?;
+    shake(socket.connect(address).await?, address, config).await
+}
+
+async fn shake(
+    socket: TcpStream,
+    address: SocketAddr,
+    config: impl Into<Arc<ClientConfig>>,
+) -> io::Result<TlsStream<TcpStream>> {
     socket.set_nodelay(true)?;
     let name = ServerName::from(address.ip());
     TlsConnector::from(config.into())

@@ -22,12 +22,14 @@ use uuid::Uuid;
 
 use crate::gateway::GatewayProcess;
 
-/// A policy under which the five ordinary resources are open and two fields of a task are removed.
+/// A policy under which the five ordinary resources are open, two fields of a task are removed, and no test that is not about
+/// rates meets one.
 pub const POLICY: &str = r#"
 schema = 1
 [ceiling]
 resources = ["tasks", "notes", "memory", "projects", "missions"]
 max_rows_per_query = 10000
+rate_limit = { per_minute = 1000000, burst = 100000 }
 [redaction]
 fields.tasks = ["internalNote", "meta.cost"]
 "#;
@@ -156,7 +158,7 @@ impl WorldBuilder {
             self.gateway,
             if self.service { SERVICE_KEYS } else { "" },
             self.lease,
-            self.settings
+            with_room(&self.settings)
         );
         let file = dir.path().join("federation.toml");
         std::fs::write(&file, &settings).unwrap();
@@ -176,6 +178,30 @@ impl WorldBuilder {
             manual,
             dir,
         }
+    }
+}
+
+/// Limits of peers and source addresses that no test meets that is not about them: there is mostly one of each.
+const ROOM: [(&str, u32); 5] = [
+    ("peer_concurrency", 10_000),
+    ("handshakes_per_minute", 1_000_000),
+    ("handshake_burst", 100_000),
+    ("failed_authentications_per_minute", 1_000_000),
+    ("failed_authentication_burst", 100_000),
+];
+
+/// Settings with [`ROOM`] for what they do not say themselves.
+fn with_room(settings: &str) -> String {
+    let missing: String = ROOM
+        .iter()
+        .filter(|(key, _)| !settings.contains(key))
+        .map(|(key, value)| format!("{key} = {value}\n"))
+        .collect();
+    let section = "[limits]\n";
+    if settings.contains(section) {
+        settings.replacen(section, &format!("{section}{missing}"), 1)
+    } else {
+        format!("{settings}\n{section}{missing}")
     }
 }
 

@@ -290,6 +290,8 @@ fn every_metric_is_listed_and_no_other() {
     metrics.exchange("inbound", "list", "denied", denied, Duration::ZERO);
     metrics.rows(RowsKind::Returned, 1);
     metrics.cut(CutCount::default());
+    metrics.connections_refused("federation", "handshakes", 0);
+    metrics.rate_limit_keys("grant", 0);
     metrics.certificate_expiry("server", "", 1);
     metrics.breaker("work", false);
     metrics.held_back("work", HeldBack::Open);

@@ -2,14 +2,19 @@
 //!
 //! Invariant: one reading of the store; counts nothing and changes nothing.
 
+use std::collections::HashMap;
+
 use policy::id::{GrantId, UserId};
 use policy::peer::{PeerName, PeerState};
+use policy::rate::{GrantLimits, Rate};
 use policy::time::UnixMillis;
 use serde::Serialize;
 
 use super::{AdminFailure, Control, PeerView, PolicyFailure, days_left};
 use crate::audit::AuditView;
+use crate::directory::View;
 use crate::hardening::Hardening;
+use crate::inbound::budget::today;
 use crate::store::{CertificateState, PeerDirection};
 
 /// What the embedded tier is, for those who start out with it.
@@ -90,6 +95,14 @@ pub struct InboundView {
     pub last_failure_at: Option<UnixMillis>,
     /// Why not.
     pub last_failure: Option<String>,
+    /// How often it may ask; absent when this process does not serve it.
+    pub rate_limit: Option<Rate>,
+    /// Requests it could make at once now.
+    pub rate_remaining: Option<u32>,
+    /// Different rows it may see in a UTC day, where policy bounds them.
+    pub rows_per_day: Option<u32>,
+    /// Those it may still see today.
+    pub rows_remaining: Option<u32>,
 }
 
 impl Control {
@@ -108,7 +121,7 @@ impl Control {
             .filter(|peer| peer.direction == PeerDirection::Outbound)
             .map(|peer| self.peer_view(peer, &credentials, now))
             .collect();
-        let inbound = image
+        let mut inbound: Vec<InboundView> = image
             .grants
             .iter()
             .filter_map(|record| {
@@ -131,9 +144,14 @@ impl Control {
                     last_success_at: peer.last_success_at,
                     last_failure_at: peer.last_failure_at,
                     last_failure: peer.last_failure.clone(),
+                    rate_limit: None,
+                    rate_remaining: None,
+                    rows_per_day: None,
+                    rows_remaining: None,
                 })
             })
             .collect();
+        self.add_limits(&view, &mut inbound).await?;
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION"),
             tier: "embedded",
@@ -153,6 +171,32 @@ impl Control {
             outbound,
             inbound,
         })
+    }
+
+    /// Adds how the limits of the grants stand.
+    async fn add_limits(
+        &self,
+        view: &View,
+        grants: &mut [InboundView],
+    ) -> Result<(), AdminFailure> {
+        let seen: HashMap<GrantId, u32> = self
+            .store
+            .rows_seen_by_grant(today(&*self.clock))
+            .await?
+            .into_iter()
+            .collect();
+        for shown in grants {
+            let Some(entry) = view.snapshot.grant(shown.grant) else {
+                continue;
+            };
+            let GrantLimits { rate, rows_per_day } = entry.limits;
+            shown.rate_limit = Some(rate);
+            shown.rate_remaining = Some(self.limits.remaining(shown.grant, rate).await);
+            shown.rows_per_day = rows_per_day;
+            let used = seen.get(&shown.grant).copied().unwrap_or_default();
+            shown.rows_remaining = rows_per_day.map(|most| most.saturating_sub(used));
+        }
+        Ok(())
     }
 
     fn listeners(&self) -> Vec<ListenerView> {

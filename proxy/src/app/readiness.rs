@@ -62,6 +62,11 @@ impl Readiness for Checks {
         let metrics = &self.metrics;
         metrics.audit(&self.control.audit.figures());
         metrics.pauses_exceeded(Side::Serve, self.serving_pauses.exceeded());
+        let limits = &self.control.limits;
+        metrics.rate_limit_keys("grant", limits.limiter.keys());
+        metrics.rate_limit_keys("federation_source", limits.federation.keys());
+        metrics.rate_limit_keys("enrollment_source", limits.enrollment.keys());
+        metrics.peers_in_flight(limits.in_flight.peers());
         if let Some(outbound) = &self.control.outbound {
             for route in outbound.routes().routes() {
                 metrics.certificate_expiry(

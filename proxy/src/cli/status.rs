@@ -108,6 +108,9 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("USER", "/user"),
         ("CERTIFICATE EXPIRES", "/certificate_expires_at"),
         ("DAYS", "/days_left"),
+        ("PER MINUTE", "/rate_limit/per_minute"),
+        ("NOW", "/rate_remaining"),
+        ("ROWS TODAY", "/rows_remaining"),
     ];
     section(console, &inbound, &list("inbound"))
 }

@@ -310,6 +310,23 @@ pub(crate) struct Limits {
     /// Most bytes of one answer to a peer.
     #[schemars(range(min = 65_536, max = 1_073_741_824))]
     pub max_answer_bytes: u64,
+    /// Most requests of one peer under way at once; further ones are answered 429.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub peer_concurrency: u32,
+    /// Connections that one source address may open in a minute, on each of the two public listeners, in the long run. An IPv6
+    /// address counts by its /64. Further ones are closed before TLS.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub handshakes_per_minute: u32,
+    /// Connections that one source address may open at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub handshake_burst: u32,
+    /// Failed authentications of one source address in a minute, on each of the two public listeners, in the long run. An
+    /// address that has used them up is not accepted until the next one is due.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub failed_authentications_per_minute: u32,
+    /// Failed authentications of one source address at once.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub failed_authentication_burst: u32,
     /// How long an enrollment token lives unless told otherwise, seconds.
     #[schemars(range(min = 1, max = 900))]
     pub enrollment_token_ttl_s: u32,
@@ -326,6 +343,11 @@ impl Default for Limits {
         Self {
             facts_cache_ms: 2_000,
             max_answer_bytes: 268_435_456,
+            peer_concurrency: 32,
+            handshakes_per_minute: 600,
+            handshake_burst: 200,
+            failed_authentications_per_minute: 30,
+            failed_authentication_burst: 30,
             enrollment_token_ttl_s: 900,
             client_certificate_days: 90,
             peer_requests: 32,

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use policy::rate::Rate;
 use serde_json::Value;
 
 use super::problem::{ConfigProblem, Source};
@@ -380,6 +381,11 @@ fn count(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
+/// A rate of figures whose bounds the schema has checked.
+fn rate(per_minute: u32, burst: u32) -> Rate {
+    Rate::new(per_minute, burst).unwrap_or(Rate::DEFAULT)
+}
+
 fn lease(section: &settings::Lease) -> Lease {
     Lease {
         duration: Duration::from_millis(section.duration_ms),
@@ -392,6 +398,12 @@ fn limits(section: &settings::Limits, lease: &settings::Lease) -> Limits {
         // Changes inside the gateway take effect within one lease (the specification, section 5).
         facts_cache: Duration::from_millis(section.facts_cache_ms.min(lease.duration_ms)),
         max_answer_bytes: section.max_answer_bytes,
+        peer_concurrency: section.peer_concurrency,
+        handshakes: rate(section.handshakes_per_minute, section.handshake_burst),
+        failed_authentications: rate(
+            section.failed_authentications_per_minute,
+            section.failed_authentication_burst,
+        ),
         enrollment_token_ttl: Duration::from_secs(section.enrollment_token_ttl_s.into()),
         client_certificate: Duration::from_secs(
             u64::from(section.client_certificate_days) * 86_400,

@@ -1,13 +1,14 @@
 //! The enrollment listener: TLS 1.3 with server authentication only, few connections, short ones.
 //!
 //! Invariant: every connection has a bound in time (handshake, header, whole life), and there is a bound on how
-//! many are open; further ones wait in the kernel's backlog. Which certificate is shown, with the self-signed
+//! many are open; further ones wait in the kernel's backlog. An address that has used up its connections or its
+//! failed attempts is closed before any TLS. Which certificate is shown, with the self-signed
 //! root last, is in the TLS configuration that the caller gives.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -15,6 +16,9 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
+
+use super::caller::Caller;
+use crate::limit::SourceLimits;
 
 /// Bounds of the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +50,13 @@ impl Default for EnrollmentLimits {
 /// After a failed accept (out of descriptors): trying again at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves `routes` on `listener` until `stop` turns true or its sender is gone, then drains.
+/// Serves `routes` on `listener`, to those whom `sources` lets in, until `stop` turns true or its sender is gone, then drains.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     routes: Router,
     limits: EnrollmentLimits,
+    sources: Arc<SourceLimits>,
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
@@ -68,10 +73,15 @@ pub async fn serve(
             _ = stop.changed() => break,
         };
         match accepted {
-            Ok((socket, _)) => {
+            Ok((socket, source)) => {
+                let caller = Caller::new(source.ip(), Arc::clone(&sources));
+                if caller.admit().is_err() {
+                    continue;
+                }
                 let connection = connection(
                     acceptor.clone(),
                     socket,
+                    caller,
                     routes.clone(),
                     limits,
                     stop.clone(),
@@ -109,6 +119,7 @@ async fn bounded(
 async fn connection(
     acceptor: TlsAcceptor,
     socket: TcpStream,
+    caller: Caller,
     routes: Router,
     limits: EnrollmentLimits,
     mut stop: watch::Receiver<bool>,
@@ -118,9 +129,19 @@ async fn connection(
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, "enrollment handshake failed");
+            // A connection that merely broke is no attempt: health checks do that.
+            if error
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>())
+            {
+                caller.failed();
+            }
             return;
         }
-        Err(_) => return,
+        Err(_) => {
+            caller.failed();
+            return;
+        }
     };
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
@@ -132,6 +153,7 @@ async fn connection(
         .timer(TokioTimer::new())
         .max_concurrent_streams(4)
         .max_header_list_size(16 * 1024);
+    let routes = routes.layer(Extension(caller));
     let serving = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     tokio::pin!(serving);
     let ended = tokio::select! {

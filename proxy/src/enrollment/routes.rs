@@ -8,17 +8,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::ENROLLMENT_PATH;
+use super::caller::Caller;
 use super::redeem::{RedeemError, Redeemed, Redeemer};
+use crate::limit::whole_seconds;
 use crate::message::headers::REQUEST_ID;
 use crate::message::status::WireCode;
 
@@ -40,6 +42,7 @@ struct Refusal {
     code: WireCode,
     message: String,
     reason: Option<&'static str>,
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -49,6 +52,18 @@ impl Refusal {
             code: WireCode::InvalidRequest,
             message: message.into(),
             reason: None,
+            retry_after: None,
+        }
+    }
+
+    /// For an address that tried too many tokens that were no good.
+    fn barred(wait: Duration) -> Self {
+        Self {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            code: WireCode::RateLimited,
+            message: "too many attempts from this address failed; wait before the next".to_owned(),
+            reason: Some("failed_authentications"),
+            retry_after: Some(whole_seconds(wait)),
         }
     }
 }
@@ -84,6 +99,7 @@ impl From<RedeemError> for Refusal {
             code,
             message,
             reason,
+            retry_after: None,
         }
     }
 }
@@ -120,19 +136,31 @@ async fn method_not_allowed(State(redeemer): State<Arc<Redeemer>>) -> Response {
 async fn redeem(
     State(redeemer): State<Arc<Redeemer>>,
     Path(token): Path<String>,
+    caller: Option<Extension<Caller>>,
     request: Request,
 ) -> Response {
+    let caller = caller.map(|Extension(caller)| caller);
     let (parts, body) = request.into_parts();
     let csr_pem = match csr_of(&parts.headers, body).await {
         Ok(csr_pem) => csr_pem,
         Err(refusal) => return refused(&redeemer, refusal),
     };
+    // Behind the body, so that nothing of it is left on a connection that is closed.
+    if let Some(wait) = caller.as_ref().and_then(Caller::barred_for) {
+        return refused(&redeemer, Refusal::barred(wait));
+    }
     let worker = Arc::clone(&redeemer);
     // A task of its own: the caller hanging up must not stop an act between claim and commit.
     let act = tokio::spawn(async move { worker.redeem(&token, &csr_pem).await });
     match act.await {
         Ok(Ok(redeemed)) => answered(&redeemer, &redeemed),
-        Ok(Err(error)) => refused(&redeemer, error.into()),
+        Ok(Err(error)) => {
+            let guess = matches!(error, RedeemError::UnknownToken | RedeemError::Spent(_));
+            if let Some(caller) = caller.filter(|_| guess) {
+                caller.failed();
+            }
+            refused(&redeemer, error.into())
+        }
         Err(error) => {
             tracing::error!(%error, "an enrollment broke off");
             let refusal = Refusal {
@@ -140,6 +168,7 @@ async fn redeem(
                 code: WireCode::Unavailable,
                 message: "the enrollment broke off; ask its issuer to look at the log".to_owned(),
                 reason: None,
+                retry_after: None,
             };
             refused(&redeemer, refusal)
         }
@@ -213,9 +242,14 @@ fn refused(redeemer: &Redeemer, refusal: Refusal) -> Response {
         json!({ "error": error }).to_string(),
         &request_id,
     );
-    if refusal.status == StatusCode::REQUEST_TIMEOUT
-        || refusal.status == StatusCode::PAYLOAD_TOO_LARGE
-    {
+    if let Some(seconds) = refusal.retry_after {
+        let value = HeaderValue::from(seconds);
+        response.headers_mut().insert(header::RETRY_AFTER, value);
+    }
+    if matches!(
+        refusal.status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS
+    ) {
         // What follows on the connection would be the rest of that body.
         response
             .headers_mut()

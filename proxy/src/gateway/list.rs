@@ -395,6 +395,17 @@ impl Source<'_> {
         }
     }
 
+    /// The id of the row that came out last.
+    fn shown_id(&self) -> Option<&str> {
+        match self {
+            Self::Paged(paged) => paged
+                .page
+                .as_ref()
+                .and_then(|page| page.key().map(|key| key.id)),
+            Self::Collected(collected) => collected.through.as_ref().map(|key| key.id.as_str()),
+        }
+    }
+
     /// The row examined last, or where reading began.
     #[must_use]
     pub fn through(&self) -> Option<OwnedKey> {
@@ -594,6 +605,15 @@ impl<'a> Rows<'a> {
         match self {
             Self::One(source) => source.next(out, in_time).await,
             Self::Many(merged) => Box::pin(merged.next(out, in_time)).await,
+        }
+    }
+
+    /// The id of the row that came out last.
+    #[must_use]
+    pub fn shown_id(&self) -> Option<&str> {
+        match self {
+            Self::One(source) => source.shown_id(),
+            Self::Many(merged) => merged.shown.as_ref().map(|key| key.id.as_str()),
         }
     }
 

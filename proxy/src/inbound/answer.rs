@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use pingora_core::protocols::http::ServerSession;
-use policy::decision::Permit;
+use policy::decision::{Basis, Permit};
 use policy::deny::{Deny, DenyCode};
 use policy::evaluate::{Admitted, Capabilities};
 use policy::plan::{PlanError, QueryPlan};
@@ -25,9 +25,11 @@ use crate::gateway::item;
 use crate::gateway::list::{Next, OwnedKey, READ_ON, Rows};
 use crate::gateway::page::{Asking, PageError, ReadError};
 use crate::message::failure::Failure;
+use crate::message::rate::RateFields;
 use crate::transport::{AnswerGuard, Stale};
 
 use super::authenticate::Connection;
+use super::budget::{Cut, RowBudget};
 use super::finish::Exchange;
 use super::lease::AnswerLease;
 use super::respond::{self, PeerGone};
@@ -114,6 +116,8 @@ pub struct Answering<'a> {
     pub exchange: &'a mut Exchange,
     /// The lease that the answer carries.
     pub lease: AnswerLease<'a>,
+    /// How the grant's rate stands.
+    pub rate: &'a mut Option<RateFields>,
     /// Held from the first byte of an answer until its last is flushed.
     pub under_way: &'a mut Option<AnswerGuard>,
 }
@@ -160,6 +164,7 @@ impl Answering<'_> {
                 Some(OwnedKey::behind(&position).ok_or(DenyCode::InvalidCursor)?)
             }
         };
+        let mut budget = budget_of(self.inbound, admitted.basis()).await?;
         let (permit, facts) = self.permit(admitted).await?;
         let mapping = self.view.snapshot.mapping();
         let plan = QueryPlan::list(&permit, mapping, &question.filter, &facts.facts)
@@ -179,7 +184,9 @@ impl Answering<'_> {
             request_id: &request_id,
         };
         let mut rows = Rows::open(asking, &plan, &facts, after).await?;
-        let written = self.rows(&permit, &mut rows, &question, &binding).await;
+        let written = self
+            .rows(&permit, &mut rows, budget.as_mut(), &question, &binding)
+            .await;
         let tally = rows.tally();
         self.exchange.figures.withheld = tally.withheld;
         self.exchange.figures.redacted = tally.redacted_members;
@@ -191,6 +198,7 @@ impl Answering<'_> {
         &mut self,
         permit: &Permit,
         rows: &mut Rows<'_>,
+        mut budget: Option<&mut RowBudget<'_, OwnedKey>>,
         question: &ListQuestion<'_>,
         binding: &CursorBinding,
     ) -> Result<(), Halt> {
@@ -208,6 +216,7 @@ impl Answering<'_> {
         let mut shown = 0_u64;
         let mut position = None;
         let mut truncated = false;
+        let mut spent = None;
         loop {
             let mark = body.buffer.len();
             if shown == limit {
@@ -226,12 +235,21 @@ impl Answering<'_> {
             if shown > 0 {
                 body.buffer.push(b',');
             }
+            // Where to go on is noted for each row only where the budget may end before it.
+            let before = budget.as_ref().and_then(|_| rows.position());
             match rows
                 .next(&mut body.buffer, &in_time)
                 .await
                 .map_err(|error| body.halt(error))?
             {
-                Next::Row => shown = shown.saturating_add(1),
+                Next::Row => {
+                    shown = shown.saturating_add(1);
+                    if let Some(budget) = budget.as_mut() {
+                        let id = rows.shown_id().ok_or(DenyCode::GatewayMalformed);
+                        let id = id.map_err(|code| body.halt(code))?;
+                        budget.add(permit.resource(), id, mark, before);
+                    }
+                }
                 ended => {
                     body.buffer.truncate(mark);
                     if ended == Next::Bound {
@@ -243,6 +261,10 @@ impl Answering<'_> {
             }
             self.exchange.figures.returned = shown;
             if body.buffer.len() >= PART {
+                if let Some(cut) = body.settle(budget.as_deref_mut()).await? {
+                    spent = Some(cut);
+                    break;
+                }
                 body.part(self).await?;
             }
             if body.sent >= self.inbound.limits.max_answer_bytes {
@@ -250,6 +272,18 @@ impl Answering<'_> {
                 truncated = true;
                 break;
             }
+        }
+        if spent.is_none() {
+            spent = body.settle(budget.as_deref_mut()).await?;
+        }
+        if let Some(cut) = spent {
+            shown = shown.saturating_sub(cut.taken_out);
+            self.exchange.figures.returned = shown;
+            if let (0, Some(budget)) = (shown, budget) {
+                return Err(Halt::Refused(budget.used_up()));
+            }
+            position = cut.position;
+            truncated = true;
         }
         body.buffer.push(b']');
         if let Some(position) = position {
@@ -273,6 +307,7 @@ impl Answering<'_> {
     /// # Errors
     /// [`Halt`]; a row outside the scope is `not_found`, as one that does not exist.
     pub async fn get(&mut self, admitted: Admitted, id: &ItemId) -> Result<(), Halt> {
+        let mut budget = budget_of(self.inbound, admitted.basis()).await?;
         let (permit, facts) = self.permit(admitted).await?;
         let plan = QueryPlan::get(&permit, self.view.snapshot.mapping(), id, &facts.facts);
         let gateway = &self.inbound.gateway;
@@ -287,12 +322,19 @@ impl Answering<'_> {
             request_id: &request_id,
         };
         let mut body = b"{\"item\":".to_vec();
+        let begins = body.len();
         let mut tally = Tally::default();
         let found = item::find(asking, &plan, &facts, id, &mut body, &mut tally).await;
         self.exchange.figures.withheld = tally.withheld;
         self.exchange.figures.redacted = tally.redacted_members;
         if !found? {
             return Err(DenyCode::NotFound.into());
+        }
+        if let Some(budget) = budget.as_mut() {
+            budget.add(permit.resource(), id.as_str(), begins, None);
+            if budget.settle(&mut body).await?.is_some() {
+                return Err(Halt::Refused(budget.used_up()));
+            }
         }
         body.push(b'}');
         self.exchange.figures.returned = 1;
@@ -350,6 +392,19 @@ impl Answering<'_> {
     }
 }
 
+/// The rows a grant may still see today, where policy bounds them.
+async fn budget_of<'a>(
+    inbound: &'a Inbound,
+    basis: &Basis,
+) -> Result<Option<RowBudget<'a, OwnedKey>>, Halt> {
+    let Basis::Grant(entry) = basis else {
+        return Ok(None);
+    };
+    RowBudget::open(&*inbound.store, &*inbound.recorder.clock, entry)
+        .await
+        .map_err(Halt::Refused)
+}
+
 /// A body on its way: collected up to [`PART`], then streamed.
 struct Body {
     buffer: Vec<u8>,
@@ -374,6 +429,18 @@ impl Body {
             Halt::Refused(failure) if self.begun => Halt::Broken(failure.code),
             other => other,
         }
+    }
+
+    /// Books the rows collected so far, before any of them is sent.
+    async fn settle(
+        &mut self,
+        budget: Option<&mut RowBudget<'_, OwnedKey>>,
+    ) -> Result<Option<Cut<OwnedKey>>, Halt> {
+        let Some(budget) = budget else {
+            return Ok(None);
+        };
+        let settled = budget.settle(&mut self.buffer).await;
+        settled.map_err(|code| self.halt(code))
     }
 
     /// Sends what is collected, as a part of a longer body.
@@ -402,8 +469,9 @@ impl Body {
         self.begun = true;
         let request_id = answering.exchange.request_id();
         let lease = answering.lease.header();
+        let rate = answering.rate.take();
         let (session, revision) = (&mut *answering.session, self.revision);
-        respond::begin_answer(session, request_id, revision, lease, length).await?;
+        respond::begin_answer(session, request_id, revision, lease, length, rate).await?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use policy::revision::EffectiveRevision;
 
 use crate::message::failure::Failure;
 use crate::message::headers;
+use crate::message::rate::RateFields;
 use crate::message::target::allowed_methods;
 
 /// The connection to the peer broke while a response was written.
@@ -24,7 +25,7 @@ fn head(
     length: Option<usize>,
     http2: bool,
 ) -> Result<Box<ResponseHeader>, PeerGone> {
-    let mut head = ResponseHeader::build_no_case(status, Some(8)).map_err(|_| PeerGone)?;
+    let mut head = ResponseHeader::build_no_case(status, Some(10)).map_err(|_| PeerGone)?;
     let id = HeaderValue::from_str(request_id).map_err(|_| PeerGone)?;
     let mut put = |name, value| head.insert_header(name, value).map_err(|_| PeerGone);
     put(
@@ -44,6 +45,16 @@ fn head(
     Ok(Box::new(head))
 }
 
+fn tell_rate(head: &mut ResponseHeader, rate: Option<RateFields>) -> Result<(), PeerGone> {
+    let Some(RateFields { policy, limit }) = rate else {
+        return Ok(());
+    };
+    head.insert_header(headers::RATE_LIMIT_POLICY, policy)
+        .map_err(|_| PeerGone)?;
+    head.insert_header(headers::RATE_LIMIT, limit)
+        .map_err(|_| PeerGone)
+}
+
 /// Writes the head of a 200; `lease` is `None` for a peer that keeps none, `length` for a streamed body.
 ///
 /// # Errors
@@ -54,8 +65,10 @@ pub async fn begin_answer(
     revision: EffectiveRevision,
     lease: Option<HeaderValue>,
     length: Option<usize>,
+    rate: Option<RateFields>,
 ) -> Result<(), PeerGone> {
     let mut head = head(StatusCode::OK, request_id, length, session.is_http2())?;
+    tell_rate(&mut head, rate)?;
     let value = HeaderValue::from_str(&revision.to_string()).map_err(|_| PeerGone)?;
     head.insert_header(headers::REVISION, value)
         .map_err(|_| PeerGone)?;
@@ -92,6 +105,7 @@ pub async fn refuse(
     session: &mut ServerSession,
     request_id: &str,
     failure: &Failure,
+    rate: Option<RateFields>,
 ) -> Result<u64, PeerGone> {
     if failure.close {
         session.set_keepalive(None);
@@ -104,6 +118,11 @@ pub async fn refuse(
         Some(length),
         session.is_http2(),
     )?;
+    tell_rate(&mut head, rate)?;
+    if let Some(seconds) = failure.retry_after {
+        head.insert_header(header::RETRY_AFTER, HeaderValue::from(seconds))
+            .map_err(|_| PeerGone)?;
+    }
     if failure.http_status() == StatusCode::METHOD_NOT_ALLOWED {
         // The reason is only ever given for a head that was read.
         let allowed = allowed_methods(session.req_header().uri.path());

@@ -32,10 +32,13 @@ use tokio::sync::{Notify, watch};
 use crate::audit::AuditOutcome;
 use crate::directory::{Directory, View};
 use crate::gateway::Gateway;
+use crate::limit::{Limits, Slot};
 use crate::message::body::{Body, MAX_BODY};
 use crate::message::failure::Failure;
+use crate::message::rate::{RateFields, RateTeller};
 use crate::message::target::Route;
 use crate::message::{framing, headers};
+use crate::store::Store;
 use crate::transport::wait::within;
 use crate::transport::{AcceptedConnection, AnswerGuard};
 
@@ -84,6 +87,10 @@ pub struct Inbound {
     pub limits: AnswerLimits,
     /// Hears of every peer that has proved who it is.
     pub contacted: Box<dyn Fn(&PeerName) + Send + Sync>,
+    /// Remembers the rows of grants that have a budget of them.
+    pub store: Arc<dyn Store>,
+    /// How much may be asked.
+    pub throttle: Arc<Limits>,
 }
 
 /// Serves one accepted connection to its end.
@@ -99,6 +106,7 @@ pub async fn serve_connection(
     let app = Arc::new(ConnectionApp {
         inbound,
         connection,
+        teller: RateTeller::default(),
         busy: AtomicUsize::new(0),
         idle: Notify::new(),
         dismissal: Notify::new(),
@@ -128,6 +136,7 @@ pub async fn serve_connection(
 struct ConnectionApp {
     inbound: Arc<Inbound>,
     connection: Connection,
+    teller: RateTeller,
     busy: AtomicUsize,
     idle: Notify,
     /// Wakes `dismissed`: the identity of an HTTP/2 connection was refused.
@@ -223,14 +232,21 @@ impl ConnectionApp {
 
     /// A head that cannot be parsed is still answered in our envelope, and recorded.
     async fn unreadable(&self, session: &mut ServerSession) {
-        let failure = Failure::from(DenyCode::AmbiguousFraming);
         match Exchange::begin(&self.inbound.recorder) {
             Ok(mut exchange) => {
                 self.note_connection(&mut exchange);
-                self.refuse(session, exchange, &failure).await;
+                let mut rate = None;
+                let mut failure = Failure::from(DenyCode::AmbiguousFraming);
+                // Such a request counts as well, unless there is no room for it.
+                if let Ok(entry) = self.authenticated()
+                    && let Err(refused) = self.admitted(&entry, false, &mut rate).await
+                {
+                    failure = refused.in_doubt();
+                }
+                self.refuse(session, exchange, &failure, rate).await;
             }
             Err(code) => {
-                let _ = respond::refuse(session, "-", &code.into()).await;
+                let _ = respond::refuse(session, "-", &code.into(), None).await;
             }
         }
     }
@@ -243,7 +259,10 @@ impl ConnectionApp {
     ) -> bool {
         let mut exchange = match Exchange::begin(&self.inbound.recorder) {
             Ok(exchange) => exchange,
-            Err(code) => return respond::refuse(session, "-", &code.into()).await.is_ok(),
+            Err(code) => {
+                let refused = respond::refuse(session, "-", &code.into(), None).await;
+                return refused.is_ok();
+            }
         };
         self.note_connection(&mut exchange);
         let fields = &session.req_header().headers;
@@ -252,7 +271,11 @@ impl ConnectionApp {
             headers::attempt(fields),
             headers::trace_id(fields),
         );
-        match self.answer(session, &mut exchange, under_way).await {
+        let mut rate = None;
+        let answered = self
+            .answer(session, &mut exchange, under_way, &mut rate)
+            .await;
+        match answered {
             Ok(()) => {
                 exchange.finish(Ending {
                     outcome: AuditOutcome::Allowed,
@@ -262,10 +285,12 @@ impl ConnectionApp {
                 true
             }
             // Boxed, as all that is seldom done: the future of a request is moved as a whole.
-            Err(Halt::Refused(failure)) => Box::pin(self.refuse(session, exchange, &failure)).await,
+            Err(Halt::Refused(failure)) => {
+                Box::pin(self.refuse(session, exchange, &failure, rate)).await
+            }
             Err(Halt::Replan) => {
                 let fenced = DenyCode::Fenced.into();
-                Box::pin(self.refuse(session, exchange, &fenced)).await
+                Box::pin(self.refuse(session, exchange, &fenced, rate)).await
             }
             Err(Halt::Broken(code)) => {
                 exchange.finish(Ending {
@@ -301,8 +326,13 @@ impl ConnectionApp {
         session: &mut ServerSession,
         mut exchange: Exchange,
         failure: &Failure,
+        rate: Option<RateFields>,
     ) -> bool {
         let request_id = exchange.request_id().to_owned();
+        if failure.ends_identity() {
+            let source = self.connection.source.ip();
+            self.inbound.throttle.federation.failed(source);
+        }
         let length = failure.envelope(&request_id).len();
         exchange.figures.bytes = u64::try_from(length).unwrap_or(u64::MAX);
         // Rows that were ready but never sent were not returned.
@@ -322,8 +352,13 @@ impl ConnectionApp {
             status: status.as_u16(),
         });
         let unrecorded = recorded.err().map(Failure::from);
-        let written =
-            respond::refuse(session, &request_id, unrecorded.as_ref().unwrap_or(failure)).await;
+        let shown = unrecorded.as_ref().unwrap_or(failure);
+        // A peer that is to ask again later keeps its connection: its short body is read behind the
+        // refusal. Pingora would close, since the refusal comes before the body was read.
+        if shown.retry_after.is_some() && !shown.close && has_short_body(session) {
+            session.set_close_on_response_before_downstream_finish(false);
+        }
+        let written = respond::refuse(session, &request_id, shown, rate).await;
         if session.is_http2() && failure.ends_identity() {
             self.dismissal.notify_one();
         }
@@ -343,21 +378,23 @@ impl ConnectionApp {
         session: &mut ServerSession,
         exchange: &mut Exchange,
         under_way: &mut Option<AnswerGuard>,
+        rate: &mut Option<RateFields>,
     ) -> Result<(), Halt> {
-        if let Some(raw) = session
-            .as_http1()
-            .map(|http1| http1.get_headers_raw_bytes())
-        {
-            framing::inspect_raw_head(&raw)?;
-        }
-        // Identity before anything of the request is looked at.
-        self.authenticated()?;
-        let (route, body) = read_question(session, exchange).await?;
+        let framing = session.as_http1().map_or(Ok(()), |http1| {
+            framing::inspect_raw_head(&http1.get_headers_raw_bytes())
+        });
+        // Identity, then the rate, then what the request is (specification, section 3).
+        let entered = self.enter(session, exchange, rate).await;
+        let (route, _slot) = match (entered, framing) {
+            (Ok(entered), Ok(())) => entered,
+            (Ok(_), Err(code)) => return Err(code.into()),
+            (Err(failure), Ok(())) => return Err(Halt::Refused(failure)),
+            (Err(failure), Err(_)) => return Err(Halt::Refused(failure.in_doubt())),
+        };
+        let (route, body) = read_question(session, exchange, route).await?;
         for _ in 0..MAX_PLANS {
-            match self
-                .planned(session, exchange, under_way, &route, &body)
-                .await
-            {
+            let planned = self.planned(session, exchange, under_way, rate, &route, &body);
+            match planned.await {
                 Err(Halt::Replan) => {}
                 done => return done,
             }
@@ -365,15 +402,55 @@ impl ConnectionApp {
         Err(Halt::Replan)
     }
 
-    fn authenticated(&self) -> Result<(), Halt> {
+    /// Lets a request in: who asks, and whether there is room for it. What is asked is read on the
+    /// way, for the record and since renewing a lease has room of its own, but judged by the caller.
+    async fn enter(
+        &self,
+        session: &ServerSession,
+        exchange: &mut Exchange,
+        rate: &mut Option<RateFields>,
+    ) -> Result<(Result<Route, DenyCode>, Slot), Failure> {
+        let entry = self.authenticated()?;
+        let head = session.req_header();
+        let route = Route::parse(&head.method, head.uri.path(), head.uri.query());
+        if let Ok(route) = &route {
+            exchange.note_query(route.verb(), route.resource());
+        }
+        let revalidates = matches!(route, Ok(Route::Capabilities));
+        let slot = self.admitted(&entry, revalidates, rate).await?;
+        Ok((route, slot))
+    }
+
+    /// Takes a request's share of the limits, or nothing.
+    async fn admitted(
+        &self,
+        entry: &GrantEntry,
+        revalidates: bool,
+        rate: &mut Option<RateFields>,
+    ) -> Result<Slot, Failure> {
+        match self.inbound.throttle.enter(entry, revalidates).await {
+            Ok(entered) => {
+                *rate = self.teller.tell(entry.limits.rate, entered.standing);
+                Ok(entered.slot)
+            }
+            Err(refused) => {
+                *rate = refused
+                    .standing
+                    .and_then(|standing| self.teller.tell(entry.limits.rate, standing));
+                Err(Failure::wait(refused.code, refused.retry_in))
+            }
+        }
+    }
+
+    fn authenticated(&self) -> Result<Arc<GrantEntry>, DenyCode> {
         if self.inbound.directory.is_fenced() {
-            return Err(DenyCode::Fenced.into());
+            return Err(DenyCode::Fenced);
         }
         let view = self.inbound.directory.view();
         self.inbound
             .authenticator
-            .authenticate(&self.connection, &view)?;
-        Ok(())
+            .authenticate(&self.connection, &view)
+            .map(|authenticated| authenticated.entry)
     }
 
     /// Authenticates, decides and answers under one view.
@@ -382,6 +459,7 @@ impl ConnectionApp {
         session: &mut ServerSession,
         exchange: &mut Exchange,
         under_way: &mut Option<AnswerGuard>,
+        rate: &mut Option<RateFields>,
         route: &Route,
         body: &Body,
     ) -> Result<(), Halt> {
@@ -413,6 +491,7 @@ impl ConnectionApp {
             session,
             exchange,
             lease,
+            rate,
             under_way,
         };
         match (admission, route) {
@@ -460,17 +539,16 @@ impl ConnectionApp {
     }
 }
 
-/// Reads target and body, and checks that they agree.
+/// Judges the target, reads the body, and checks that they agree.
 async fn read_question(
     session: &mut ServerSession,
     exchange: &mut Exchange,
+    route: Result<Route, DenyCode>,
 ) -> Result<(Route, Body), Halt> {
-    let head = session.req_header();
-    if head.method == Method::CONNECT {
+    if session.req_header().method == Method::CONNECT {
         return Err(DenyCode::ConnectRefused.into());
     }
-    let route = Route::parse(&head.method, head.uri.path(), head.uri.query())?;
-    exchange.note_query(route.verb(), route.resource());
+    let route = route?;
     let bytes = within(READ_TIMEOUT, read_body(session, &route))
         .await
         .map_err(|_| Halt::PeerGone)??;
@@ -504,6 +582,17 @@ async fn read_question(
         exchange.note_query_hash(*hash.as_bytes());
     }
     Ok((route, body))
+}
+
+/// Whether the head promises a body of at most [`MAX_BODY`] bytes that comes without being asked for.
+fn has_short_body(session: &ServerSession) -> bool {
+    let fields = &session.req_header().headers;
+    let declared = fields
+        .get(header::CONTENT_LENGTH)
+        .map_or(Some(0), |value| value.to_str().ok()?.parse::<u64>().ok());
+    declared.is_some_and(|length| length <= MAX_BODY as u64)
+        && !fields.contains_key(header::TRANSFER_ENCODING)
+        && !fields.contains_key(header::EXPECT)
 }
 
 /// Reads what is left of the body of a refused request, to a bound.

@@ -82,6 +82,8 @@ impl Bucket {
     /// # Errors
     /// How long until a draw succeeds, when the bucket is empty; then nothing has changed.
     pub fn draw(&mut self, quota: Quota, now: u64) -> Result<(), Duration> {
+        // Under a quota that was lowered since, what is owed beyond an empty bucket is forgiven now.
+        self.full_at = self.full_at.min(now.saturating_add(quota.capacity()));
         let spent = self.debt(quota, now).saturating_add(quota.interval);
         match spent.checked_sub(quota.capacity()) {
             None | Some(0) => {
@@ -228,8 +230,10 @@ mod tests {
             let mut bucket = Bucket::default();
             for now in instants {
                 let _ = bucket.draw(old, now);
-                if let Err(wait) = bucket.clone().draw(new, now) {
+                let mut changed = bucket;
+                if let Err(wait) = changed.draw(new, now) {
                     prop_assert!(wait <= Duration::from_nanos(new.interval));
+                    prop_assert!(changed.draw(new, now + nanos(wait)).is_ok());
                 }
             }
         }

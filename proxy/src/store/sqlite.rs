@@ -46,8 +46,8 @@ use super::{
     Act, CertificateRecord, ChainBeginning, Committed, Contact, CredentialChange, Enrollment,
     GrantRecord, IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
     OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyPublication, Replaced,
-    RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError, StoreImage,
-    SubjectToken, TokenClaim,
+    RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError,
+    StoreImage, SubjectToken, TokenClaim,
 };
 use crate::audit::{
     AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow, Head, JournalMark,

@@ -24,6 +24,9 @@ pub struct Metrics {
     latency: HistogramVec,
     handshakes: IntCounterVec,
     connections: IntGauge,
+    connections_refused: IntCounterVec,
+    rate_limit_keys: IntGaugeVec,
+    peers_in_flight: IntGauge,
     cut: IntCounterVec,
     expiry: IntGaugeVec,
     policy_failures: IntCounter,
@@ -130,6 +133,19 @@ impl Metrics {
             "Handshakes on the federation listener, by result.",
             &["result"],
         )?;
+        let connections_refused = counter(
+            "connections_refused_total",
+            "Connections closed before TLS for the limits of their source address.",
+            &["listener", "limit"],
+        )?;
+        let rate_limit_keys = IntGaugeVec::new(
+            Opts::new(
+                format!("{PREFIX}_rate_limit_keys"),
+                "Keys that the limiters keep: grants, and source addresses by listener.",
+            ),
+            &["kind"],
+        )?;
+        registry.register(Box::new(rate_limit_keys.clone()))?;
         let cut = counter(
             "connections_cut_total",
             "Connections ended by a change of their grant.",
@@ -209,6 +225,7 @@ impl Metrics {
         }
         Ok(Self {
             connections: gauge("connections", "Open federation connections.")?,
+            peers_in_flight: gauge("peers_in_flight", "Peers with requests under way.")?,
             policy_loaded: gauge(
                 "policy_loaded_timestamp_seconds",
                 "When the policy in force was loaded, Unix time.",
@@ -221,6 +238,8 @@ impl Metrics {
             rows,
             latency,
             handshakes,
+            connections_refused,
+            rate_limit_keys,
             cut,
             expiry,
             policy_failures,
@@ -281,6 +300,26 @@ impl Metrics {
     /// One more (+1) or fewer (-1) open connection.
     pub fn connection(&self, change: i64) {
         self.connections.add(change);
+    }
+
+    /// Counts connections of `listener` closed before TLS for one of its limits.
+    pub fn connections_refused(&self, listener: &'static str, limit: &'static str, count: u64) {
+        self.connections_refused
+            .with_label_values(&[listener, limit])
+            .inc_by(count);
+    }
+
+    /// Keys that a limiter keeps.
+    pub fn rate_limit_keys(&self, kind: &'static str, keys: usize) {
+        self.rate_limit_keys
+            .with_label_values(&[kind])
+            .set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    /// Peers with requests under way.
+    pub fn peers_in_flight(&self, peers: usize) {
+        self.peers_in_flight
+            .set(i64::try_from(peers).unwrap_or(i64::MAX));
     }
 
     /// When a certificate expires. `role` is `server`, `ca` or `client`; `peer` a configured name.

@@ -2,7 +2,8 @@
 //!
 //! Invariant: nobody but the holder of a certificate that the live verifier accepted gets past
 //! this file, and a connection is never kept without a bound: there is one on the number of open
-//! connections and one on the time a handshake may take.
+//! connections and one on the time a handshake may take. A source address that has used up its
+//! handshakes or failed authentications is closed before any TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use super::gate::ConnectionGate;
 use super::pause::PauseWatch;
 use super::stream::{GatedStream, MtlsStream};
+use crate::limit::SourceLimits;
 
 /// Bounds of the listener.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +88,13 @@ impl HandshakeResult {
         }
     }
 
+    /// Whether the peer tried to authenticate and failed, or held a handshake open. A connection that
+    /// merely broke is neither: health checks do that.
+    #[must_use]
+    pub const fn is_failed_authentication(self) -> bool {
+        !matches!(self, Self::Ok | Self::Io)
+    }
+
     fn of(error: &io::Error) -> Self {
         use rustls::{CertificateError, Error};
         let Some(tls) = error
@@ -135,16 +144,18 @@ pub struct Acceptor {
     slots: Arc<Semaphore>,
     trust: TrustReceiver,
     pauses: Arc<PauseWatch>,
+    sources: Arc<SourceLimits>,
 }
 
 impl Acceptor {
-    /// Takes over a bound listener. `trust` is what `config` verifies clients against; late writes are counted in
-    /// `pauses`.
+    /// Takes over a bound listener. `trust` is what `config` verifies clients against, `sources` what
+    /// addresses may do; late writes are counted in `pauses`.
     #[must_use]
     pub fn new(
         listener: TcpListener,
         config: Arc<ServerConfig>,
         trust: TrustReceiver,
+        sources: Arc<SourceLimits>,
         limits: ListenerLimits,
         pauses: Arc<PauseWatch>,
     ) -> Self {
@@ -155,6 +166,7 @@ impl Acceptor {
             limits,
             trust,
             pauses,
+            sources,
             slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -192,7 +204,12 @@ impl Acceptor {
                     continue;
                 }
             };
+            if let Err(refusal) = self.sources.admit(source.ip()) {
+                tracing::debug!(%source, limit = refusal.as_str(), "a connection was closed before TLS");
+                continue;
+            }
             let tls = self.tls.clone();
+            let sources = Arc::clone(&self.sources);
             let limit = self.limits.handshake_timeout;
             let generation = self.trust.load().generation();
             let (serve, observe) = (serve.clone(), observe.clone());
@@ -203,6 +220,9 @@ impl Acceptor {
                     trust_generation: generation,
                     ..connection
                 });
+                if result.is_failed_authentication() {
+                    sources.failed(source.ip());
+                }
                 observe(result, source);
                 if let Some(connection) = connection {
                     serve(connection).await;

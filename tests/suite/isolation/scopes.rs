@@ -15,6 +15,7 @@ schema = 1
 [ceiling]
 resources = ["tasks", "notes", "memory", "projects", "missions"]
 max_rows_per_query = 10000
+rate_limit = { per_minute = 1000000, burst = 100000 }
 [redaction]
 fields.tasks = ["labels"]
 "#;

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::limit::{Quota, SourceLimits, SourceQuotas};
+use crate::telemetry::Metrics;
+use policy::rate::Rate;
 
 pub(super) fn now() -> UnixMillis {
     UnixMillis(SystemClock.unix_millis())
@@ -79,11 +82,19 @@ impl Serving {
         let public_url = format!("https://{}", listener.local_addr().unwrap());
         let (stop, stopped) = watch::channel(false);
         let routes = router(Arc::new(redeemer));
+        let quota = Quota::of(Rate::DEFAULT);
+        let quotas = SourceQuotas {
+            handshakes: quota,
+            failures: quota,
+        };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let sources = SourceLimits::new("enrollment", quotas, Arc::new(SystemClock), metrics);
         tokio::spawn(serve(
             listener,
             tls.unwrap(),
             routes,
             EnrollmentLimits::default(),
+            sources,
             stopped,
         ));
         Self {

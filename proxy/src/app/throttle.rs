@@ -1,0 +1,78 @@
+//! The limits of the serving side, made from the settings, and the task that forgets what is over.
+//!
+//! Invariant: forgetting changes no decision; it only gives memory back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::Clock;
+use tokio::sync::watch;
+
+use super::Base;
+use crate::inbound::budget::today;
+use crate::limit::{
+    InFlight, Limits, LocalLimiter, Quota, SourceLimits, SourceQuotas, revalidation,
+};
+use crate::store::Store;
+
+/// Between two rounds of forgetting.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Rows of earlier days forgotten in one transaction, so that it holds the writer only briefly.
+const FORGOTTEN_AT_ONCE: u32 = 5_000;
+
+/// The limits, and the limiter of this process among them.
+pub(super) fn limits(base: &Base) -> (Arc<Limits>, Arc<LocalLimiter>) {
+    let limits = &base.config.limits;
+    let quotas = SourceQuotas {
+        handshakes: Quota::of(limits.handshakes),
+        failures: Quota::of(limits.failed_authentications),
+    };
+    let sources = |listener| {
+        SourceLimits::new(
+            listener,
+            quotas,
+            Arc::clone(&base.clock),
+            Arc::clone(&base.metrics),
+        )
+    };
+    let limiter = Arc::new(LocalLimiter::new(Arc::clone(&base.clock)));
+    let limits = Limits {
+        limiter: Arc::clone(&limiter) as _,
+        in_flight: InFlight::new(limits.peer_concurrency),
+        federation: sources("federation"),
+        enrollment: sources("enrollment"),
+        revalidation: revalidation(base.config.lease.duration),
+    };
+    (Arc::new(limits), limiter)
+}
+
+/// Forgets grants and addresses that owe nothing, and rows seen on earlier days, until stopped.
+pub(super) async fn sweep(
+    limits: Arc<Limits>,
+    limiter: Arc<LocalLimiter>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(SWEEP) => {}
+        }
+        limiter.sweep();
+        limits.federation.sweep();
+        limits.enrollment.sweep();
+        // Yesterday is kept, so that a clock set back a little finds what it had.
+        let before = today(&*clock).saturating_sub(1);
+        while !*stop.borrow() {
+            match store.forget_rows_seen(before, FORGOTTEN_AT_ONCE).await {
+                Ok(rows) if rows == u64::from(FORGOTTEN_AT_ONCE) => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "rows seen on earlier days could not be forgotten");
+                    break;
+                }
+            }
+        }
+    }
+}
