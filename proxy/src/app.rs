@@ -349,6 +349,7 @@ async fn compose(
             },
             fanout_deadline: config.timeouts.fanout,
             session_users: config.session.users.clone(),
+            cache_bytes: config.cache.max_bytes,
             local: Arc::new(local),
             cursors: secrets.cursors().await?,
             reaches,
@@ -693,6 +694,16 @@ fn reaches(base: &Base) -> Reaches {
     Reaches::new(rules, Arc::clone(&base.clock), Arc::clone(&base.metrics))
 }
 
+/// Lets answers that are too old go, so that they do not stay in memory until their room is needed.
+async fn sweep_cache(outbound: Arc<Outbound>, mut stop: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(Duration::from_secs(5)) => outbound.sweep(),
+        }
+    }
+}
+
 /// The asking side: the session door.
 async fn ask(
     base: &Base,
@@ -705,6 +716,7 @@ async fn ask(
     let outbound = Arc::new(Outbound::new(parts));
     outbound.load().await?;
     outbound.warm_up(None);
+    listeners.spawn(sweep_cache(Arc::clone(&outbound), stopped.clone()));
     let socket = &config.session.socket;
     let door = DoorListener::bind_unix(socket, 0o660)
         .await

@@ -5,7 +5,8 @@
 //! here, without touching the network.
 //!
 //! `door.rs` takes a request in one of its forms (`form.rs`, `query.rs`), `session.rs` says whose it is, `route.rs`
-//! which credential. `ask.rs` puts one question to one peer, step by step: `attempt.rs` lets it go out, or not, by what
+//! which credential. `recall.rs` answers from memory (`cache.rs`) under leases (`lease.rs`, `passage.rs`), or has `ask.rs`
+//! put one question to one peer, step by step: `attempt.rs` lets it go out, or not, by what
 //! `reach.rs` knows of the peer; `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
 //! means for the grant; `notice.rs` tells a session of an outage. `local.rs` asks the user's own gateway, `fanout.rs` all
 //! sources at once (`page.rs`, `merge.rs`, `position.rs`); `add_peer.rs` is how a peer comes to be known. Answering peers
@@ -17,6 +18,7 @@ mod ask;
 mod attempt;
 pub mod backoff;
 pub mod breaker;
+mod cache;
 pub mod client;
 mod connection;
 mod deadline;
@@ -29,33 +31,38 @@ mod fanout;
 pub mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod flight;
 mod form;
+mod lease;
 pub mod listener;
 pub mod local;
 mod merge;
 pub mod notice;
 mod page;
+mod passage;
 mod position;
 mod query;
 pub mod rate_left;
 pub mod reach;
 pub mod reaches;
+mod recall;
 mod relay;
 pub mod rewrite;
 pub mod route;
 pub mod session;
 pub mod state;
+mod ticket;
 pub mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use certs::seal::PageSealer;
 use certs::{Clock, Sealer};
-use policy::id::UserId;
-use policy::peer::PeerName;
+use policy::id::{PeerId, UserId};
+use policy::peer::{PeerName, PeerState};
 use policy::time::UnixMillis;
 
 use crate::audit::AuditSink;
@@ -63,12 +70,16 @@ use crate::store::{
     Act, Actor, Contact, CredentialChange, CredentialState, NewSession, SessionRecord, Store,
     StoreError,
 };
+use crate::transport::PauseWatch;
+use cache::AnswerCache;
 use exchange::time_ordered_id;
+use flight::Flights;
 use notice::NoticeBook;
 use route::RouteBasis;
 
 pub use add_peer::{AddPeer, AddPeerError, AddedPeer};
 pub use breaker::{BreakerRules, BreakerState};
+pub use cache::CacheFigures;
 pub use connection::Deadlines;
 pub use listener::{DoorLimits, DoorListener, serve};
 pub use local::{LocalAnswer, LocalQuestion, LocalSource, OwnGateway};
@@ -100,6 +111,8 @@ pub struct OutboundParts {
     pub cursors: PageSealer,
     /// What is known of reaching peers; shared with whoever hears from them.
     pub reaches: Arc<Reaches>,
+    /// Most bytes of answers that are kept in memory; 0 keeps none.
+    pub cache_bytes: usize,
 }
 
 /// The asking side.
@@ -115,6 +128,9 @@ pub struct Outbound {
     cursors: PageSealer,
     reaches: Arc<Reaches>,
     notices: NoticeBook<SessionKey>,
+    cache: AnswerCache,
+    flights: Flights,
+    pauses: Arc<PauseWatch>,
     table: ArcSwap<RouteTable>,
     /// Loads one at a time, so that an older reading never replaces a newer one.
     loading: tokio::sync::Mutex<()>,
@@ -138,7 +154,10 @@ impl Outbound {
         Self {
             store: parts.store,
             sealer: parts.sealer,
+            pauses: PauseWatch::new(Arc::clone(&parts.clock)),
             clock: parts.clock,
+            cache: AnswerCache::new(parts.cache_bytes),
+            flights: Flights::default(),
             audit: parts.audit,
             deadlines: parts.deadlines,
             fanout_deadline: parts.fanout_deadline,
@@ -169,7 +188,43 @@ impl Outbound {
         self.reaches.retain(is_known);
         self.notices.retain(is_known);
         self.table.store(Arc::new(table));
+        self.drop_unroutable();
         Ok(())
+    }
+
+    /// Forgets the answers of peers that are gone or not to be asked, and those that other credentials have got.
+    fn drop_unroutable(&self) {
+        let table = self.table.load();
+        let live: HashMap<PeerId, [u8; 32]> = table
+            .routes()
+            .filter(|route| !matches!(route.peer_state, PeerState::Suspended | PeerState::Revoked))
+            .map(|route| (route.peer, *route.basis()))
+            .collect();
+        self.cache
+            .retain(|key, _| live.get(&key.peer) == Some(&key.credential));
+    }
+
+    /// Forgets answers that are too old. To be called now and then.
+    pub fn sweep(&self) {
+        self.cache.sweep(self.clock.boot_nanos());
+    }
+
+    /// Figures of the cache, for `status` and metrics.
+    #[must_use]
+    pub fn cache_figures(&self) -> CacheFigures {
+        self.cache.figures()
+    }
+
+    /// How many answers of a peer are kept.
+    #[must_use]
+    pub fn cached_answers_of(&self, peer: PeerId) -> u64 {
+        self.cache.entries_of(peer)
+    }
+
+    /// How many writes of the session door were late after their check.
+    #[must_use]
+    pub fn pauses_exceeded(&self) -> u64 {
+        self.pauses.exceeded()
     }
 
     /// The routes as they are now, for `status`.
@@ -266,6 +321,10 @@ impl Outbound {
             return;
         };
         peer.set_state(learned);
+        if learned != CredentialState::Active {
+            peer.lease.forget();
+            self.cache.flush(peer.peer);
+        }
         if let (CredentialState::Revoked, Ok(ready)) = (learned, &peer.client) {
             ready.client.close_idle();
         }

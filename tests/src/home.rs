@@ -31,7 +31,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// Starts one with the system's clock.
+    /// Starts one with the system's clock and without a cache: every question goes to the serving side.
     pub async fn start() -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), Arc::new(SystemClock)).await
     }
@@ -48,10 +48,15 @@ impl Home {
     }
 
     async fn start_set(dir: TempDir, clock: Arc<dyn Clock>, settings: &str) -> Self {
+        let cache = if settings.contains("[cache]") {
+            ""
+        } else {
+            "[cache]\nmax_bytes = 0\n"
+        };
         let settings = format!(
             "data_dir = \"data\"\n\
              [roles]\nserve = false\n\
-             [ops]\nlisten = \"127.0.0.1:0\"\n{settings}"
+             [ops]\nlisten = \"127.0.0.1:0\"\n{settings}\n{cache}"
         );
         let file = dir.path().join("federation.toml");
         std::fs::write(&file, &settings).unwrap();
@@ -106,13 +111,27 @@ impl Home {
 
     /// Asks `peer` through the door's unix socket; `path` is below `/api/federation/v1`.
     pub async fn ask(&self, token: &str, peer: &str, path: &str, body: &Value) -> Response {
+        self.try_ask(token, peer, path, body).await.unwrap()
+    }
+
+    /// The same.
+    ///
+    /// # Errors
+    /// When the door cuts the connection instead of answering.
+    pub async fn try_ask(
+        &self,
+        token: &str,
+        peer: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Response, hyper::Error> {
         let path = format!("/peers/{peer}/api/federation/v1{path}");
         let bearer = format!("Bearer {token}");
         let headers = [
             ("authorization", bearer.as_str()),
             ("content-type", "application/json"),
         ];
-        door(
+        try_door(
             &self.config.session.socket,
             &path,
             &headers,
@@ -130,6 +149,19 @@ impl Home {
 
 /// A POST to a session door's unix socket; its host is `localhost` unless another is given.
 pub async fn door(socket: &Path, path: &str, headers: &[(&str, &str)], body: String) -> Response {
+    try_door(socket, path, headers, body).await.unwrap()
+}
+
+/// The same.
+///
+/// # Errors
+/// When the door cuts the connection instead of answering.
+pub async fn try_door(
+    socket: &Path,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> Result<Response, hyper::Error> {
     let stream = UnixStream::connect(socket).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -143,7 +175,7 @@ pub async fn door(socket: &Path, path: &str, headers: &[(&str, &str)], body: Str
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::from(body))).unwrap();
-    let response = sender.send_request(request).await.unwrap();
+    let response = sender.send_request(request).await?;
     let (head, body) = response.into_parts();
     let headers = head
         .headers
@@ -153,11 +185,11 @@ pub async fn door(socket: &Path, path: &str, headers: &[(&str, &str)], body: Str
             (name.as_str().to_owned(), value)
         })
         .collect();
-    let body = body.collect().await.unwrap().to_bytes().to_vec();
+    let body = body.collect().await?.to_bytes().to_vec();
     driver.abort();
-    Response {
+    Ok(Response {
         status: head.status.as_u16(),
         headers,
         body,
-    }
+    })
 }

@@ -11,9 +11,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use certs::SystemClock;
+use certs::{Clock, SystemClock};
 use policy::id::GrantId;
 use policy::revision::{EffectiveRevision, RevisionKey};
+use proxy::transport::pause::SERVING_PAUSE;
 use proxy::transport::{ConnectionGate, GateRegistry, GatedStream, PauseWatch, Stale};
 use support::reader::PATIENCE;
 use support::rounds;
@@ -139,6 +140,41 @@ fn no_lease_is_booked_after_the_change_that_ends_its_revision() {
         stop.store(true, Ordering::SeqCst);
     });
     assert!(booked.load(Ordering::SeqCst) > 0, "no lease was booked");
+}
+
+/// A clock that has gone on by more than a pause at each reading.
+#[derive(Debug, Default)]
+struct Jumping(AtomicU64);
+
+impl Clock for Jumping {
+    fn unix_millis(&self) -> i64 {
+        0
+    }
+
+    fn boot_nanos(&self) -> u64 {
+        self.0.fetch_add(SERVING_PAUSE + 1, Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_late_after_its_check_cuts_the_connection_and_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut reader = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let gate = ConnectionGate::new();
+    let pauses = PauseWatch::new(Arc::new(Jumping::default()));
+    let mut stream = GatedStream::new(socket, Arc::clone(&gate), Arc::clone(&pauses));
+    let late = stream.write(b"late").await.unwrap_err();
+    assert_eq!(late.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(pauses.exceeded(), 1);
+    assert!(gate.resets());
+    assert!(stream.write(b"more").await.is_err());
+    drop(stream);
+    let mut got = Vec::new();
+    let end = reader.read_to_end(&mut got).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use crate::audit::AuditView;
 use crate::directory::View;
 use crate::hardening::Hardening;
 use crate::inbound::budget::today;
+use crate::outbound::{CacheFigures, Outbound};
 use crate::store::{CertificateState, PeerDirection};
 
 /// What the embedded tier is, for those who start out with it.
@@ -46,8 +47,33 @@ pub struct StatusView {
     pub hardening: Hardening,
     /// The peers we ask.
     pub outbound: Vec<PeerView>,
+    /// What is kept of their answers; `None` when this process asks nobody.
+    pub cache: Option<CacheView>,
     /// The grants we serve.
     pub inbound: Vec<InboundView>,
+}
+
+/// The cache of peers' answers.
+#[derive(Debug, Serialize)]
+pub struct CacheView {
+    /// All of it.
+    #[serde(flatten)]
+    pub figures: CacheFigures,
+    /// Hits in a hundred questions that could have been answered from it; `None` before the first.
+    pub hit_rate_percent: Option<u64>,
+    /// By peer, by name.
+    pub peers: Vec<PeerCacheView>,
+}
+
+/// What is kept of one peer's answers.
+#[derive(Debug, Serialize)]
+pub struct PeerCacheView {
+    /// Its local name.
+    pub peer: PeerName,
+    /// Answers kept.
+    pub entries: u64,
+    /// For how long they may be served without asking, milliseconds; 0 when the peer has to be asked first.
+    pub lease_left_ms: u64,
 }
 
 /// One listener.
@@ -103,6 +129,28 @@ pub struct InboundView {
     pub rows_per_day: Option<u32>,
     /// Those it may still see today.
     pub rows_remaining: Option<u32>,
+}
+
+fn cache(outbound: &Outbound, now: u64) -> CacheView {
+    let figures = outbound.cache_figures();
+    let asked = figures.hits.saturating_add(figures.misses);
+    let mut peers: Vec<PeerCacheView> = outbound
+        .routes()
+        .routes()
+        .map(|route| PeerCacheView {
+            peer: route.name.clone(),
+            entries: outbound.cached_answers_of(route.peer),
+            lease_left_ms: route
+                .leased_until()
+                .map_or(0, |until| until.saturating_sub(now) / 1_000_000),
+        })
+        .collect();
+    peers.sort_by(|a, b| a.peer.cmp(&b.peer));
+    CacheView {
+        figures,
+        hit_rate_percent: figures.hits.saturating_mul(100).checked_div(asked),
+        peers,
+    }
 }
 
 impl Control {
@@ -169,6 +217,10 @@ impl Control {
             audit: self.audit.view(),
             hardening: self.hardening,
             outbound,
+            cache: self
+                .outbound
+                .as_ref()
+                .map(|outbound| cache(outbound, self.clock.boot_nanos())),
             inbound,
         })
     }

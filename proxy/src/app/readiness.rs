@@ -68,6 +68,9 @@ impl Readiness for Checks {
         metrics.rate_limit_keys("enrollment_source", limits.enrollment.keys());
         metrics.peers_in_flight(limits.in_flight.peers());
         if let Some(outbound) = &self.control.outbound {
+            metrics.pauses_exceeded(Side::Ask, outbound.pauses_exceeded());
+            let cache = outbound.cache_figures();
+            metrics.cache(cache.entries, cache.bytes, cache.hits, cache.misses);
             for route in outbound.routes().routes() {
                 metrics.certificate_expiry(
                     "client",

@@ -77,7 +77,8 @@ impl Side {
                 "[roles]\nask = false\n\n[federation]\nlisten = \"127.0.0.1:0\"\n\n\
                  [enrollment]\nlisten = \"127.0.0.1:0\"\n"
             }
-            Self::Home => "[roles]\nserve = false\n",
+            // Asking twice within seconds is to show the serving side at work, not the cache.
+            Self::Home => "[roles]\nserve = false\n\n[cache]\nmax_bytes = 0\n",
         };
         format!(
             "data_dir = \"data\"\n\n{listeners}\n[ops]\nlisten = \"127.0.0.1:0\"\n\n\

@@ -118,6 +118,8 @@ pub struct Retagger {
     extent: Extent,
     read: u64,
     rows: u64,
+    /// Where in the output the source of each row ends.
+    marks: Vec<usize>,
     seen: Vec<Member>,
     next_cursor: Option<String>,
     partial: bool,
@@ -137,6 +139,7 @@ impl Retagger {
             extent: Extent::default(),
             read: 0,
             rows: 0,
+            marks: Vec::new(),
             seen: Vec::new(),
             next_cursor: None,
             partial: false,
@@ -148,6 +151,12 @@ impl Retagger {
     #[must_use]
     pub const fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Where the source of each row ends, counted in all of the output so far: where more may be said of the row.
+    #[must_use]
+    pub fn marks(&self) -> &[usize] {
+        &self.marks
     }
 
     /// Reads the next piece and appends to `out` what is certain by then.
@@ -310,7 +319,9 @@ impl Retagger {
         if !first {
             out.push(b',');
         }
+        let at = out.len();
         rewrite_object(row, Some(&self.source), out)?;
+        self.mark_source(at);
         self.at = At::AfterRow;
         Ok(Some(row.len()))
     }
@@ -320,10 +331,19 @@ impl Retagger {
             return Ok(None);
         };
         out.extend_from_slice(b"{\"item\":");
+        let at = out.len();
         rewrite_object(row, Some(&self.source), out)?;
+        self.mark_source(at);
         self.rows = 1;
         self.at = At::AfterMember;
         Ok(Some(row.len()))
+    }
+
+    /// Notes where the source of the row at `at` ends.
+    fn mark_source(&mut self, at: usize) {
+        // `{"_source":` and the name with its quotes; a name of ours needs no escapes.
+        let length = self.source.len().saturating_add(13);
+        self.marks.push(at.saturating_add(length));
     }
 
     fn plain(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Option<usize>, AnswerFault> {

@@ -6,13 +6,12 @@
 //! 1. *begin*: space in the audit journal is taken and the record begins; what cannot be recorded is not asked.
 //! 2. *admit*: the grant's state as far as it is known here; what is over is refused without the network. Then the
 //!    journal gets the intent: from here on the question leaves a record even if the process is killed.
-//! 3. *recall*: an answer kept in memory would be given here, before anything that costs the peer or the network,
-//!    and after 2, so that a revocation heard of beats it.
+//! 3. *recall*: an answer kept in memory is given instead, in `recall.rs`, which is what the doors call.
 //! 4. *attempt*: the network, within the [`Deadline`]. Whether the peer may be tried at all, waiting as told by it,
 //!    and trying again are around this step, in `attempt.rs`.
 //! 5. *learn*: what the reply, or its absence, says of the grant and of the peer.
-//! 6. *open*: a 200 is read as untrusted input and becomes a [`PeerAnswer`]; a copy to keep would be taken from
-//!    what that writes, never from what the peer sent. Everything else becomes a [`Refused`].
+//! 6. *open*: a 200 is read as untrusted input and becomes a [`PeerAnswer`] under its lease; a copy to keep is taken
+//!    from what that writes, never from what the peer sent. Everything else becomes a [`Refused`].
 //!
 //! Invariant: every call leaves exactly one record, whatever becomes of it. What goes out is built from scratch;
 //! nothing of the caller's request but method, route, body, request id and trace parent is in it.
@@ -30,15 +29,17 @@ use super::Outbound;
 use super::attempt::{Attempted, Refusal, attempt};
 use super::client::{Question, Reply};
 pub(super) use super::deadline::Deadline;
-use super::exchange::{Asked, Exchange};
+use super::exchange::{Asked, Exchange, time_ordered_id};
 use super::failure::DoorFailure;
 use super::fault::AskError;
+use super::lease::{Heard, LeaseTerm};
 use super::notice::Notice;
 use super::reach::{Admission, Quota};
 use super::relay::{self, PeerAnswer};
 use super::route::{PeerRoute, ReadyClient};
 use super::session::Session;
 use super::state;
+use super::ticket::Ticket;
 use crate::audit::AuditText;
 use crate::message::headers::{peer_request_id, trace_id};
 use crate::message::target::{BASE, Route};
@@ -130,11 +131,11 @@ impl Refused {
     }
 }
 
-/// Asks one peer one question.
+/// Asks one peer one question over the network; whether its answer may be passed on is the caller's to see.
 ///
 /// # Errors
 /// [`Refused`], recorded already; but for a peer of another user, of which nothing is asked.
-pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Refused> {
+pub(super) async fn fetch(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Refused> {
     // Routes are found by user; should one ever be found otherwise, it leads nowhere.
     if ask.peer.user != ask.session.user {
         return Err(DoorFailure::NoSuchPeer.into());
@@ -170,7 +171,7 @@ pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Ref
 }
 
 /// Takes space in the audit journal and begins the record.
-fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFailure> {
+pub(super) fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFailure> {
     let slot = outbound
         .audit
         .reserve()
@@ -185,7 +186,7 @@ fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFailure> {
 }
 
 /// The client, if the grant is in force as far as this side knows.
-fn admit(outbound: &Outbound, ask: &Ask) -> Result<ReadyClient, DoorFailure> {
+pub(super) fn admit(outbound: &Outbound, ask: &Ask) -> Result<ReadyClient, DoorFailure> {
     let peer = &ask.peer;
     let now = UnixMillis(outbound.clock.unix_millis());
     state::may_ask(peer.peer_state, peer.state(), peer.not_after, now)
@@ -237,6 +238,7 @@ async fn open(
     let learned = state::learned_from_answer(reply.head.status, None);
     outbound.learn(&ask.peer, learned, "answered").await;
     outbound.record_contact(&ask.peer, Contact::Success).await;
+    let (ticket, sent) = (hear(outbound, ask, &reply), reply.sent);
     let name = ask.peer.name.as_str();
     PeerAnswer::open(
         reply,
@@ -247,11 +249,66 @@ async fn open(
         exchange,
     )
     .await
+    .map(|answer| answer.under(ticket, sent))
     .map_err(|unusable| {
         let (failure, outage, mut exchange) = *unusable;
         let refused = ended(ask, &mut exchange, failure);
         tell(outbound, ask, refused, outage)
     })
+}
+
+/// Notes the lease that came with a reply; what is kept under another revision is dropped.
+fn hear(outbound: &Outbound, ask: &Ask, reply: &Reply) -> Option<Ticket> {
+    let term = LeaseTerm::of(&reply.head.headers)?;
+    if ask.peer.lease.hear(&term, reply.sent) == Heard::Changed {
+        let (peer, now) = (ask.peer.peer, term.revision);
+        outbound
+            .cache
+            .retain(|key, kept| key.peer != peer || kept.revision == now);
+    }
+    Some(Ticket {
+        session: Arc::clone(&ask.session),
+        peer: Arc::clone(&ask.peer),
+        revision: term.revision,
+        own: Some(term.counted_from(reply.sent)),
+    })
+}
+
+/// Renews the lease of what `ticket` is for by one `capabilities` call, however many wait for it; whether it lasts
+/// then.
+pub(super) async fn renew(outbound: &Outbound, ticket: &Ticket) -> bool {
+    let peer = &ticket.peer;
+    let lasts = || ticket.holds(outbound.clock.boot_nanos()).is_some();
+    let _one = peer.lease.renewing.lock().await;
+    if lasts() {
+        return true;
+    }
+    // Nothing renews what is known to be over.
+    if peer
+        .lease
+        .revision()
+        .is_some_and(|known| known != ticket.revision)
+    {
+        return false;
+    }
+    let question = Ask {
+        session: Arc::clone(&ticket.session),
+        peer: Arc::clone(peer),
+        route: Route::Capabilities,
+        method: Method::GET,
+        body: Bytes::new(),
+        request_id: time_ordered_id(outbound.clock.as_ref()).to_string(),
+        trace: None,
+        deadline: Deadline::within(outbound.clock.as_ref(), outbound.deadlines.total),
+    };
+    match fetch(outbound, question).await {
+        Ok(answer) => {
+            // Only its lease was wanted; taking it ends its record.
+            drop(answer.into_response());
+            lasts()
+        }
+        Err(_) => false,
+    }
 }
 
 /// A reply that is no 200: what it says of the grant is noted, its envelope passed on.
@@ -309,7 +366,7 @@ async fn unanswered(outbound: &Outbound, peer: &PeerRoute, error: AskError) -> D
 }
 
 /// Ends the record of a question that got no rows.
-fn ended(ask: &Ask, exchange: &mut Exchange, failure: DoorFailure) -> Refused {
+pub(super) fn ended(ask: &Ask, exchange: &mut Exchange, failure: DoorFailure) -> Refused {
     exchange.fail(&failure);
     Refused {
         retry_after: failure.retry_after(),

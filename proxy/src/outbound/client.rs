@@ -63,6 +63,8 @@ pub struct Reply {
     pub body: ReplyBody,
     /// The number of the try that was answered.
     pub attempt: u8,
+    /// When it was sent the last time, nanoseconds since boot.
+    pub sent: u64,
 }
 
 /// The client of one peer under one credential.
@@ -131,6 +133,7 @@ impl PeerClient {
         }
         let (response, connection, attempt) = asked?;
         let (head, incoming) = response.into_parts();
+        let sent = connection.sent_at;
         let body = ReplyBody {
             incoming,
             connection: Some(connection),
@@ -141,6 +144,7 @@ impl PeerClient {
             head,
             body,
             attempt,
+            sent,
         })
     }
 
@@ -199,6 +203,7 @@ impl PeerClient {
         if let Some(shared) = connection.shared() {
             self.pool.keep(shared);
         }
+        connection.sent_at = self.pool.clock.boot_nanos();
         let sent = tokio::time::timeout(self.deadlines.first_byte, connection.send(request)).await;
         match sent {
             Err(_) => Err(AskError::FirstByteTimeout),

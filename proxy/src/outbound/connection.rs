@@ -178,6 +178,8 @@ enum Sender {
 pub(super) struct Connection {
     sender: Sender,
     pub(super) witness: Arc<Witness>,
+    /// When the last question was sent on it, nanoseconds since boot: read before its first byte went out.
+    pub(super) sent_at: u64,
 }
 
 impl std::fmt::Debug for Connection {
@@ -242,7 +244,11 @@ impl Connection {
             tokio::spawn(async move { drop(connection.await) });
             Sender::H1(sender)
         };
-        Ok(Self { sender, witness })
+        Ok(Self {
+            sender,
+            witness,
+            sent_at: 0,
+        })
     }
 
     /// Another handle on the same connection, when it carries many exchanges at once.
@@ -252,6 +258,7 @@ impl Connection {
             Sender::H2(sender) => Some(Self {
                 sender: Sender::H2(sender.clone()),
                 witness: Arc::clone(&self.witness),
+                sent_at: 0,
             }),
         }
     }

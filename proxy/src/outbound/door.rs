@@ -19,13 +19,14 @@ use policy::deny::DenyCode;
 use policy::time::UnixMillis;
 
 use super::Outbound;
-use super::ask::{Ask, Deadline, Refused, Trace, ask};
+use super::ask::{Ask, Deadline, Refused, Trace};
 use super::exchange::time_ordered_id;
 use super::failure::{DoorFailure, dress};
 use super::fanout::Fanout;
 use super::form::{Form, peer_of_host, tunnel_refused};
 use super::local::{LocalQuestion, ask_local};
 use super::query::{Query, Source};
+use super::recall::ask;
 use super::relay;
 use super::route::{NoRoute, PeerRoute};
 use super::session::{Doorway, Naming, Session, authenticate};

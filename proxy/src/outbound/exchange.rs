@@ -146,7 +146,7 @@ impl Drop for Exchange {
 }
 
 /// The hash of the question, when verb, resource and body are ones that have a canonical form.
-fn query_hash(route: &Route, body: &[u8]) -> Option<[u8; 32]> {
+pub(super) fn query_hash(route: &Route, body: &[u8]) -> Option<[u8; 32]> {
     let verb = Verb::parse(route.verb()).ok()?;
     let resource = match route.resource() {
         Some(name) => Some(Resource::parse(name).ok()?),

@@ -66,6 +66,8 @@ pub enum DoorFailure {
     BadAnswer(AnswerFault),
     /// The peer answered a status or type that is not of the protocol.
     Strange(StatusCode),
+    /// The grant kept changing while it was asked: no answer stayed good until it could be passed on.
+    LeaseLost,
     /// The peer said no.
     Peer(PeerError),
 }
@@ -134,9 +136,10 @@ impl DoorFailure {
             Self::NoSuchPeer | Self::AmbiguousPeer => StatusCode::NOT_FOUND,
             Self::Own(failure) => failure.http_status(),
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::CredentialUnusable | Self::AuditUnavailable | Self::StoreUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::CredentialUnusable
+            | Self::AuditUnavailable
+            | Self::StoreUnavailable
+            | Self::LeaseLost => StatusCode::SERVICE_UNAVAILABLE,
             Self::HeldBack(Barrier::Limited(_)) => StatusCode::TOO_MANY_REQUESTS,
             Self::HeldBack(Barrier::Open(_) | Barrier::Busy) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Offline(error) if error.is_timeout() => StatusCode::GATEWAY_TIMEOUT,
@@ -159,6 +162,7 @@ impl DoorFailure {
             | Self::AuditUnavailable
             | Self::StoreUnavailable
             | Self::HeldBack(Barrier::Open(_) | Barrier::Busy)
+            | Self::LeaseLost
             | Self::Offline(_)
             | Self::BadAnswer(_)
             | Self::Strange(_) => WireCode::Unavailable.as_str(),
@@ -181,6 +185,7 @@ impl DoorFailure {
             Self::AuditUnavailable => Some("audit_unavailable"),
             Self::StoreUnavailable => Some("store_unavailable"),
             Self::HeldBack(barrier) => Some(barrier.reason()),
+            Self::LeaseLost => Some("lease_lost"),
             Self::Offline(error) => Some(error.reason()),
             Self::BadAnswer(AnswerFault::TooLarge | AnswerFault::TooManyRows) => {
                 Some("answer_too_large")
@@ -207,7 +212,7 @@ impl DoorFailure {
             | Self::StoreUnavailable
             | Self::HeldBack(_) => "local",
             Self::Offline(_) => "network",
-            Self::BadAnswer(_) | Self::Strange(_) => "answer",
+            Self::BadAnswer(_) | Self::Strange(_) | Self::LeaseLost => "answer",
             Self::Peer(_) => "peer",
         }
     }
@@ -230,6 +235,7 @@ impl DoorFailure {
             Self::Offline(_) | Self::HeldBack(Barrier::Open(_)) => format!("federation offline for {peer}"),
             Self::HeldBack(Barrier::Limited(after)) => format!("{peer} has asked for fewer requests; ask again in {} s", after.seconds()),
             Self::HeldBack(Barrier::Busy) => format!("too many requests to {peer} are under way; ask again in a moment"),
+            Self::LeaseLost => format!("what {peer} answered was out of date before it could be passed on; ask again"),
             Self::BadAnswer(fault) => format!("the answer of {peer} cannot be used: {fault}"),
             Self::Strange(status) => format!("{peer} answered {} in a form that is not of the protocol", status.as_u16()),
             Self::Peer(error) => error.message.clone(),

@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outbound;
 use super::answer::AnswerFault;
-use super::ask::{Ask, Deadline, Trace, ask};
+use super::ask::{Ask, Deadline, Trace};
 use super::failure::DoorFailure;
 use super::local::{LocalQuestion, ask_local};
 use super::merge::{Feed, Merged, Stage, Stop};
@@ -30,6 +30,7 @@ use super::notice::Notice;
 use super::page::Page;
 use super::position::{self, Lost, Positions};
 use super::query::Query;
+use super::recall::ask;
 use super::route::PeerRoute;
 use super::session::Session;
 use crate::message::target::Route;

@@ -1,7 +1,7 @@
 //! The sockets of the session door: a unix socket, and loopback TCP where it is configured.
 //!
 //! Invariant: the TCP listener is bound to a loopback address or not at all. Connections are bounded in number and
-//! in the time a request head may take. Who may ask is decided per request in `door.rs`.
+//! in the time a request head may take, and write rows of a peer only under a lease (`passage.rs`). Who may ask is decided per request in `door.rs`.
 
 use std::convert::Infallible;
 use std::io;
@@ -12,17 +12,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Outbound;
+use super::ask::renew;
 use super::door::answer;
+use super::failure::DoorFailure;
+use super::passage::{DoorSocket, Passage, PassageStream};
 use super::session::Doorway;
+use super::ticket::collecting;
+use crate::message::headers::REQUEST_ID;
 
 /// Largest request head, bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -184,6 +189,31 @@ async fn held(connection: impl Future<Output = ()>, slot: OwnedSemaphorePermit) 
     drop(slot);
 }
 
+/// Answers one request; the response is written only while the leases of what went into it last.
+async fn answered(
+    outbound: &Outbound,
+    passage: &Passage,
+    doorway: Doorway,
+    request: hyper::Request<Incoming>,
+) -> Response {
+    let (response, tickets) = collecting(answer(outbound, doorway, request.map(Body::new))).await;
+    if !response.status().is_success() {
+        return response;
+    }
+    for ticket in &tickets {
+        let lasts = ticket.holds(outbound.clock.boot_nanos()).is_some();
+        if !lasts && !renew(outbound, ticket).await {
+            let id = response
+                .headers()
+                .get(REQUEST_ID)
+                .and_then(|id| id.to_str().ok())
+                .unwrap_or_default();
+            return DoorFailure::LeaseLost.response(Some(ticket.peer.name.as_str()), id, None);
+        }
+    }
+    passage.enter(response, tickets)
+}
+
 async fn connection<S>(
     socket: S,
     doorway: Doorway,
@@ -191,11 +221,13 @@ async fn connection<S>(
     limits: DoorLimits,
     mut stop: watch::Receiver<bool>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: DoorSocket,
 {
+    let passage = Passage::new(Arc::clone(&outbound));
+    let socket = PassageStream::new(socket, Arc::clone(&passage));
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let outbound = Arc::clone(&outbound);
-        async move { Ok::<_, Infallible>(answer(&outbound, doorway, request.map(Body::new)).await) }
+        let (outbound, passage) = (Arc::clone(&outbound), Arc::clone(&passage));
+        async move { Ok::<_, Infallible>(answered(&outbound, &passage, doorway, request).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -14,18 +14,20 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::answer::{AnswerFault, AnswerLimits, Retagger, Shape};
 use super::breaker::Verdict;
+use super::cache::MAX_ENTRY;
 use super::client::{Reply, ReplyBody};
 use super::exchange::Exchange;
 use super::failure::{DoorFailure, PeerError, dress};
 use super::fault::AskError;
 use super::reach::Admission;
+use super::ticket::Ticket;
 use super::verdict;
 use crate::audit::{AuditOutcome, AuditText};
 use crate::message::headers::peer_request_id;
 use crate::message::target::Route;
 
 /// How much of an answer is held back until it is known to be whole, bytes of output.
-const HELD: usize = 64 * 1024;
+const HELD: usize = MAX_ENTRY;
 /// Largest error body of a peer, bytes.
 const MAX_ERROR: usize = 64 * 1024;
 
@@ -88,8 +90,8 @@ struct Live {
 /// A peer's 200 under the peer's local name: what of it is certain, and the rest as it comes. Its exchange ends with
 /// the last of it, or as `aborted` when it is dropped before.
 pub(super) struct PeerAnswer {
-    /// The request's place, until the answer has been read.
-    admission: Admission,
+    /// The request's place, until the answer has been read; absent for an answer from memory.
+    admission: Option<Admission>,
     request_id: String,
     exchange: Exchange,
     /// Output not yet taken.
@@ -98,6 +100,12 @@ pub(super) struct PeerAnswer {
     live: Option<Live>,
     rows: u64,
     sent: u64,
+    /// An answer from memory, not yet taken.
+    kept: Option<Bytes>,
+    /// Where more may be said of each row, once everything has been read.
+    marks: Vec<usize>,
+    /// The right to pass it on, and when its question was sent; `None` for a peer without leases.
+    under: Option<(Ticket, u64)>,
 }
 
 /// Why a 200 cannot be used, the outage this belongs to, and the exchange to finish with it.
@@ -127,7 +135,7 @@ impl PeerAnswer {
             return Err(Box::new((failure, outage, exchange)));
         }
         let mut answer = Self {
-            admission,
+            admission: Some(admission),
             request_id: answer_id(&reply.head.headers, own_id),
             exchange,
             out: Vec::new(),
@@ -137,17 +145,84 @@ impl PeerAnswer {
             }),
             rows: 0,
             sent: 0,
+            kept: None,
+            marks: Vec::new(),
+            under: None,
         };
         match answer.gather(HELD).await {
             Ok(()) => {
-                answer.admission.settle(Verdict::Answered);
+                answer.settle(Verdict::Answered);
                 Ok(answer)
             }
             Err(fault) => {
-                let outage = answer.admission.settle(fault.verdict());
+                let outage = answer.settle(fault.verdict());
                 Err(Box::new((fault.into_failure(), outage, answer.exchange)))
             }
         }
+    }
+
+    /// An answer from memory.
+    pub(super) fn kept(body: Bytes, rows: u64, own_id: &str, mut exchange: Exchange) -> Self {
+        // It was not sent anywhere: no attempt.
+        exchange.note(|record| record.attempt = 0);
+        Self {
+            request_id: own_id.to_owned(),
+            exchange,
+            admission: None,
+            out: Vec::new(),
+            live: None,
+            rows,
+            sent: 0,
+            kept: Some(body),
+            marks: Vec::new(),
+            under: None,
+        }
+    }
+
+    /// Says how the request ended for its peer; the outage that this belongs to.
+    fn settle(&mut self, verdict: Verdict) -> Option<u64> {
+        self.admission.as_mut()?.settle(verdict)
+    }
+
+    /// The same under a lease; its question was sent at `sent`.
+    pub(super) fn under(mut self, ticket: Option<Ticket>, sent: u64) -> Self {
+        self.under = ticket.map(|ticket| (ticket, sent));
+        self
+    }
+
+    /// The right to pass it on.
+    pub(super) fn ticket(&self) -> Option<&Ticket> {
+        self.under.as_ref().map(|(ticket, _)| ticket)
+    }
+
+    /// When its question was sent, nanoseconds since boot.
+    pub(super) fn sent(&self) -> Option<u64> {
+        self.under.as_ref().map(|(_, sent)| *sent)
+    }
+
+    /// The answer with `_cached` in its envelope and in each of its rows, and their number; `None` when it is not all
+    /// here.
+    pub(super) fn marked_as_cached(&self) -> Option<(Vec<u8>, u64)> {
+        const MARK: &[u8] = b",\"_cached\":true";
+        if self.live.is_some() || self.out.len() > MAX_ENTRY {
+            return None;
+        }
+        let more = self
+            .marks
+            .len()
+            .saturating_add(1)
+            .saturating_mul(MARK.len());
+        let mut marked = Vec::with_capacity(self.out.len().saturating_add(more));
+        let mut from = 0;
+        for mark in &self.marks {
+            marked.extend_from_slice(self.out.get(from..*mark)?);
+            marked.extend_from_slice(MARK);
+            from = *mark;
+        }
+        marked.extend_from_slice(self.out.get(from..)?.strip_suffix(b"}")?);
+        marked.extend_from_slice(MARK);
+        marked.push(b'}');
+        Some((marked, self.rows))
     }
 
     /// The answer as an HTTP response; what is not here yet is passed on as it arrives.
@@ -173,7 +248,7 @@ impl PeerAnswer {
             Ok(()) if self.live.is_none() && self.out.len() <= limit => return Ok(self.take()),
             Ok(()) => DoorFailure::BadAnswer(AnswerFault::TooLarge),
             Err(fault) => {
-                self.admission.settle(fault.verdict());
+                self.settle(fault.verdict());
                 fault.into_failure()
             }
         };
@@ -193,6 +268,7 @@ impl PeerAnswer {
             read.map_err(Fault::Answer)?;
             self.rows = live.retagger.rows();
             if chunk.is_none() {
+                self.marks = live.retagger.marks().to_vec();
                 self.live = None;
             }
         }
@@ -201,7 +277,10 @@ impl PeerAnswer {
 
     /// Takes the output gathered so far; the exchange ends with the last of it.
     fn take(&mut self) -> Bytes {
-        let bytes = Bytes::from(std::mem::take(&mut self.out));
+        let bytes = match self.kept.take() {
+            Some(kept) => kept,
+            None => Bytes::from(std::mem::take(&mut self.out)),
+        };
         self.sent = self
             .sent
             .saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
@@ -230,7 +309,7 @@ impl PeerAnswer {
                     record.deny_code = Some(AuditText::fixed(fault.reason()));
                 });
                 self.exchange.finish(AuditOutcome::Error, StatusCode::OK);
-                self.admission.settle(fault.verdict());
+                self.settle(fault.verdict());
                 Err(io::Error::other(fault.reason()))
             }
         }

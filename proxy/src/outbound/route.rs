@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::client::PeerClient;
 use super::connection::Deadlines;
 use super::endpoint::{Endpoint, UrlError};
+use super::lease::LeaseHolder;
 use super::reach::PeerReach;
 use super::reaches::Reaches;
 use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecord};
@@ -90,6 +91,8 @@ pub struct PeerRoute {
     pub reach: Arc<PeerReach>,
     /// The client, or why there is none.
     pub client: Result<ReadyClient, CredentialFault>,
+    /// The leases of what it has answered.
+    pub(super) lease: Arc<LeaseHolder>,
     /// The state of the grant as last heard.
     state: Mutex<CredentialState>,
     /// The kind and time of the last contact that was recorded.
@@ -118,6 +121,18 @@ impl PeerRoute {
             || self.endpoint.as_ref().is_some_and(|endpoint| {
                 same(endpoint.host()) || same(&endpoint.authority()) || same(&endpoint.bracketed())
             })
+    }
+
+    /// Hash over everything that its client is made of.
+    #[must_use]
+    pub(super) const fn basis(&self) -> &[u8; 32] {
+        &self.basis
+    }
+
+    /// Until when answers from memory may be served without asking, nanoseconds since boot.
+    #[must_use]
+    pub fn leased_until(&self) -> Option<u64> {
+        self.lease.until()
     }
 
     /// The state of the grant as last heard.
@@ -274,6 +289,7 @@ fn build_route(
         not_after: credential.not_after,
         reach,
         client,
+        lease: same.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.lease)),
         state: Mutex::new(credential.state),
         contact: Mutex::new(same.and_then(|earlier| *earlier.contact.lock())),
         order: Mutex::new(same.and_then(|earlier| *earlier.order.lock())),

@@ -40,6 +40,9 @@ pub struct Metrics {
     breaker_opened: IntCounterVec,
     held_back: IntCounterVec,
     rate_limit_waits: IntCounterVec,
+    cache_entries: IntGauge,
+    cache_bytes: IntGauge,
+    cache_questions: IntCounterVec,
 }
 
 /// A side of a federated request, as a label.
@@ -204,6 +207,11 @@ impl Metrics {
             "Writes that began too long after their check and were cut off.",
             &["side"],
         )?;
+        let cache_questions = counter(
+            "cache_questions_total",
+            "Questions to peers that can be answered from memory: hit or miss.",
+            &["result"],
+        )?;
         for side in [Side::Serve, Side::Ask] {
             pauses.with_label_values(&[side.as_str()]).inc_by(0);
         }
@@ -230,6 +238,8 @@ impl Metrics {
                 "policy_loaded_timestamp_seconds",
                 "When the policy in force was loaded, Unix time.",
             )?,
+            cache_entries: gauge("cache_entries", "Answers of peers kept in memory.")?,
+            cache_bytes: gauge("cache_bytes", "Memory that they take, bytes.")?,
             store_revision: gauge("store_revision", "Revision of the snapshot in force.")?,
             audit: AuditMetrics::new(PREFIX, &registry)?,
             registry,
@@ -250,6 +260,7 @@ impl Metrics {
             breaker_opened,
             held_back,
             rate_limit_waits,
+            cache_questions,
         })
     }
 
@@ -392,6 +403,17 @@ impl Metrics {
     pub fn pauses_exceeded(&self, side: Side, count: u64) {
         let counter = self.pauses.with_label_values(&[side.as_str()]);
         counter.inc_by(count.saturating_sub(counter.get()));
+    }
+
+    /// Figures of the cache since the start, read when scraped.
+    pub fn cache(&self, entries: u64, bytes: u64, hits: u64, misses: u64) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.cache_entries.set(gauge(entries));
+        self.cache_bytes.set(gauge(bytes));
+        for (result, count) in [("hit", hits), ("miss", misses)] {
+            let counter = self.cache_questions.with_label_values(&[result]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
     }
 
     /// The audit log's own figures, read when scraped.

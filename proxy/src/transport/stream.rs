@@ -57,7 +57,7 @@ impl GatedStream {
         let pass = self.gate.pass()?;
         let written = write(Pin::new(&mut self.socket));
         drop(pass);
-        if self.pauses.is_exceeded(checked, SERVING_PAUSE) {
+        if written.is_ready() && self.pauses.is_exceeded(checked, SERVING_PAUSE) {
             self.gate.sever();
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,

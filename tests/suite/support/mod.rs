@@ -8,6 +8,7 @@
 )]
 
 pub mod acts;
+pub mod delay;
 pub mod enlist;
 pub mod enroll;
 pub mod hole;

@@ -299,7 +299,7 @@ async fn what_is_not_the_protocol_is_a_bad_gateway() {
 async fn a_long_answer_that_turns_bad_is_cut_off() {
     let script = |_| {
         let row = format!(r#"{{"id":"1","text":"{}"}}"#, "x".repeat(1000));
-        let good = std::iter::repeat_n(format!("{row},"), 200);
+        let good = std::iter::repeat_n(format!("{row},"), 400);
         let pieces = std::iter::once(r#"{"items":["#.to_owned())
             .chain(good)
             .chain(["7]}".to_owned()]);

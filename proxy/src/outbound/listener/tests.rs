@@ -7,7 +7,7 @@ use certs::{Sealer, SealingSecret, SystemClock};
 use policy::id::UserId;
 use policy::time::UnixMillis;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -40,6 +40,7 @@ async fn outbound(dir: &TempDir, users: &[u32]) -> Arc<Outbound> {
         local: Arc::new(OwnRows::EMPTY),
         cursors: cursors(),
         reaches: reaches(ReachRules::default()),
+        cache_bytes: 0,
     }))
 }
 

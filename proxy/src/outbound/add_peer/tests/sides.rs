@@ -164,6 +164,7 @@ impl Asking {
             local: Arc::new(OwnRows::EMPTY),
             cursors: cursors(),
             reaches: reaches(ReachRules::default()),
+            cache_bytes: 0,
         });
         Self {
             outbound,

@@ -92,6 +92,7 @@ impl Side {
             local: Arc::new(local),
             cursors: cursors(),
             reaches: reaches(rules),
+            cache_bytes: 1 << 20,
         });
         outbound.load().await.unwrap();
         Self {
