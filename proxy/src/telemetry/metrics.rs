@@ -212,6 +212,9 @@ impl Metrics {
             "Questions to peers that can be answered from memory: hit or miss.",
             &["result"],
         )?;
+        for result in ["hit", "miss"] {
+            cache_questions.with_label_values(&[result]).inc_by(0);
+        }
         for side in [Side::Serve, Side::Ask] {
             pauses.with_label_values(&[side.as_str()]).inc_by(0);
         }
