@@ -161,10 +161,10 @@ fn mosaic_takes_federation_as_its_first_word() {
 fn what_is_not_a_command_of_this_version_is_usage() {
     for wrong in [
         &["mosaic-federation"][..],
-        &["mosaic-federation", "mcp"],
+        &["mosaic-federation", "store", "migrate"],
         &["mosaic-federation", "query", "search", "x", "--peer", "p"],
         &["mosaic-federation", "grant", "edit", "x"],
-        &["mosaic-federation", "status", "--watch"],
+        &["mosaic-federation", "status", "--every", "2s"],
         &["mosaic-federation", "grant", "token", "x", "--ttl", "901"],
         &["mosaic-federation", "--set", "novalue", "status"],
     ] {
@@ -175,7 +175,7 @@ fn what_is_not_a_command_of_this_version_is_usage() {
             "{wrong:?}"
         );
     }
-    let outcome = invoke(&["mosaic-federation", "--json", "mcp"]);
+    let outcome = invoke(&["mosaic-federation", "--json", "store"]);
     let envelope: Value = serde_json::from_str(&outcome.errors).unwrap();
     assert_eq!(envelope.pointer("/error/code").unwrap(), "usage");
 }

@@ -157,8 +157,11 @@ impl PeerClient {
             self.pool.keep(kept);
             return Ok(());
         }
-        let connection = self.open(false).await?;
-        self.pool.keep(connection);
+        let mut connection = self.open(false).await?;
+        // One that cannot take a request yet would not be kept.
+        if connection.ready().await {
+            self.pool.keep(connection);
+        }
         Ok(())
     }
 
