@@ -150,7 +150,7 @@ impl Permit {
         self.basis.user()
     }
 
-    /// The verb: list or get.
+    /// The verb: list, get or search.
     #[must_use]
     pub const fn verb(&self) -> Verb {
         self.verb

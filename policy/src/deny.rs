@@ -219,6 +219,12 @@ deny_codes! {
     InvalidCursor "invalid_cursor" Request
         "The cursor does not open, or belongs to another question."
         "Ask again without a cursor.";
+    InvalidQuery "invalid_query" Request
+        "The query is absent, has no word in it, is too long, or cannot be read."
+        "Send params.query: words, \"phrases\" and prefixes*, at most 16 of them in 1024 bytes.";
+    InvalidResources "invalid_resources" Request
+        "The resources to search are not a list of names, each once."
+        "Correct params.resources, or leave it out to search all that the grant allows.";
     InvalidId "invalid_id" Request
         "The id is not one a row can have."
         "Use an id as a list answered it.";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::compat::Compat;
 use crate::decision::{Basis, Decision, Permit, PermitParts};
 use crate::deny::{Deny, DenyCode};
 use crate::grant::GrantStatus;
@@ -53,8 +54,8 @@ pub struct Capabilities {
     pub excluded_resources: Vec<Resource>,
     /// The most rows of one answer.
     pub max_rows_per_query: RowLimit,
-    /// The verbs of this version.
-    pub supported_verbs: [Verb; 3],
+    /// The verbs that can be asked.
+    pub supported_verbs: Vec<Verb>,
     /// Teams and personal rows, by resource.
     pub filters: BTreeMap<Resource, ScopeFilter>,
     /// The order of rows.
@@ -106,8 +107,7 @@ pub fn identify(
 /// The first step that refuses.
 pub fn admit(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Result<Admission, Deny> {
     let entry = identify(snapshot, request.grant, request.subject, request.now)?;
-    let verb =
-        Verb::parse(request.verb).map_err(|_| Deny::new(DenyCode::UnknownVerb).under(entry))?;
+    let verb = admit_verb(entry, request.verb)?;
     if verb == Verb::Capabilities {
         return Ok(Admission::Capabilities(capabilities(snapshot, entry)));
     }
@@ -120,6 +120,56 @@ pub fn admit(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Result<Admissi
         limit: request.limit,
         store_revision: snapshot.revision(),
     }))
+}
+
+/// The same steps for a search: each resource that is `named` must be one that a list would be answered for; when none
+/// is named, those are searched that a list would be answered for.
+///
+/// # Errors
+/// The first step that refuses, for the first resource that is refused.
+pub fn admit_search(
+    snapshot: &Snapshot,
+    request: &AccessRequest<'_>,
+    named: Option<&[String]>,
+) -> Result<Vec<Admitted>, Deny> {
+    let entry = identify(snapshot, request.grant, request.subject, request.now)?;
+    let verb = admit_verb(entry, Verb::Search.as_str())?;
+    let admitted = |resource| Admitted {
+        basis: Basis::Grant(Arc::clone(entry)),
+        verb,
+        resource,
+        limit: request.limit,
+        store_revision: snapshot.revision(),
+    };
+    let Some(named) = named else {
+        let open = Resource::SERVED
+            .into_iter()
+            .filter(|resource| admit_resource(snapshot, entry, Some(resource.as_str())).is_ok());
+        return Ok(open.map(admitted).collect());
+    };
+    named
+        .iter()
+        .map(|name| match admit_resource(snapshot, entry, Some(name)) {
+            Ok(resource) => Ok(admitted(resource)),
+            Err((code, resource)) => Err(Deny::new(code).asking(Some(verb), resource).under(entry)),
+        })
+        .collect()
+}
+
+/// Step 1: a verb of this version, and one that the peer is known to know.
+fn admit_verb(entry: &Arc<GrantEntry>, name: &str) -> Result<Verb, Deny> {
+    Verb::parse(name)
+        .ok()
+        .filter(|verb| knows_verb(entry.compat, *verb))
+        .ok_or_else(|| Deny::new(DenyCode::UnknownVerb).under(entry))
+}
+
+fn knows_verb(compat: Option<Compat>, verb: Verb) -> bool {
+    compat.is_none_or(|compat| compat.knows_verb(verb))
+}
+
+fn knows_resource(compat: Option<Compat>, resource: Resource) -> bool {
+    compat.is_none_or(|compat| compat.knows_resource(resource))
 }
 
 /// Steps 2 and 3.
@@ -140,7 +190,7 @@ fn admit_resource(
     if !scope.resources().contains(&resource) {
         return refuse(DenyCode::ResourceNotGranted);
     }
-    if !snapshot.mapping().serves(resource) {
+    if !snapshot.mapping().serves(resource) || !knows_resource(entry.compat, resource) {
         return refuse(DenyCode::ResourceUnsupported);
     }
     if !entry.effective.resources.contains_key(&resource) {
@@ -150,7 +200,8 @@ fn admit_resource(
 }
 
 fn capabilities(snapshot: &Snapshot, entry: &GrantEntry) -> Capabilities {
-    let served = |resource: &Resource| snapshot.mapping().serves(*resource);
+    let known = |resource: &Resource| knows_resource(entry.compat, *resource);
+    let served = |resource: &Resource| snapshot.mapping().serves(*resource) && known(resource);
     let filters: BTreeMap<_, _> = entry
         .effective
         .resources
@@ -166,9 +217,13 @@ fn capabilities(snapshot: &Snapshot, entry: &GrantEntry) -> Capabilities {
             .excluded_resources()
             .iter()
             .copied()
+            .filter(known)
             .collect(),
         max_rows_per_query: entry.effective.max_rows_per_query,
-        supported_verbs: Verb::ALL,
+        supported_verbs: Verb::ALL
+            .into_iter()
+            .filter(|verb| knows_verb(entry.compat, *verb))
+            .collect(),
         filters,
         order: "created_desc",
         rate_limit: Some(entry.limits.rate),
@@ -207,7 +262,7 @@ impl Admitted {
         self.basis.effective_revision()
     }
 
-    /// The verb: list or get.
+    /// The verb: list, get or search.
     #[must_use]
     pub const fn verb(&self) -> Verb {
         self.verb

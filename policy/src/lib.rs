@@ -7,6 +7,7 @@
 //! gateway client (the proxy).
 
 pub mod cases;
+pub mod compat;
 pub mod decision;
 pub mod deny;
 pub mod evaluate;
@@ -19,6 +20,7 @@ pub mod native;
 pub mod peer;
 pub mod plan;
 pub mod query_hash;
+pub mod rank;
 pub mod rate;
 pub mod reach;
 pub mod recorded;

@@ -22,6 +22,9 @@ use crate::resource::{Resource, ResourceError};
 use crate::snapshot::Snapshot;
 use crate::verb::Verb;
 
+/// The verbs that the own gateway is asked with.
+const VERBS: [Verb; 3] = [Verb::List, Verb::Get, Verb::Capabilities];
+
 /// The steps before the native facts for a question of `user` to their own gateway: verb, resource.
 ///
 /// # Errors
@@ -33,7 +36,10 @@ pub fn admit_local(
     resource: Option<&str>,
     limit: Option<RowLimit>,
 ) -> Result<Admission, Deny> {
-    let verb = Verb::parse(verb).map_err(|_| Deny::new(DenyCode::UnknownVerb))?;
+    let verb = Verb::parse(verb)
+        .ok()
+        .filter(|verb| VERBS.contains(verb))
+        .ok_or(Deny::new(DenyCode::UnknownVerb))?;
     if verb == Verb::Capabilities {
         return Ok(Admission::Capabilities(capabilities(snapshot)));
     }
@@ -72,7 +78,7 @@ fn capabilities(snapshot: &Snapshot) -> Capabilities {
         resources: Resource::ALL.into_iter().filter(reached).collect(),
         excluded_resources: Vec::new(),
         max_rows_per_query: RowLimit::MAX,
-        supported_verbs: Verb::ALL,
+        supported_verbs: VERBS.to_vec(),
         filters: BTreeMap::new(),
         order: "created_desc",
         rate_limit: None,

@@ -56,6 +56,23 @@ pub struct SourceMap {
     pub per_mission: bool,
     /// A member that must be a non-empty string; a row where it is not is no row of this resource.
     pub non_empty: Option<String>,
+    /// The gateway's own search in the collection, where it has one that answers GET.
+    pub search: Option<NativeSearch>,
+}
+
+/// A search of the gateway's own. Its answers are looked at like those of any list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NativeSearch {
+    /// Its path, without placeholders.
+    pub path: PathTemplate,
+    /// Query parameter for the words.
+    pub query: String,
+    /// Query parameter for the number of rows.
+    pub limit: String,
+    /// Member path to the rows in the answer.
+    pub rows: MemberPath,
+    /// Members of its rows in which the gateway says how well they fit; they are not sent.
+    pub scores: Vec<String>,
 }
 
 /// Keyset paging: newest first, by created-at and id.

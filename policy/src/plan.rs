@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::decision::Permit;
 use crate::id::{MissionId, TeamId};
-use crate::mapping::{Mapping, SourceMap, percent_encode};
+use crate::mapping::{Mapping, NativeSearch, SourceMap, percent_encode};
 use crate::native::{MissionFacts, NativeFacts};
 use crate::request::{ItemId, QueryFilter};
 use crate::resource::Resource;
@@ -153,6 +153,15 @@ impl QueryPlan {
         Self { sources }
     }
 
+    /// The requests of a search: those of a list without a filter, whose rows are then looked through.
+    #[must_use]
+    pub fn search(permit: &Permit, mapping: &Mapping, facts: &NativeFacts) -> Self {
+        // Without a filter no filter can be without effect.
+        Self::list(permit, mapping, &QueryFilter::default(), facts).unwrap_or(Self {
+            sources: Vec::new(),
+        })
+    }
+
     /// The collections to ask; empty when no row can pass.
     #[must_use]
     pub fn sources(&self) -> &[SourcePlan] {
@@ -197,6 +206,16 @@ impl SourcePlan {
         }
         target
     }
+}
+
+/// The target that asks a gateway's own search for up to `rows` rows that fit `words`.
+#[must_use]
+pub fn native_target(search: &NativeSearch, words: &str, rows: u32) -> String {
+    let mut query = String::new();
+    pair(&search.query, words, &mut query);
+    pair(&search.limit, &rows.to_string(), &mut query);
+    let path = search.path.fill(None, None).unwrap_or_default();
+    format!("{path}?{query}")
 }
 
 /// Whether any row can pass: memory has no teams, and where neither teams nor personal rows are in reach nothing can.

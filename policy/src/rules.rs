@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::compat::Compat;
 use crate::mapping::Mapping;
 use crate::peer::PeerName;
 use crate::query_hash::canonical_json;
@@ -69,13 +70,28 @@ struct PeerRules {
     allowance: Allowance,
     /// The sensitive resources its scopes may name.
     allow_sensitive: Vec<Resource>,
+    /// The older protocol it is treated by.
+    compat: Option<Compat>,
 }
 
-/// What a peer's section says, before it meets the ceiling.
-struct PeerTerms {
+/// The section of one peer, before its ceiling meets the common one.
+struct PeerPart {
     reach: Reach,
     allowance: Allowance,
     allow_sensitive: BTreeSet<Resource>,
+    compat: Option<Compat>,
+}
+
+/// What all files say together.
+#[derive(Default)]
+struct Parts {
+    ceiling: Option<(Reach, Allowance)>,
+    peers: BTreeMap<PeerName, PeerPart>,
+    redaction: Redaction,
+    fields: Paths,
+    exempt: Paths,
+    mapping: Option<Mapping>,
+    semantic: bool,
 }
 
 /// Paths below a row, by resource.
@@ -89,6 +105,7 @@ pub struct RuleSet {
     peers: BTreeMap<PeerName, PeerRules>,
     redaction: Arc<Redaction>,
     mapping: Option<Arc<Mapping>>,
+    semantic: bool,
     redaction_hash: [u8; 32],
     hash: [u8; 32],
 }
@@ -105,14 +122,7 @@ impl RuleSet {
     /// No rule at all: everything is denied.
     #[must_use]
     pub fn deny_all() -> Self {
-        Self::assemble(
-            None,
-            BTreeMap::new(),
-            Redaction::default(),
-            &Paths::new(),
-            &Paths::new(),
-            None,
-        )
+        Self::assemble(Parts::default())
     }
 
     /// The ceiling of a peer: the common one, met with its own rules where it has some.
@@ -139,6 +149,12 @@ impl RuleSet {
             .map_or(&[], |rules| rules.allow_sensitive.as_slice())
     }
 
+    /// The older protocol that a peer is treated by, if any.
+    #[must_use]
+    pub fn compat_for(&self, peer: &PeerName) -> Option<Compat> {
+        self.peers.get(peer).and_then(|rules| rules.compat)
+    }
+
     /// The peers that have rules of their own.
     pub fn peers(&self) -> impl Iterator<Item = &PeerName> {
         self.peers.keys()
@@ -156,6 +172,13 @@ impl RuleSet {
         self.mapping.as_ref()
     }
 
+    /// Whether a search may answer with rows that the gateway's own search found although none of the words occur in
+    /// them.
+    #[must_use]
+    pub const fn semantic(&self) -> bool {
+        self.semantic
+    }
+
     /// SHA-256 over the redaction rules alone.
     #[must_use]
     pub const fn redaction_hash(&self) -> &[u8; 32] {
@@ -168,46 +191,44 @@ impl RuleSet {
         &self.hash
     }
 
-    fn assemble(
-        ceiling: Option<(Reach, Allowance)>,
-        peers: BTreeMap<PeerName, PeerTerms>,
-        redaction: Redaction,
-        fields: &Paths,
-        exempt: &Paths,
-        mapping: Option<Mapping>,
-    ) -> Self {
-        let redaction_form = json!({ "fields": paths_form(fields), "exempt": paths_form(exempt) });
+    fn assemble(parts: Parts) -> Self {
+        let Parts {
+            ceiling,
+            peers,
+            redaction,
+            fields,
+            exempt,
+            mapping,
+            semantic,
+        } = parts;
+        let redaction_form =
+            json!({ "fields": paths_form(&fields), "exempt": paths_form(&exempt) });
         let form = json!({
             "ceiling": ceiling
                 .as_ref()
                 .map(|(reach, allowance)| json!({ "reach": reach_form(reach), "allowance": allowance })),
             "peers": peers
                 .iter()
-                .map(|(name, terms)| {
-                    let form = json!({
-                        "reach": reach_form(&terms.reach),
-                        "allowance": terms.allowance,
-                        "allow_sensitive": terms.allow_sensitive,
-                    });
-                    (name.to_string(), form)
-                })
+                .map(|(name, part)| (name.to_string(), peer_form(part)))
                 .collect::<BTreeMap<_, _>>(),
             "redaction": redaction_form,
             "mapping": mapping.as_ref().map(|mapping| hex::encode(mapping.hash())),
+            "semantic": semantic,
         });
         let peers = peers
             .into_iter()
-            .map(|(name, terms)| {
+            .map(|(name, part)| {
                 let (reach, allowance) = match &ceiling {
                     Some((reach, allowance)) => {
-                        (reach.meet(&terms.reach), allowance.meet(terms.allowance))
+                        (reach.meet(&part.reach), allowance.meet(part.allowance))
                     }
-                    None => (terms.reach, terms.allowance),
+                    None => (part.reach, part.allowance),
                 };
                 let rules = PeerRules {
                     ceiling: Arc::new(reach),
                     allowance,
-                    allow_sensitive: terms.allow_sensitive.into_iter().collect(),
+                    allow_sensitive: part.allow_sensitive.into_iter().collect(),
+                    compat: part.compat,
                 };
                 (name, rules)
             })
@@ -220,10 +241,20 @@ impl RuleSet {
             peers,
             redaction: Arc::new(redaction),
             mapping: mapping.map(Arc::new),
+            semantic,
             redaction_hash: hash_of(&redaction_form),
             hash: hash_of(&form),
         }
     }
+}
+
+fn peer_form(part: &PeerPart) -> Value {
+    json!({
+        "reach": reach_form(&part.reach),
+        "allowance": part.allowance,
+        "allow_sensitive": part.allow_sensitive,
+        "compat": part.compat,
+    })
 }
 
 fn hash_of(form: &Value) -> [u8; 32] {

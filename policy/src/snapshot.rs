@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
+use crate::compat::Compat;
 use crate::grant::Grant;
 use crate::id::{GrantId, PeerId, SubjectId, UserId};
 use crate::mapping::Mapping;
@@ -34,6 +35,10 @@ pub struct GrantEntry {
     pub redaction: Arc<Redaction>,
     /// How often it may ask, and how many rows it may see in a day.
     pub limits: GrantLimits,
+    /// The older protocol that its peer is treated by, if any.
+    pub compat: Option<Compat>,
+    /// Whether a search may answer with rows in which none of its words occur.
+    pub semantic: bool,
     /// Changes whenever what the grant reaches may have changed.
     pub effective_revision: EffectiveRevision,
 }
@@ -266,6 +271,9 @@ fn entry(
     input.push(&limits.rows_per_day.unwrap_or_default().to_be_bytes());
     input.push(rules.redaction_hash());
     input.push(mapping_hash);
+    let compat = rules.compat_for(&peer.name);
+    let told = serde_json::json!({ "compat": compat, "semantic": rules.semantic() });
+    input.push(canonical_json(&told).as_bytes());
     let effective_revision = EffectiveRevision::of(key, grant.id, grant.edit, &input.sha256());
     GrantEntry {
         grant,
@@ -274,6 +282,8 @@ fn entry(
         effective: Arc::new(effective),
         redaction: Arc::clone(rules.redaction()),
         limits,
+        compat,
+        semantic: rules.semantic(),
         effective_revision,
     }
 }

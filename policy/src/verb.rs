@@ -18,18 +18,20 @@ pub enum Verb {
     List,
     /// One row by its id.
     Get,
+    /// The rows of several resources in which the words of a query occur, best first.
+    Search,
     /// What the grant allows.
     Capabilities,
 }
 
 /// The text is not a verb of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown verb: use list, get or capabilities")]
+#[error("unknown verb: use list, get, search or capabilities")]
 pub struct UnknownVerb;
 
 impl Verb {
     /// Every verb, in the order capabilities lists them.
-    pub const ALL: [Self; 3] = [Self::List, Self::Get, Self::Capabilities];
+    pub const ALL: [Self; 4] = [Self::List, Self::Get, Self::Search, Self::Capabilities];
 
     /// Parses the wire name; case matters.
     ///
@@ -39,6 +41,7 @@ impl Verb {
         match text {
             "list" => Ok(Self::List),
             "get" => Ok(Self::Get),
+            "search" => Ok(Self::Search),
             "capabilities" => Ok(Self::Capabilities),
             _ => Err(UnknownVerb),
         }
@@ -50,6 +53,7 @@ impl Verb {
         match self {
             Self::List => "list",
             Self::Get => "get",
+            Self::Search => "search",
             Self::Capabilities => "capabilities",
         }
     }
@@ -78,7 +82,7 @@ mod tests {
         for verb in Verb::ALL {
             assert_eq!(Verb::parse(verb.as_str()), Ok(verb));
         }
-        for other in ["search", "List", "LIST", "", "renew", "list "] {
+        for other in ["Search", "List", "LIST", "", "renew", "list "] {
             assert_eq!(Verb::parse(other), Err(UnknownVerb), "{other}");
         }
     }

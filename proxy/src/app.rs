@@ -315,6 +315,7 @@ async fn compose(
             limits: AnswerLimits {
                 max_answer_bytes: config.limits.max_answer_bytes,
                 lease: config.lease.duration,
+                search_rows: config.limits.search_rows,
             },
             contacted: Box::new(move |peer| heard.contacted(peer)),
             store: Arc::clone(&base.store),

@@ -206,6 +206,8 @@ pub struct Limits {
     pub handshakes: Rate,
     /// Failed authentications from one source address.
     pub failed_authentications: Rate,
+    /// Rows of one resource that one search looks through.
+    pub search_rows: u32,
     /// Default life of an enrollment token.
     pub enrollment_token_ttl: Duration,
     /// Life of an issued client certificate.

@@ -12,4 +12,5 @@ pub mod budget;
 pub mod finish;
 pub mod lease;
 pub mod respond;
+pub mod search;
 pub mod service;

@@ -33,6 +33,7 @@ pub mod fault;
 pub(crate) mod fixture;
 mod flight;
 mod form;
+mod hit;
 mod lease;
 pub mod listener;
 pub mod local;

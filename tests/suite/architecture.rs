@@ -245,6 +245,7 @@ fn policy_depends_on_small_pure_crates_only() {
         "simdutf8",
         "thiserror",
         "toml",
+        "unicode-normalization",
         "uuid",
     ];
     for name in dependencies("policy") {

@@ -116,7 +116,7 @@ fn grant_expired() {
 
 #[test]
 fn unknown_verb() {
-    for verb in ["search", "LIST", "", "renew"] {
+    for verb in ["Search", "LIST", "", "renew"] {
         assert_refused(
             &tasks().refusal(verb, "tasks"),
             DenyCode::UnknownVerb,
@@ -245,7 +245,7 @@ fn capabilities_are_narrowed_by_the_ceiling() {
             "resources": ["tasks"],
             "excluded_resources": ["api_keys"],
             "max_rows_per_query": 50,
-            "supported_verbs": ["list", "get", "capabilities"],
+            "supported_verbs": ["list", "get", "search", "capabilities"],
             "filters": {"tasks": {"include_teams": ["b"], "include_personal": false}},
             "order": "created_desc",
             "rate_limit": {"per_minute": 60, "burst": 10},

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     FactEntries, FactList, FactsMap, FieldMap, Keyset, ListedFacts, Mapping, MemberPath, Narrow,
-    PathTemplate, SingleFacts, SourceMap,
+    NativeSearch, PathTemplate, SingleFacts, SourceMap,
 };
 use crate::resource::Resource;
 
@@ -115,7 +115,16 @@ impl Mapping {
         let mut notes = mosaic("/api/missions/{mission}/tasks", false, "userId", None);
         notes.per_mission = true;
         notes.non_empty = name("notes");
-        let insights = mosaic("/api/memory/insights", false, "userId", Some("insight"));
+        let mut insights = mosaic("/api/memory/insights", false, "userId", Some("insight"));
+        insights.search = Some(NativeSearch {
+            path: path("/api/memory/search"),
+            query: "query".to_owned(),
+            limit: "limit".to_owned(),
+            rows: MemberPath::default(),
+            scores: ["score", "similarity", "distance"]
+                .map(str::to_owned)
+                .to_vec(),
+        });
         let preferences = mosaic(
             "/api/memory/preferences",
             false,
@@ -186,6 +195,7 @@ fn internal(collection: &str, kind: Option<&str>, filters: &[&str]) -> SourceMap
             .collect(),
         per_mission: false,
         non_empty: None,
+        search: None,
     }
 }
 
@@ -202,6 +212,7 @@ fn mosaic(list: &str, by_id: bool, owner: &str, kind: Option<&str>) -> SourceMap
         filters: BTreeMap::new(),
         per_mission: false,
         non_empty: None,
+        search: None,
     }
 }
 
@@ -216,7 +227,10 @@ mod tests {
                 .sources
                 .values()
                 .flatten()
-                .flat_map(|source| [Some(&source.list), source.get.as_ref()])
+                .flat_map(|source| {
+                    let search = source.search.as_ref().map(|search| &search.path);
+                    [Some(&source.list), source.get.as_ref(), search]
+                })
                 .flatten()
                 .map(PathTemplate::to_string)
                 .collect()

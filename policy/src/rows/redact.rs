@@ -155,6 +155,13 @@ impl Redaction {
         (removed, exempt)
     }
 
+    /// Whether policy names any member of `resource` for removal.
+    #[must_use]
+    pub fn names_any(&self, resource: Resource) -> bool {
+        let rules = self.tree(resource).nodes.iter().map(|node| node.rule);
+        rules.into_iter().any(|rule| rule == Some(Rule::Remove))
+    }
+
     pub(super) fn tree(&self, resource: Resource) -> &PathTree {
         self.trees.get(&resource).unwrap_or(&self.empty)
     }
@@ -316,12 +323,15 @@ mod tests {
         assert!(removes(&["usage", "tokens"]));
         assert!(removes(&["deep", "down", "apiKey"]));
         assert!(!rules.removes(Resource::Notes, &["internalNote"]));
+        assert!(rules.names_any(Resource::Tasks));
+        assert!(!rules.names_any(Resource::Notes));
     }
 
     #[test]
     fn an_exempt_member_does_not_exempt_what_is_in_it() {
         let rules = rules(&[], &["tokens"]).unwrap();
         assert!(!rules.removes(Resource::Tasks, &["tokens"]));
+        assert!(!rules.names_any(Resource::Tasks));
         assert!(rules.removes(Resource::Tasks, &["tokens", "secret"]));
     }
 

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use super::facts;
 use super::reader::{Place, Reader, Section, name};
 use crate::mapping::{
-    FactsMap, FieldMap, Keyset, Mapping, MemberPath, Narrow, PathTemplate, SourceMap,
+    FactsMap, FieldMap, Keyset, Mapping, MemberPath, Narrow, NativeSearch, PathTemplate, SourceMap,
 };
 use crate::resource::Resource;
 
-pub(super) const SOURCE_KEYS: [&str; 10] = [
+pub(super) const SOURCE_KEYS: [&str; 11] = [
     "list",
     "get",
     "rows",
@@ -26,7 +26,9 @@ pub(super) const SOURCE_KEYS: [&str; 10] = [
     "filters",
     "per_mission",
     "non_empty",
+    "search",
 ];
+pub(super) const SEARCH_KEYS: [&str; 5] = ["path", "query", "limit", "rows", "scores"];
 pub(super) const FIELD_KEYS: [&str; 6] =
     ["id", "created_at", "owner", "team", "project", "mission"];
 pub(super) const MEMORY_KINDS: [&str; 2] = ["insight", "preference"];
@@ -38,13 +40,30 @@ pub(super) struct MappingParts {
     sources: BTreeMap<Resource, Vec<Arc<SourceMap>>>,
     place: Option<Place>,
     facts_seen: bool,
+    pub(super) semantic: Option<bool>,
 }
 
 /// Reads the `[mapping]` table of one file.
 pub(super) fn read(reader: &mut Reader<'_>, parts: &mut MappingParts, section: Section<'_>) {
-    parts.place = Some((reader.file, section.span()));
+    if section.table.contains_key("semantic") {
+        if parts.semantic.is_some() {
+            reader.problem(
+                section.span(),
+                "mapping.semantic is in another file already",
+                "keep one",
+            );
+        }
+        parts.semantic = reader.boolean(section, "semantic");
+    }
+    if section.table.is_empty() {
+        parts.place.get_or_insert((reader.file, section.span()));
+    }
     for (key, value) in section.table.iter() {
         let name: &str = key.get_ref();
+        if name == "semantic" {
+            continue;
+        }
+        parts.place.get_or_insert((reader.file, section.span()));
         let Some(table) = reader.as_table("the mapping", key.span(), value) else {
             continue;
         };
@@ -76,7 +95,11 @@ pub(super) fn read(reader: &mut Reader<'_>, parts: &mut MappingParts, section: S
                 let sources = sources(reader, resource, table);
                 parts.sources.insert(resource, sources);
             }
-            Err(error) => reader.problem(key.span(), format!("{name:?}: {error}"), "or `facts`"),
+            Err(error) => reader.problem(
+                key.span(),
+                format!("{name:?}: {error}"),
+                "or `facts` or `semantic`",
+            ),
         }
     }
 }
@@ -149,6 +172,7 @@ fn source(
     let fields = fields(reader, resource, section);
     let filters = filters(reader, resource, section);
     let non_empty = reader.parsed(section, "non_empty", name);
+    let search = search(reader, section);
     check_templates(reader, section, per_mission, list.as_ref(), get.as_ref());
     if paging.is_some() && per_mission {
         reader.problem(
@@ -169,8 +193,10 @@ fn source(
         filters,
         per_mission,
         non_empty,
+        search,
     };
     check_parameters(reader, section, &source);
+    check_scores(reader, section, &source);
     Some(source)
 }
 
@@ -188,6 +214,26 @@ fn check_templates(
     if get.is_some_and(|get| !get.names_id() || get.names_mission()) {
         let hint = "get holds {id} and nothing else";
         reader.problem(section.span(), "the placeholders of get do not fit", hint);
+    }
+}
+
+/// What a search's rows are stripped of may not be what says which row one is, and whose.
+fn check_scores(reader: &mut Reader<'_>, section: Section<'_>, source: &SourceMap) {
+    let fields = &source.fields;
+    let references = [
+        &fields.owner,
+        &fields.team,
+        &fields.project,
+        &fields.mission,
+    ];
+    let kept: Vec<&str> = ["id", "createdAt", &fields.id, &fields.created_at]
+        .into_iter()
+        .chain(references.into_iter().flatten().map(String::as_str))
+        .collect();
+    let scores = source.search.iter().flat_map(|search| &search.scores);
+    for score in scores.filter(|score| kept.contains(&score.as_str())) {
+        let message = format!("{score:?} says which row it is or whose, and cannot be a score");
+        reader.problem(section.span(), message, "take it off search.scores");
     }
 }
 
@@ -210,6 +256,40 @@ fn check_parameters(reader: &mut Reader<'_>, section: Section<'_>, source: &Sour
         let message = format!("the query parameter {twice:?} is used for two things");
         reader.problem(section.span(), message, "give each its own");
     }
+}
+
+/// The gateway's own search in a collection.
+fn search(reader: &mut Reader<'_>, section: Section<'_>) -> Option<NativeSearch> {
+    let table = reader.table(section, "search", "search")?;
+    reader.only_keys(table, &SEARCH_KEYS);
+    let path = reader.required(table, "path", PathTemplate::parse);
+    if path
+        .as_ref()
+        .is_some_and(|path| path.names_id() || path.names_mission())
+    {
+        let hint = "a search is one path for all rows";
+        reader.problem(
+            table.span(),
+            "the path of a search has no placeholders",
+            hint,
+        );
+    }
+    let [query, limit] = ["query", "limit"].map(|key| reader.required(table, key, name));
+    let rows = reader
+        .parsed(table, "rows", MemberPath::parse)
+        .unwrap_or_default();
+    let scores = reader.list(table, "scores", name).unwrap_or_default();
+    if query.is_some() && query == limit {
+        let message = "one query parameter is used for two things";
+        reader.problem(table.span(), message, "give each its own");
+    }
+    Some(NativeSearch {
+        path: path?,
+        query: query?,
+        limit: limit?,
+        rows,
+        scores: scores.into_iter().map(|(score, _)| score).collect(),
+    })
 }
 
 /// A table with exactly these two names in it.

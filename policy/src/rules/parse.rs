@@ -10,7 +10,8 @@ use toml::de::DeTable;
 
 use super::mapping::{self, MappingParts};
 use super::reader::{Place, Reader, Section};
-use super::{Paths, PeerTerms, Problem, RuleSet};
+use super::{Parts, Paths, PeerPart, Problem, RuleSet};
+use crate::compat::Compat;
 use crate::id::TeamId;
 use crate::peer::PeerName;
 use crate::rate::{Allowance, BURST_MAX, PER_MINUTE_MAX, ROWS_PER_DAY_MAX, RateRule};
@@ -29,7 +30,7 @@ pub(super) const CEILING_KEYS: [&str; 6] = [
     "rate_limit",
     "rows_per_day",
 ];
-pub(super) const PEER_KEYS: [&str; 7] = [
+pub(super) const PEER_KEYS: [&str; 8] = [
     "resources",
     "max_rows_per_query",
     "teams",
@@ -37,13 +38,14 @@ pub(super) const PEER_KEYS: [&str; 7] = [
     "rate_limit",
     "rows_per_day",
     "allow_sensitive",
+    "compat",
 ];
 pub(super) const RATE_KEYS: [&str; 2] = ["per_minute", "burst"];
 pub(super) const REDACTION_KEYS: [&str; 2] = ["fields", "exempt"];
 
 /// A peer's section before it meets the ceiling.
 struct PeerSection {
-    terms: PeerTerms,
+    part: PeerPart,
     names_resources: bool,
     place: Place,
 }
@@ -67,6 +69,7 @@ pub(super) fn bundle(files: &[(&str, &str)]) -> Result<RuleSet, Vec<Problem>> {
         }
     }
     let redaction = compile_redaction(&mut reader, &bundle);
+    let semantic = bundle.mapping.semantic.unwrap_or(false);
     let mapping = mapping::complete(&mut reader, std::mem::take(&mut bundle.mapping));
     for (name, peer) in &bundle.peers {
         if !peer.names_resources && bundle.ceiling.is_none() {
@@ -86,18 +89,19 @@ pub(super) fn bundle(files: &[(&str, &str)]) -> Result<RuleSet, Vec<Problem>> {
     let peers = bundle
         .peers
         .into_iter()
-        .map(|(name, peer)| (name, peer.terms))
+        .map(|(name, peer)| (name, peer.part))
         .collect();
-    Ok(RuleSet::assemble(
-        bundle
+    Ok(RuleSet::assemble(Parts {
+        ceiling: bundle
             .ceiling
             .map(|(reach, allowance, _)| (reach, allowance)),
         peers,
-        redaction.unwrap_or_default(),
-        &plain(&bundle.fields),
-        &plain(&bundle.exempt),
+        redaction: redaction.unwrap_or_default(),
+        fields: plain(&bundle.fields),
+        exempt: plain(&bundle.exempt),
         mapping,
-    ))
+        semantic,
+    }))
 }
 
 fn plain(paths: &BTreeMap<Resource, Vec<(String, Place)>>) -> Paths {
@@ -185,6 +189,7 @@ fn read_peer(reader: &mut Reader<'_>, bundle: &mut Bundle, name: PeerName, secti
             );
         }
     }
+    let compat = reader.parsed(section, "compat", Compat::parse);
     if bundle.peers.contains_key(&name) {
         let message = format!("peers.{name} is in another file already");
         reader.problem(section.span(), message, "keep one");
@@ -194,10 +199,11 @@ fn read_peer(reader: &mut Reader<'_>, bundle: &mut Bundle, name: PeerName, secti
     bundle.peers.insert(
         name,
         PeerSection {
-            terms: PeerTerms {
+            part: PeerPart {
                 reach,
                 allowance,
                 allow_sensitive,
+                compat,
             },
             names_resources,
             place,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde_json::Value;
 
+use crate::compat::Compat;
 use crate::id::TeamId;
 use crate::mapping::{FieldMap, Keyset, MemberPath, Narrow, PathTemplate};
 use crate::peer::PeerName;
@@ -82,6 +83,8 @@ pub(super) struct PeerTable {
     /// Sensitive resources that a scope for this peer may name.
     #[schemars(default)]
     allow_sensitive: BTreeSet<Resource>,
+    /// The older protocol that the peer knows: what came later is neither offered nor answered.
+    compat: Option<Compat>,
 }
 
 /// Which members of rows are removed.
@@ -100,6 +103,10 @@ pub(super) struct RedactionTable {
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub(super) struct MappingTable {
+    /// Whether a search may answer with rows that the gateway's own search found although none of the words occur in
+    /// them; never for a resource with redaction rules. May stand alone, with any preset.
+    #[schemars(default)]
+    semantic: bool,
     /// Where the subject's teams, projects and missions come from.
     facts: Option<FactsTable>,
     /// Tasks.
@@ -152,6 +159,26 @@ pub(super) struct SourceTable {
     per_mission: bool,
     /// A member that must be a non-empty string.
     non_empty: Option<String>,
+    /// The gateway's own search in this collection, asked with GET.
+    search: Option<SearchTable>,
+}
+
+/// A search of the gateway's own.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(super) struct SearchTable {
+    /// Its path, without placeholders.
+    path: PathTemplate,
+    /// Query parameter for the words.
+    query: String,
+    /// Query parameter for the number of rows.
+    limit: String,
+    /// Member path to the rows of the answer; empty for the root.
+    #[schemars(default)]
+    rows: MemberPath,
+    /// Members of its rows in which the gateway says how well they fit; they are not sent.
+    #[schemars(default)]
+    scores: BTreeSet<String>,
 }
 
 /// Where facts come from: one of the two.

@@ -343,6 +343,7 @@ fn the_schema_knows_the_keys_the_parser_knows() {
         known(&parse::REDACTION_KEYS)
     );
     assert_eq!(keys(&schema, "SourceTable"), known(&mapping::SOURCE_KEYS));
+    assert_eq!(keys(&schema, "SearchTable"), known(&mapping::SEARCH_KEYS));
     assert_eq!(keys(&schema, "FieldMap"), known(&mapping::FIELD_KEYS));
     assert_eq!(keys(&schema, "MemoryTable"), known(&mapping::MEMORY_KINDS));
     assert_eq!(keys(&schema, "SingleTable"), known(&facts::SINGLE_KEYS));
@@ -353,5 +354,6 @@ fn the_schema_knows_the_keys_the_parser_knows() {
     assert_eq!(keys(&schema, "ListTable"), list);
     let mut mapped: BTreeSet<_> = Resource::SERVED.iter().map(ToString::to_string).collect();
     mapped.insert("facts".to_owned());
+    mapped.insert("semantic".to_owned());
     assert_eq!(keys(&schema, "MappingTable"), mapped);
 }

@@ -281,6 +281,8 @@ pub(super) enum QueryCommand {
         #[command(flatten)]
         asker: Asker,
     },
+    /// Search the rows of a peer, best first
+    Search(QuerySearch),
     /// Show what can be asked
     Capabilities {
         #[command(flatten)]
@@ -319,6 +321,20 @@ pub(super) struct McpDoor {
     /// TCP form of the session door: http://127.0.0.1:8480
     #[arg(long, value_name = "URL", value_parser = loopback_url)]
     pub(super) url: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct QuerySearch {
+    /// Words, "phrases" and beginnings of words*
+    pub(super) query: String,
+    #[command(flatten)]
+    pub(super) asker: Asker,
+    /// Only in this resource; may be repeated [default: all that the grant allows]
+    #[arg(long = "resource", value_name = "RESOURCE")]
+    pub(super) resources: Vec<String>,
+    /// Rows of the answer
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(super) limit: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]

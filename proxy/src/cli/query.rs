@@ -3,10 +3,11 @@
 //! Invariant: rows are shown and kept nowhere.
 
 use http::Method;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use super::arguments::{Asker, QueryCommand, QueryList};
+use super::arguments::{Asker, QueryCommand, QueryList, QuerySearch};
 use super::door::Door;
 use super::failure::CliFailure;
 use super::output::{Console, cell};
@@ -19,6 +20,8 @@ const TITLES: [&str; 8] = [
 
 /// Path of the door's query form.
 const QUERY: &str = "/v1/query";
+/// What stands in the name of a peer as it is.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 /// Life of the session that `--user` makes, seconds.
 const OWN_SESSION_S: u32 = 900;
 
@@ -44,6 +47,7 @@ pub(super) async fn run(
             }
             notes(&answer, console)?;
         }
+        QueryCommand::Search(search) => query_search(context, search, console).await?,
         QueryCommand::Capabilities { asker } => {
             let what = format!("asking {} for its capabilities", whom(&asker));
             let body = json!({"source": source(&asker), "verb": "capabilities"});
@@ -165,10 +169,7 @@ async fn query_list(
     if console.json {
         return Ok(console.document(&answer)?);
     }
-    let rows = answer
-        .get("items")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
+    let rows = items(&answer);
     let header = ["ID", "CREATED", "TITLE", "SOURCE"]
         .map(str::to_owned)
         .to_vec();
@@ -177,6 +178,62 @@ async fn query_list(
         console.note(&format!("there is more: --cursor {next}"))?;
     }
     notes(&answer, console)
+}
+
+async fn query_search(
+    context: &Context<'_>,
+    search: QuerySearch,
+    console: &mut Console<'_>,
+) -> Result<(), CliFailure> {
+    let peer = searched(&search.asker)?;
+    let what = format!("searching {peer}");
+    let peer = utf8_percent_encode(peer, SEGMENT);
+    let target = format!("/peers/{peer}/api/federation/v1/search");
+    let door = door(context, &search.asker).await?;
+    let body = search_question(&search);
+    let answer = door.ask(&what, Method::POST, &target, Some(&body)).await?;
+    if console.json {
+        return Ok(console.document(&answer)?);
+    }
+    let header = ["SCORE", "RESOURCE", "ID", "CREATED", "TITLE", "SOURCE"]
+        .map(str::to_owned)
+        .to_vec();
+    console.grid(header, items(&answer).iter().map(hit_cells).collect())?;
+    notes(&answer, console)
+}
+
+/// The one peer that a search is for.
+fn searched(asker: &Asker) -> Result<&str, CliFailure> {
+    let named = asker.source.strip_prefix("federated:");
+    asker.peer.as_deref().or(named).ok_or_else(|| {
+        CliFailure::new(Exit::Usage, "usage", "searching", "a search asks one peer")
+            .remedy("name it: --peer NAME")
+    })
+}
+
+fn search_question(search: &QuerySearch) -> Value {
+    let mut params = Map::new();
+    params.insert("query".to_owned(), search.query.as_str().into());
+    if !search.resources.is_empty() {
+        params.insert("resources".to_owned(), json!(search.resources));
+    }
+    if let Some(limit) = search.limit {
+        params.insert("limit".to_owned(), limit.into());
+    }
+    json!({ "params": params })
+}
+
+fn hit_cells(hit: &Value) -> Vec<String> {
+    let mut cells = vec![cell(hit.get("score")), cell(hit.get("resource"))];
+    cells.extend(row_cells(hit.get("item").unwrap_or(&Value::Null)));
+    cells
+}
+
+fn items(answer: &Value) -> &[Value] {
+    answer
+        .get("items")
+        .and_then(Value::as_array)
+        .map_or(&[], Vec::as_slice)
 }
 
 fn question(list: &QueryList, cursor: Option<&str>) -> Value {
@@ -251,6 +308,35 @@ mod tests {
         assert_eq!(
             whole,
             json!({"items": [1, 2, 3], "_truncated": true, "_partial": true})
+        );
+    }
+
+    #[test]
+    fn a_search_says_what_was_written_and_nothing_else() {
+        let search = |resources: &[&str], limit| QuerySearch {
+            query: "\"rate limit\" revoc*".to_owned(),
+            asker: Asker {
+                source: "all".to_owned(),
+                peer: Some("work".to_owned()),
+                token: None,
+                user: None,
+            },
+            resources: resources.iter().map(|name| (*name).to_owned()).collect(),
+            limit,
+        };
+        assert_eq!(
+            search_question(&search(&[], None)),
+            json!({"params": {"query": "\"rate limit\" revoc*"}})
+        );
+        assert_eq!(
+            search_question(&search(&["tasks", "notes"], Some(5))),
+            json!({"params": {"query": "\"rate limit\" revoc*", "resources": ["tasks", "notes"], "limit": 5}})
+        );
+        assert_eq!(
+            hit_cells(
+                &json!({"resource": "tasks", "score": 1.5, "item": {"id": "1", "title": "t"}})
+            ),
+            ["1.5", "tasks", "1", "-", "t", "-"]
         );
     }
 }

@@ -327,6 +327,9 @@ pub(crate) struct Limits {
     /// Failed authentications of one source address at once.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub failed_authentication_burst: u32,
+    /// Rows of one resource that one search looks through; beyond it the answer says that it is truncated.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub search_rows: u32,
     /// How long an enrollment token lives unless told otherwise, seconds.
     #[schemars(range(min = 1, max = 900))]
     pub enrollment_token_ttl_s: u32,
@@ -348,6 +351,7 @@ impl Default for Limits {
             handshake_burst: 200,
             failed_authentications_per_minute: 30,
             failed_authentication_burst: 30,
+            search_rows: 20_000,
             enrollment_token_ttl_s: 900,
             client_certificate_days: 90,
             peer_requests: 32,

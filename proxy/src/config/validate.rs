@@ -404,6 +404,7 @@ fn limits(section: &settings::Limits, lease: &settings::Lease) -> Limits {
             section.failed_authentications_per_minute,
             section.failed_authentication_burst,
         ),
+        search_rows: section.search_rows,
         enrollment_token_ttl: Duration::from_secs(section.enrollment_token_ttl_s.into()),
         client_certificate: Duration::from_secs(
             u64::from(section.client_certificate_days) * 86_400,

@@ -202,6 +202,12 @@ impl<'a> Paged<'a> {
         }
     }
 
+    /// The key of the row examined last in the page in hand.
+    #[must_use]
+    pub fn key(&self) -> Option<RowKey<'_>> {
+        self.page.as_ref().and_then(Page::key)
+    }
+
     async fn open(&mut self) -> Result<Page<'a>, PageError> {
         let after = self.through.as_ref().map(|key| plan::Position {
             created_at: &key.created_at,
@@ -237,7 +243,9 @@ impl<'a> Paged<'a> {
         examined.or_else(|| self.through.clone())
     }
 
-    fn counted(&self) -> Tally {
+    /// Counts so far.
+    #[must_use]
+    pub fn counted(&self) -> Tally {
         let mut tally = self.tally;
         if let Some(page) = &self.page {
             add(&mut tally, page.tally());
@@ -247,7 +255,8 @@ impl<'a> Paged<'a> {
 }
 
 /// A list that is not there is a wrong mapping, not an absent row.
-fn absent_is_malformed(error: GatewayError) -> GatewayError {
+#[must_use]
+pub fn absent_is_malformed(error: GatewayError) -> GatewayError {
     match error {
         GatewayError::NotFound => {
             GatewayError::Malformed("it does not know a list that the mapping names".to_owned())

@@ -37,7 +37,7 @@ use super::service::Inbound;
 
 /// Bytes of a body that are collected before they are sent: a shorter answer has a length, and its
 /// failure has a status.
-const PART: usize = 64 * 1024;
+pub(super) const PART: usize = 64 * 1024;
 
 /// Why no answer, or no whole answer, was given.
 #[derive(Debug)]
@@ -343,11 +343,18 @@ impl Answering<'_> {
 
     /// Fetches the facts of the subject, or takes those still fresh, and decides.
     async fn permit(&mut self, admitted: Admitted) -> Result<(Permit, Arc<FetchedFacts>), Halt> {
-        let facts = self
-            .inbound
+        let facts = self.facts(&admitted).await?;
+        let permit = admitted.decide(&facts.facts);
+        self.exchange.note_permit(&permit);
+        Ok((permit, facts))
+    }
+
+    /// Fetches the facts of the subject, or takes those still fresh.
+    pub(super) async fn facts(&self, admitted: &Admitted) -> Result<Arc<FetchedFacts>, Halt> {
+        self.inbound
             .gateway
             .facts_for(
-                &admitted,
+                admitted,
                 self.view.snapshot.mapping(),
                 self.exchange.request_id(),
             )
@@ -360,10 +367,7 @@ impl Answering<'_> {
                     tracing::warn!(error = %other, "native facts are not available");
                     Halt::from(DenyCode::FactsUnavailable)
                 }
-            })?;
-        let permit = admitted.decide(&facts.facts);
-        self.exchange.note_permit(&permit);
-        Ok((permit, facts))
+            })
     }
 
     /// Sends a body that is whole.
@@ -393,7 +397,7 @@ impl Answering<'_> {
 }
 
 /// The rows a grant may still see today, where policy bounds them.
-async fn budget_of<'a>(
+pub(super) async fn budget_of<'a>(
     inbound: &'a Inbound,
     basis: &Basis,
 ) -> Result<Option<RowBudget<'a, OwnedKey>>, Halt> {
@@ -406,15 +410,15 @@ async fn budget_of<'a>(
 }
 
 /// A body on its way: collected up to [`PART`], then streamed.
-struct Body {
-    buffer: Vec<u8>,
+pub(super) struct Body {
+    pub(super) buffer: Vec<u8>,
     revision: EffectiveRevision,
     begun: bool,
-    sent: u64,
+    pub(super) sent: u64,
 }
 
 impl Body {
-    const fn new(revision: EffectiveRevision) -> Self {
+    pub(super) const fn new(revision: EffectiveRevision) -> Self {
         Self {
             buffer: Vec::new(),
             revision,
@@ -432,7 +436,7 @@ impl Body {
     }
 
     /// Books the rows collected so far, before any of them is sent.
-    async fn settle(
+    pub(super) async fn settle(
         &mut self,
         budget: Option<&mut RowBudget<'_, OwnedKey>>,
     ) -> Result<Option<Cut<OwnedKey>>, Halt> {
@@ -444,7 +448,7 @@ impl Body {
     }
 
     /// Sends what is collected, as a part of a longer body.
-    async fn part(&mut self, answering: &mut Answering<'_>) -> Result<(), Halt> {
+    pub(super) async fn part(&mut self, answering: &mut Answering<'_>) -> Result<(), Halt> {
         if !self.begun {
             self.head(answering, None).await?;
         }
@@ -452,7 +456,7 @@ impl Body {
     }
 
     /// Sends what is collected as the end of the body.
-    async fn end(mut self, answering: &mut Answering<'_>) -> Result<(), Halt> {
+    pub(super) async fn end(mut self, answering: &mut Answering<'_>) -> Result<(), Halt> {
         if !self.begun {
             let length = self.buffer.len();
             self.head(answering, Some(length)).await?;

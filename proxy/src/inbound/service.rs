@@ -19,7 +19,7 @@ use pingora_core::apps::{
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
 use policy::deny::DenyCode;
-use policy::evaluate::{Admission, admit};
+use policy::evaluate::{Admission, admit, admit_search};
 use policy::id::{GrantId, SubjectId};
 use policy::peer::PeerName;
 use policy::query_hash::QueryHash;
@@ -33,7 +33,7 @@ use crate::audit::AuditOutcome;
 use crate::directory::{Directory, View};
 use crate::gateway::Gateway;
 use crate::limit::{Limits, Slot};
-use crate::message::body::{Body, MAX_BODY};
+use crate::message::body::{Body, BodyProblem, MAX_BODY};
 use crate::message::failure::Failure;
 use crate::message::rate::{RateFields, RateTeller};
 use crate::message::target::Route;
@@ -69,6 +69,8 @@ pub struct AnswerLimits {
     pub max_answer_bytes: u64,
     /// The longest lease on an answer.
     pub lease: Duration,
+    /// Rows of one resource that one search looks through.
+    pub search_rows: u32,
 }
 
 /// The serving side, shared by all connections.
@@ -471,17 +473,16 @@ impl ConnectionApp {
         let entry = &authenticated.entry;
         (self.inbound.contacted)(&entry.peer.name);
         exchange.note_grant(entry.peer.id, view.snapshot.revision());
+        let limit = body.limit_under(entry.compat).map_err(refused)?;
         let request = AccessRequest {
             grant: entry.grant.id,
             subject: entry.grant.subject,
             now: authenticated.now,
             verb: route.verb(),
             resource: route.resource(),
-            limit: body.limit,
+            limit,
         };
         exchange.note_decision(entry);
-        let admission =
-            admit(&view.snapshot, &request).inspect_err(|deny| exchange.note_refusal(deny))?;
         let revision = entry.effective_revision;
         let lease = self.lease(session, exchange, &view, entry)?;
         let mut answering = Answering {
@@ -494,6 +495,16 @@ impl ConnectionApp {
             rate,
             under_way,
         };
+        if *route == Route::Search {
+            let query = body.search_query().map_err(refused)?;
+            let named = body.resources.as_deref();
+            let admitted = admit_search(&view.snapshot, &request, named)
+                .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
+            let answer = answering.search(revision, admitted, named.is_some(), limit, &query);
+            return Box::pin(answer).await;
+        }
+        let admission = admit(&view.snapshot, &request)
+            .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
         match (admission, route) {
             (Admission::Capabilities(capabilities), _) => {
                 Box::pin(answering.capabilities(revision, &capabilities)).await
@@ -507,7 +518,7 @@ impl ConnectionApp {
                         Halt::Refused(Failure::saying(DenyCode::InvalidFilter, error.to_string()))
                     })?;
                 let question = ListQuestion {
-                    limit: body.limit,
+                    limit,
                     filter,
                     cursor: body.cursor.as_deref(),
                 };
@@ -539,6 +550,10 @@ impl ConnectionApp {
     }
 }
 
+fn refused(problem: BodyProblem) -> Halt {
+    Halt::Refused(Failure::saying(problem.code, problem.message))
+}
+
 /// Judges the target, reads the body, and checks that they agree.
 async fn read_question(
     session: &mut ServerSession,
@@ -552,8 +567,7 @@ async fn read_question(
     let bytes = within(READ_TIMEOUT, read_body(session, &route))
         .await
         .map_err(|_| Halt::PeerGone)??;
-    let body = Body::parse(&bytes)
-        .map_err(|problem| Halt::Refused(Failure::saying(problem.code, problem.message)))?;
+    let body = Body::parse(&bytes).map_err(refused)?;
     if body
         .verb
         .as_deref()
@@ -564,19 +578,16 @@ async fn read_question(
     if body.resource.is_some() && body.resource.as_deref() != route.resource() {
         return Err(DenyCode::ResourceMismatch.into());
     }
-    let lists = matches!(route, Route::List { .. });
-    if !lists && (body.limit.is_some() || !body.filter.is_null() || body.cursor.is_some()) {
-        return Err(Halt::Refused(Failure::saying(
-            DenyCode::UnknownKey,
-            "only `list` takes a limit, a filter and a cursor",
-        )));
+    body.fits(&route).map_err(refused)?;
+    if let Some([only]) = body.resources.as_deref() {
+        exchange.note_query(route.verb(), Some(only));
     }
     if let Ok(verb) = Verb::parse(route.verb()) {
         let resource = route.resource().and_then(|name| Resource::parse(name).ok());
         let hash = QueryHash::of(
             verb,
             resource,
-            &route.hashed_params(&body.params),
+            &route.hashed_params(&body.hashed_params()),
             body.cursor.as_deref(),
         );
         exchange.note_query_hash(*hash.as_bytes());

@@ -75,6 +75,8 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::InvalidLimit
         | D::InvalidFilter
         | D::InvalidCursor
+        | D::InvalidQuery
+        | D::InvalidResources
         | D::InvalidId
         | D::AmbiguousFraming
         | D::UpgradeRefused => (StatusCode::BAD_REQUEST, WireCode::InvalidRequest),

@@ -29,6 +29,8 @@ pub enum Route {
         /// Decoded.
         id: ItemId,
     },
+    /// `POST search`.
+    Search,
     /// `GET` or `POST capabilities`.
     Capabilities,
 }
@@ -40,6 +42,7 @@ impl Route {
         match self {
             Self::List { .. } => "list",
             Self::Get { .. } => "get",
+            Self::Search => "search",
             Self::Capabilities => "capabilities",
         }
     }
@@ -49,7 +52,7 @@ impl Route {
     pub fn resource(&self) -> Option<&str> {
         match self {
             Self::List { resource } | Self::Get { resource, .. } => Some(resource),
-            Self::Capabilities => None,
+            Self::Search | Self::Capabilities => None,
         }
     }
 
@@ -59,7 +62,7 @@ impl Route {
     pub fn hashed_params<'v>(&self, params: &'v Value) -> Cow<'v, Value> {
         match self {
             Self::Get { id, .. } => Cow::Owned(json!({ "id": id.as_str() })),
-            Self::List { .. } | Self::Capabilities => Cow::Borrowed(params),
+            Self::List { .. } | Self::Search | Self::Capabilities => Cow::Borrowed(params),
         }
     }
 
@@ -74,6 +77,7 @@ impl Route {
         let (resource, id, more) = (segments.next(), segments.next(), segments.next());
         let (route, get_allowed) = match (verb, resource, id, more) {
             ("capabilities", None, None, None) => (Self::Capabilities, true),
+            ("search", None, None, None) => (Self::Search, false),
             ("list", Some(resource), None, None) if is_word(resource) => (
                 Self::List {
                     resource: resource.to_owned(),
@@ -159,6 +163,11 @@ mod tests {
             Route::parse(&Method::GET, "/api/federation/v1/capabilities", None),
             Ok(Route::Capabilities)
         );
+        assert_eq!(post("/api/federation/v1/search"), Ok(Route::Search));
+        assert_eq!(
+            Route::parse(&Method::GET, "/api/federation/v1/search", None),
+            Err(DenyCode::MethodNotAllowed)
+        );
     }
 
     #[test]
@@ -166,7 +175,7 @@ mod tests {
         for path in [
             "/",
             "/api/federation/v2/list/tasks",
-            "/api/federation/v1/search",
+            "/api/federation/v1/search/tasks",
             "/api/federation/v1/list/tasks/",
             "/api/federation/v1/list/",
             "/api/federation/v1/get/tasks",

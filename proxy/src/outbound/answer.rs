@@ -8,6 +8,7 @@
 //! The rewriting of one row is in `rewrite.rs`; what becomes of a fault is decided by `relay.rs`.
 
 use super::extent::{Extent, TooDeep};
+use super::hit::rewrite_hit;
 use super::rewrite::{RowFault, rewrite_object};
 
 /// Bounds on an answer.
@@ -78,6 +79,8 @@ pub enum Shape {
     Items,
     /// `{"item":row}`.
     Item,
+    /// `{"items":[{"resource","item":row,"score"}...],...}`.
+    Hits,
     /// One object without rows (capabilities).
     Plain,
 }
@@ -195,7 +198,7 @@ impl Retagger {
         match self.shape {
             Shape::Plain => {}
             Shape::Item if self.seen.contains(&Member::Item) => out.push(b'}'),
-            Shape::Items if self.seen.contains(&Member::Items) => {
+            Shape::Items | Shape::Hits if self.seen.contains(&Member::Items) => {
                 if let Some(cursor) = &self.next_cursor {
                     out.extend_from_slice(b",\"nextCursor\":");
                     serde_json::to_writer(&mut *out, cursor).map_err(|_| AnswerFault::Malformed)?;
@@ -206,7 +209,7 @@ impl Retagger {
                 );
                 out.extend_from_slice(flags.as_bytes());
             }
-            Shape::Item | Shape::Items => return Err(AnswerFault::Malformed),
+            Shape::Item | Shape::Items | Shape::Hits => return Err(AnswerFault::Malformed),
         }
         Ok(())
     }
@@ -227,7 +230,9 @@ impl Retagger {
             (At::Member { first: true } | At::AfterMember, b'}') => self.mark(At::End),
             (At::Member { .. }, b'"') => self.name(bytes),
             (At::Colon(member), b':') => match member {
-                Member::Items if self.shape == Shape::Items => self.mark(At::Rows),
+                Member::Items if matches!(self.shape, Shape::Items | Shape::Hits) => {
+                    self.mark(At::Rows)
+                }
                 member => self.mark(At::Value(member)),
             },
             (At::Value(Member::Item), _) if self.shape == Shape::Item => self.item(bytes, out),
@@ -320,8 +325,14 @@ impl Retagger {
             out.push(b',');
         }
         let at = out.len();
-        rewrite_object(row, Some(&self.source), out)?;
-        self.mark_source(at);
+        match self.shape {
+            // A search is never kept, so nothing is ever marked in it.
+            Shape::Hits => rewrite_hit(row, &self.source, out)?,
+            _ => {
+                rewrite_object(row, Some(&self.source), out)?;
+                self.mark_source(at);
+            }
+        }
         self.at = At::AfterRow;
         Ok(Some(row.len()))
     }

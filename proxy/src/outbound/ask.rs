@@ -200,7 +200,7 @@ pub(super) fn admit(outbound: &Outbound, ask: &Ask) -> Result<ReadyClient, DoorF
 const fn quota_of(route: &Route) -> Quota {
     match route {
         Route::Capabilities => Quota::Capabilities,
-        Route::List { .. } | Route::Get { .. } => Quota::Rows,
+        Route::List { .. } | Route::Get { .. } | Route::Search => Quota::Rows,
     }
 }
 
@@ -384,6 +384,7 @@ pub(super) fn path_of(route: &Route) -> String {
                 utf8_percent_encode(id.as_str(), SEGMENT)
             )
         }
+        Route::Search => format!("{BASE}search"),
         Route::Capabilities => format!("{BASE}capabilities"),
     }
 }

@@ -73,7 +73,7 @@ impl Fanout<'_> {
     pub(super) async fn answer(&self) -> Result<Bytes, DoorFailure> {
         match self.query.route {
             Route::List { .. } => self.list().await,
-            Route::Get { .. } | Route::Capabilities => Ok(self.each().await),
+            Route::Get { .. } | Route::Search | Route::Capabilities => Ok(self.each().await),
         }
     }
 

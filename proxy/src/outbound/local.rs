@@ -100,12 +100,18 @@ impl LocalSource for OwnGateway {
         let body = Body::parse(question.body)
             .map_err(|problem| Failure::saying(problem.code, problem.message))?;
         let route = question.route;
+        if *route == Route::Search {
+            return Err(DenyCode::UnknownVerb.into());
+        }
+        let limit = body
+            .limit_under(None)
+            .map_err(|problem| Failure::saying(problem.code, problem.message))?;
         let admission = admit_local(
             &view.snapshot,
             question.user,
             route.verb(),
             route.resource(),
-            body.limit,
+            limit,
         )
         .map_err(|deny| Failure::from(deny.code()))?;
         let mut tally = Tally::default();

@@ -36,6 +36,7 @@ pub(super) const fn shape_of(route: &Route) -> Shape {
     match route {
         Route::List { .. } => Shape::Items,
         Route::Get { .. } => Shape::Item,
+        Route::Search => Shape::Hits,
         Route::Capabilities => Shape::Plain,
     }
 }

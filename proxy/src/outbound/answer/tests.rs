@@ -47,6 +47,21 @@ fn rows_are_tagged_with_the_local_name() {
 }
 
 #[test]
+fn hits_are_tagged_as_rows_are() {
+    let hits = |text: &str| retag(Shape::Hits, AnswerLimits::default(), &[text.as_bytes()]);
+    assert_eq!(
+        hits(r#"{"items":[{"resource":"tasks","item":{"_source":"local","id":"1"},"score":2.5}],"_partial":true}"#).unwrap(),
+        r#"{"items":[{"resource":"tasks","item":{"_source":"work","id":"1"},"score":2.5}],"_partial":true,"_truncated":false}"#
+    );
+    assert_eq!(
+        hits(r#"{"items":[{"id":"1"}]}"#),
+        Err(AnswerFault::Malformed),
+        "a row is no hit"
+    );
+    assert_eq!(hits("{}"), Err(AnswerFault::Malformed));
+}
+
+#[test]
 fn members_may_come_in_any_order_and_unknown_ones_are_left_out() {
     assert_eq!(
         items(r#" {"_notices":[{"peer":"x"}],"_truncated":true,"more":{"a":[1]},"nextCursor":null,"items":[]} "#).unwrap(),

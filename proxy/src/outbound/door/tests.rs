@@ -126,10 +126,10 @@ async fn nobody_else_gets_anything() {
 }
 
 #[tokio::test]
-async fn only_the_three_routes_lead_on() {
+async fn only_the_routes_of_the_protocol_lead_on() {
     let (side, log) = side(|_| json(200, ROWS)).await;
     for (path, wanted) in [
-        ("/peers/work/api/federation/v1/search", 404),
+        ("/peers/work/api/federation/v1/search/tasks", 404),
         ("/peers/work/api/federation/v1/renew", 404),
         ("/peers/work/api/federation/v2/list/tasks", 404),
         ("/peers/work/api/federation/v1/list/tasks?limit=1", 400),
