@@ -36,6 +36,9 @@ const CHUNK: usize = 64 << 10;
 /// Words that a text is made of; the later ones are rare.
 const VOCABULARY: u64 = 4_000;
 
+/// Spells the word with a number.
+type Spelling = fn(u64) -> String;
+
 fn main() {
     let (filter, fields) = filter();
     let filter = Arc::new(filter);
@@ -43,7 +46,7 @@ fn main() {
         "{:<14} {:<22} {:>7} {:>10} {:>10} {:>6}",
         "text", "query", "hits", "read, ms", "search, ms", "ratio"
     );
-    let texts: [(&str, fn(u64) -> String); 3] = [
+    let texts: [(&str, Spelling); 3] = [
         ("ASCII", |word| spelled(word, "aeiou")),
         ("some accents", |word| {
             if word % 12 == 5 {
@@ -147,7 +150,7 @@ fn read(filter: &Arc<RowFilter>, body: &[u8], mut each: impl FnMut(&[u8], &RowRe
 }
 
 /// Rows of 1 KiB: a short text, and a long one with line breaks in it.
-fn body(word: fn(u64) -> String) -> Vec<u8> {
+fn body(word: Spelling) -> Vec<u8> {
     let rows: Vec<String> = (0..ROWS)
         .map(|i| {
             let mut text = word(0);

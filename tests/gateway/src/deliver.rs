@@ -103,6 +103,13 @@ pub fn deliver(
     if let Some(first) = rows.first_mut().filter(|_| behaviour.is(Mode::Oversize)) {
         first.text = Some("x".repeat(OVERSIZE));
     }
+    if !behaviour.hidden.is_empty() {
+        let hidden = serde_json::to_string(&behaviour.hidden)?;
+        for row in &mut rows {
+            let extra = row.extra.take().map(|extra| extra + ",");
+            row.extra = Some(format!("{}\"apiKey\":{hidden}", extra.unwrap_or_default()));
+        }
+    }
     let leak = if behaviour.is(Mode::Secrets) {
         Leak::Secrets
     } else {

@@ -123,6 +123,21 @@ impl Gateway {
         Ok(())
     }
 
+    /// Fail if this collection is told to.
+    ///
+    /// # Errors
+    /// 500 when it is among those that fail.
+    pub fn collection_faults(
+        &self,
+        behaviour: &Behaviour,
+        collection: Collection,
+    ) -> Result<(), Failure> {
+        if behaviour.failing.contains(collection.table()) {
+            return Err(Failure::internal("told to fail"));
+        }
+        Ok(())
+    }
+
     /// Fail or hang if such a mode is in force for team membership.
     ///
     /// # Errors

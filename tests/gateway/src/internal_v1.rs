@@ -76,6 +76,7 @@ async fn list(
 ) -> Result<Response, Failure> {
     let params = ListParams::parse(collection, uri)?;
     gateway.row_faults(behaviour).await?;
+    gateway.collection_faults(behaviour, collection)?;
     let limit = (!behaviour.is(Mode::Limit)).then_some(params.limit);
     let (shape, before) = (Shape::InternalV1, params.before);
     if behaviour.big_mb > 0 && collection == Collection::Tasks {

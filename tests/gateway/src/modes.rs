@@ -82,6 +82,10 @@ pub struct Behaviour {
     pub slow_bytes: u32,
     /// Milliseconds between two pieces in mode `slow`.
     pub slow_pause_ms: u32,
+    /// When not empty, every row holds it as its `apiKey`, and is found by it.
+    pub hidden: String,
+    /// Collections, by table, whose lists are answered 500.
+    pub failing: BTreeSet<String>,
     /// User ids answered 403, besides those banned in the data.
     pub banned: BTreeSet<String>,
 }
@@ -94,6 +98,8 @@ impl Default for Behaviour {
             big_row_kib: 4,
             slow_bytes: 16,
             slow_pause_ms: 50,
+            hidden: String::new(),
+            failing: BTreeSet::new(),
             banned: BTreeSet::new(),
         }
     }

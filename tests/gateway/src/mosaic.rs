@@ -2,7 +2,8 @@
 //!
 //! Invariant: root arrays in an order that says nothing about time, no paging, users' own tokens
 //! only, and team membership is always honest. It knows no narrowing: whoever asks gets all that
-//! the user may see.
+//! the user may see. Its search in memory answers the nearest insights, as a search by meaning does:
+//! those with words of the question first, then others, whatever the words are.
 
 use axum::body::Body;
 use axum::http::Uri;
@@ -15,7 +16,7 @@ use crate::deliver::{self, Frame, deliver, mix_in};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::modes::{Behaviour, Mode};
-use crate::params::known_filters;
+use crate::params::{known_filters, parse_search};
 use crate::record::{Collection, Record};
 use crate::render::Shape;
 use crate::store::{Column, Order, Question};
@@ -48,6 +49,7 @@ pub async fn reply(
             Ok(big::list(Shape::Mosaic, owner, behaviour, None, None))
         }
         ["memory", "insights"] => asked.list(Collection::Insights, Vec::new()).await,
+        ["memory", "search"] => asked.search(uri).await,
         ["memory", "preferences"] => asked.list(Collection::Preferences, Vec::new()).await,
         ["missions", mission, "tasks"] => asked.mission_tasks(mission).await,
         [name] => {
@@ -84,9 +86,35 @@ impl Asked<'_> {
         equals: Vec<(Column, String)>,
     ) -> Result<Response, Failure> {
         self.gateway.row_faults(self.behaviour).await?;
+        self.gateway.collection_faults(self.behaviour, collection)?;
         let mut rows = self.rows(collection, equals).await?;
         let leaked = self.gateway.leaked_rows(self.asker, self.behaviour).await?;
         mix_in(&mut rows, leaked);
+        deliver(Frame::Array, Shape::Mosaic, rows, self.behaviour)
+    }
+
+    /// The nearest insights, each with its `score`. Text that is not for everybody is searched too.
+    async fn search(&self, uri: &Uri) -> Result<Response, Failure> {
+        let (query, limit) = parse_search(uri)?;
+        self.gateway.row_faults(self.behaviour).await?;
+        let mut rows = self.rows(Collection::Insights, Vec::new()).await?;
+        let query = query.to_lowercase();
+        let words: Vec<&str> = query.split_whitespace().collect();
+        let hidden = &self.behaviour.hidden;
+        rows.sort_by_cached_key(|row| {
+            let text = row.text.as_deref().unwrap_or_default();
+            let text = format!("{} {text} {hidden}", row.title).to_lowercase();
+            let found = words.iter().filter(|word| text.contains(**word)).count();
+            (std::cmp::Reverse(found), row.id.clone())
+        });
+        if !self.behaviour.is(Mode::Limit) {
+            rows.truncate(limit);
+        }
+        let leaked = self.gateway.leaked_rows(self.asker, self.behaviour).await?;
+        mix_in(&mut rows, leaked);
+        for (place, row) in (1_u32..).zip(&mut rows) {
+            row.extra = Some(format!("\"score\":{}", 1.0 / f64::from(place)));
+        }
         deliver(Frame::Array, Shape::Mosaic, rows, self.behaviour)
     }
 

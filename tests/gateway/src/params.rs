@@ -115,6 +115,23 @@ pub fn parse_facts(uri: &Uri) -> Result<(usize, Option<String>), Failure> {
     Ok((limit, after))
 }
 
+/// `query` and `limit` of a `mosaic` search.
+///
+/// # Errors
+/// 400 without a query, or with a limit outside 1 to 1,000.
+pub fn parse_search(uri: &Uri) -> Result<(String, usize), Failure> {
+    let (mut query, mut limit) = (None, 10);
+    for (name, value) in pairs(uri)? {
+        match name.as_str() {
+            "query" => query = Some(value),
+            "limit" => limit = parse_limit(&value, 1_000)?,
+            _ => {}
+        }
+    }
+    let query = query.ok_or_else(|| Failure::invalid("query is missing"))?;
+    Ok((query, usize::try_from(limit).unwrap_or(1)))
+}
+
 /// Refuse any parameter where none is known.
 ///
 /// # Errors
