@@ -207,6 +207,15 @@ impl Permit {
         }
     }
 
+    /// Whether a search may answer with rows in which none of its words occur.
+    #[must_use]
+    pub fn semantic(&self) -> bool {
+        match &self.basis {
+            Basis::Grant(entry) => entry.semantic,
+            Basis::Local(local) => local.semantic(),
+        }
+    }
+
     /// The effective revision under which it was decided.
     #[must_use]
     pub fn effective_revision(&self) -> EffectiveRevision {

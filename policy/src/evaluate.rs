@@ -268,6 +268,15 @@ impl Admitted {
         self.verb
     }
 
+    /// The most rows of one answer.
+    #[must_use]
+    pub fn row_cap(&self) -> RowLimit {
+        match &self.basis {
+            Basis::Grant(entry) => entry.effective.max_rows_per_query,
+            Basis::Local(_) => RowLimit::MAX,
+        }
+    }
+
     /// The resource.
     #[must_use]
     pub const fn resource(&self) -> Resource {

@@ -22,9 +22,6 @@ use crate::resource::{Resource, ResourceError};
 use crate::snapshot::Snapshot;
 use crate::verb::Verb;
 
-/// The verbs that the own gateway is asked with.
-const VERBS: [Verb; 3] = [Verb::List, Verb::Get, Verb::Capabilities];
-
 /// The steps before the native facts for a question of `user` to their own gateway: verb, resource.
 ///
 /// # Errors
@@ -36,10 +33,7 @@ pub fn admit_local(
     resource: Option<&str>,
     limit: Option<RowLimit>,
 ) -> Result<Admission, Deny> {
-    let verb = Verb::parse(verb)
-        .ok()
-        .filter(|verb| VERBS.contains(verb))
-        .ok_or(Deny::new(DenyCode::UnknownVerb))?;
+    let verb = Verb::parse(verb).map_err(|_| Deny::new(DenyCode::UnknownVerb))?;
     if verb == Verb::Capabilities {
         return Ok(Admission::Capabilities(capabilities(snapshot)));
     }
@@ -52,6 +46,41 @@ pub fn admit_local(
         limit,
         store_revision: snapshot.revision(),
     }))
+}
+
+/// The same for a search: each resource that is `named` must be one that a list would be answered for; when none is
+/// named, all those are searched.
+///
+/// # Errors
+/// As [`admit_local`], for the first resource that is refused.
+pub fn admit_local_search(
+    snapshot: &Snapshot,
+    user: &UserId,
+    named: Option<&[String]>,
+    limit: Option<RowLimit>,
+) -> Result<Vec<Admitted>, Deny> {
+    let local = Arc::new(snapshot.local_user(user));
+    let verb = Verb::Search;
+    let admitted = |resource| Admitted {
+        basis: Basis::Local(Arc::clone(&local)),
+        verb,
+        resource,
+        limit,
+        store_revision: snapshot.revision(),
+    };
+    let Some(named) = named else {
+        let open = Resource::SERVED
+            .into_iter()
+            .filter(|resource| admit_resource(snapshot, Some(resource.as_str())).is_ok());
+        return Ok(open.map(admitted).collect());
+    };
+    named
+        .iter()
+        .map(|name| match admit_resource(snapshot, Some(name)) {
+            Ok(resource) => Ok(admitted(resource)),
+            Err((code, resource)) => Err(Deny::new(code).asking(Some(verb), resource)),
+        })
+        .collect()
 }
 
 fn admit_resource(
@@ -78,7 +107,7 @@ fn capabilities(snapshot: &Snapshot) -> Capabilities {
         resources: Resource::ALL.into_iter().filter(reached).collect(),
         excluded_resources: Vec::new(),
         max_rows_per_query: RowLimit::MAX,
-        supported_verbs: VERBS.to_vec(),
+        supported_verbs: Verb::ALL.to_vec(),
         filters: BTreeMap::new(),
         order: "created_desc",
         rate_limit: None,

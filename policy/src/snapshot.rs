@@ -48,6 +48,7 @@ pub struct GrantEntry {
 pub struct LocalUser {
     user: UserId,
     redaction: Arc<Redaction>,
+    semantic: bool,
     effective_revision: EffectiveRevision,
 }
 
@@ -68,6 +69,12 @@ impl LocalUser {
     #[must_use]
     pub const fn redaction(&self) -> &Arc<Redaction> {
         &self.redaction
+    }
+
+    /// Whether a search may answer with rows in which none of its words occur.
+    #[must_use]
+    pub const fn semantic(&self) -> bool {
+        self.semantic
     }
 
     /// Changes whenever redaction or mapping do; the same for every user.
@@ -202,6 +209,7 @@ impl Snapshot {
         LocalUser {
             user: user.clone(),
             redaction: Arc::clone(self.rules.redaction()),
+            semantic: self.rules.semantic(),
             effective_revision: self.local_revision,
         }
     }

@@ -335,6 +335,7 @@ async fn compose(
             directory: Arc::clone(&directory),
             gateway,
             cursors: secrets.cursors().await?,
+            search_rows: config.limits.search_rows,
             clock: Arc::clone(&base.clock),
         };
         let parts = OutboundParts {

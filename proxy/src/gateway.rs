@@ -15,6 +15,7 @@ pub mod item;
 pub mod list;
 pub mod origin;
 pub mod page;
+pub mod search;
 mod wire;
 
 use std::sync::Arc;

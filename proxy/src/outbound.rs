@@ -8,9 +8,9 @@
 //! which credential. `recall.rs` answers from memory (`cache.rs`) under leases (`lease.rs`, `passage.rs`), or has `ask.rs`
 //! put one question to one peer, step by step: `attempt.rs` lets it go out, or not, by what
 //! `reach.rs` knows of the peer; `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
-//! means for the grant; `notice.rs` tells a session of an outage. `local.rs` asks the user's own gateway, `fanout.rs` all
-//! sources at once (`page.rs`, `merge.rs`, `position.rs`); `add_peer.rs` is how a peer comes to be known. Answering peers
-//! is in `inbound` and `enrollment` on purpose.
+//! means for the grant; `notice.rs` tells a session of an outage. `local.rs` and `own.rs` ask the user's own gateway,
+//! `fanout.rs` and `combined.rs` all sources at once (`page.rs`, `merge.rs`, `position.rs`, `ranked.rs`); `add_peer.rs` is
+//! how a peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
 
 pub mod add_peer;
 pub mod answer;
@@ -20,6 +20,7 @@ pub mod backoff;
 pub mod breaker;
 mod cache;
 pub mod client;
+mod combined;
 mod connection;
 mod deadline;
 pub mod door;
@@ -39,10 +40,12 @@ pub mod listener;
 pub mod local;
 mod merge;
 pub mod notice;
+mod own;
 mod page;
 mod passage;
 mod position;
 mod query;
+mod ranked;
 pub mod rate_left;
 pub mod reach;
 pub mod reaches;
@@ -83,7 +86,8 @@ pub use breaker::{BreakerRules, BreakerState};
 pub use cache::CacheFigures;
 pub use connection::Deadlines;
 pub use listener::{DoorLimits, DoorListener, serve};
-pub use local::{LocalAnswer, LocalQuestion, LocalSource, OwnGateway};
+pub use local::{LocalAnswer, LocalQuestion, LocalSource};
+pub use own::OwnGateway;
 pub use reach::{ReachRules, ReachState};
 pub use reaches::Reaches;
 pub use route::{PeerRoute, RouteTable};

@@ -398,6 +398,61 @@ async fn a_session_that_was_ended_or_has_expired_is_refused_at_once() {
     desk.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_finds_own_rows_and_those_of_peers_and_nobody_elses() {
+    let (desk, work, club) = three_sides().await;
+    desk.gateway
+        .behave(&json!({"over_share": ["rows", "secrets"]}))
+        .await;
+    let session = desk.session(plan::AMIRA).await;
+    let ask = async |source: &str, params: Value| {
+        let question = json!({"source": source, "verb": "search", "params": params});
+        desk.query(&session, &question).await
+    };
+    let params = json!({"query": "design build test errand lesson", "limit": 10_000});
+    let answer = ask("all", params.clone()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let page = answer.json();
+    assert_eq!(page["_partial"], false, "{page}");
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for hit in page["items"].as_array().unwrap() {
+        let source = hit["item"]["_source"].as_str().unwrap().to_owned();
+        let user = if source == "club" {
+            plan::BEN
+        } else {
+            plan::AMIRA
+        };
+        let resource = hit["resource"].as_str().unwrap();
+        let text = |name: &str| hit["item"][name].as_str().unwrap().to_owned();
+        let key = (text("createdAt"), text("id"));
+        assert!(truth(resource, user).contains(&key), "{hit}");
+        seen.insert(source);
+    }
+    let sources = ["club", "local", "work"].map(str::to_owned);
+    assert_eq!(seen, BTreeSet::from(sources), "{page}");
+    let named = ask("local", json!({"query": "x", "resources": ["credentials"]})).await;
+    assert_eq!(
+        (named.status, named.reason().as_deref()),
+        (403, Some("resource_not_granted"))
+    );
+    let local = ask("local", params).await.json();
+    let of_all = page["items"].as_array().unwrap().iter();
+    let of_all: Vec<&Value> = of_all
+        .filter(|hit| hit["item"]["_source"] == "local")
+        .collect();
+    assert_eq!(
+        local["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .collect::<Vec<_>>(),
+        of_all
+    );
+    for world in [desk, work, club] {
+        world.stop().await;
+    }
+}
+
 /// `Proxy-Authorization` of a session.
 fn basic(token: &str) -> String {
     use base64::Engine as _;

@@ -66,6 +66,21 @@ fn no_policy_opens_a_sensitive_resource() {
 }
 
 #[test]
+fn a_search_reaches_what_lists_reach() {
+    let world = side();
+    let snapshot = world.snapshot();
+    let open = admit_local_search(&snapshot, &amira(), None, None).unwrap();
+    let resources: Vec<Resource> = open.iter().map(Admitted::resource).collect();
+    assert_eq!(resources, Resource::SERVED);
+    let named = ["tasks".to_owned(), "credentials".to_owned()];
+    let refused = admit_local_search(&snapshot, &amira(), Some(&named), None).err();
+    assert_eq!(
+        refused.map(|deny| deny.code()),
+        Some(DenyCode::ResourceNotGranted)
+    );
+}
+
+#[test]
 fn ceilings_are_about_peers() {
     let mut world = side();
     world.rules = "schema = 1\n".to_owned();

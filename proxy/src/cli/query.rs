@@ -3,7 +3,6 @@
 //! Invariant: rows are shown and kept nowhere.
 
 use http::Method;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::Context;
@@ -20,8 +19,6 @@ const TITLES: [&str; 8] = [
 
 /// Path of the door's query form.
 const QUERY: &str = "/v1/query";
-/// What stands in the name of a peer as it is.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
 /// Life of the session that `--user` makes, seconds.
 const OWN_SESSION_S: u32 = 900;
 
@@ -185,13 +182,9 @@ async fn query_search(
     search: QuerySearch,
     console: &mut Console<'_>,
 ) -> Result<(), CliFailure> {
-    let peer = searched(&search.asker)?;
-    let what = format!("searching {peer}");
-    let peer = utf8_percent_encode(peer, SEGMENT);
-    let target = format!("/peers/{peer}/api/federation/v1/search");
-    let door = door(context, &search.asker).await?;
+    let what = format!("searching {}", whom(&search.asker));
     let body = search_question(&search);
-    let answer = door.ask(&what, Method::POST, &target, Some(&body)).await?;
+    let answer = ask(context, &search.asker, &what, &body).await?;
     if console.json {
         return Ok(console.document(&answer)?);
     }
@@ -200,15 +193,6 @@ async fn query_search(
         .to_vec();
     console.grid(header, items(&answer).iter().map(hit_cells).collect())?;
     notes(&answer, console)
-}
-
-/// The one peer that a search is for.
-fn searched(asker: &Asker) -> Result<&str, CliFailure> {
-    let named = asker.source.strip_prefix("federated:");
-    asker.peer.as_deref().or(named).ok_or_else(|| {
-        CliFailure::new(Exit::Usage, "usage", "searching", "a search asks one peer")
-            .remedy("name it: --peer NAME")
-    })
 }
 
 fn search_question(search: &QuerySearch) -> Value {
@@ -220,7 +204,7 @@ fn search_question(search: &QuerySearch) -> Value {
     if let Some(limit) = search.limit {
         params.insert("limit".to_owned(), limit.into());
     }
-    json!({ "params": params })
+    json!({"source": source(&search.asker), "verb": "search", "params": params})
 }
 
 fn hit_cells(hit: &Value) -> Vec<String> {
@@ -326,11 +310,11 @@ mod tests {
         };
         assert_eq!(
             search_question(&search(&[], None)),
-            json!({"params": {"query": "\"rate limit\" revoc*"}})
+            json!({"source": "federated:work", "verb": "search", "params": {"query": "\"rate limit\" revoc*"}})
         );
         assert_eq!(
             search_question(&search(&["tasks", "notes"], Some(5))),
-            json!({"params": {"query": "\"rate limit\" revoc*", "resources": ["tasks", "notes"], "limit": 5}})
+            json!({"source": "federated:work", "verb": "search", "params": {"query": "\"rate limit\" revoc*", "resources": ["tasks", "notes"], "limit": 5}})
         );
         assert_eq!(
             hit_cells(

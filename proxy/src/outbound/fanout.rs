@@ -17,12 +17,12 @@ use policy::deny::DenyCode;
 use policy::reach::RowLimit;
 use policy::time::UnixMillis;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::Outbound;
 use super::answer::AnswerFault;
 use super::ask::{Ask, Deadline, Trace};
+use super::combined::{envelope, finish, is_final, item_of, outline};
 use super::failure::DoorFailure;
 use super::local::{LocalQuestion, ask_local};
 use super::merge::{Feed, Merged, Stage, Stop};
@@ -30,6 +30,7 @@ use super::notice::Notice;
 use super::page::Page;
 use super::position::{self, Lost, Positions};
 use super::query::Query;
+use super::ranked::{Hits, interleave};
 use super::recall::ask;
 use super::route::PeerRoute;
 use super::session::Session;
@@ -73,7 +74,8 @@ impl Fanout<'_> {
     pub(super) async fn answer(&self) -> Result<Bytes, DoorFailure> {
         match self.query.route {
             Route::List { .. } => self.list().await,
-            Route::Get { .. } | Route::Search | Route::Capabilities => Ok(self.each().await),
+            Route::Search => Ok(self.search().await),
+            Route::Get { .. } | Route::Capabilities => Ok(self.each().await),
         }
     }
 
@@ -256,6 +258,50 @@ impl Fanout<'_> {
         }
     }
 
+    /// Searches every source, and interleaves what each found best.
+    async fn search(&self) -> Bytes {
+        let names = self.sources();
+        let limits = self.limits(names.len());
+        let rows = self.query.limit.unwrap_or(RowLimit::DEFAULT);
+        let asked = join_all(names.iter().map(|name| self.hits(name, rows, limits))).await;
+        let mut failures = Vec::new();
+        let mut found = Vec::new();
+        for (name, asked) in names.iter().zip(asked) {
+            match asked {
+                Ok(hits) => found.push(hits),
+                Err(failure) => failures.push(outline(name, &failure)),
+            }
+        }
+        let partial = !failures.is_empty() || found.iter().any(|hits| hits.partial);
+        let truncated = found.iter().any(|hits| hits.truncated);
+        let (items, left_out) = interleave(found, rows.rows().into());
+        // Who names a limit chose it.
+        let truncated = truncated || left_out && self.query.limit.is_none();
+        let mut tail = Map::new();
+        finish(&mut tail, partial, truncated, failures);
+        self.tell(&mut tail);
+        envelope(&items, &tail)
+    }
+
+    async fn hits(&self, name: &str, rows: RowLimit, limits: Limits) -> Result<Hits, DoorFailure> {
+        let body = self.query.body(Some(rows), None);
+        let answer = self.ask_named(name, body, limits).await?;
+        Hits::parse(&answer).map_err(DoorFailure::BadAnswer)
+    }
+
+    async fn ask_named(
+        &self,
+        name: &str,
+        body: Bytes,
+        limits: Limits,
+    ) -> Result<Bytes, DoorFailure> {
+        if name == LOCAL {
+            return self.ask_local(&body, limits).await;
+        }
+        let peer = self.outbound.peer_of(self.session, name)?;
+        self.ask_peer(&peer, &self.query.route, body, limits).await
+    }
+
     /// Asks every source for one thing, and answers with what each gave.
     async fn each(&self) -> Bytes {
         let names = self.sources();
@@ -291,13 +337,7 @@ impl Fanout<'_> {
     /// What one source gave: a row, or its capabilities with its name.
     async fn one(&self, name: &str, limits: Limits) -> Result<Vec<u8>, DoorFailure> {
         let body = self.query.body(None, None);
-        let answer = if name == LOCAL {
-            self.ask_local(&body, limits).await?
-        } else {
-            let peer = self.outbound.peer_of(self.session, name)?;
-            self.ask_peer(&peer, &self.query.route, body, limits)
-                .await?
-        };
+        let answer = self.ask_named(name, body, limits).await?;
         item_of(&self.query.route, name, &answer)
             .ok_or(DoorFailure::BadAnswer(AnswerFault::Malformed))
     }
@@ -336,54 +376,4 @@ fn apply(
             }
         }
     }
-}
-
-/// The row of a get, or capabilities with their source.
-fn item_of(route: &Route, name: &str, answer: &[u8]) -> Option<Vec<u8>> {
-    #[derive(Deserialize)]
-    struct Item<'a> {
-        #[serde(borrow)]
-        item: &'a RawValue,
-    }
-    if let Route::Get { .. } = route {
-        let item: Item<'_> = serde_json::from_slice(answer).ok()?;
-        return Some(item.item.get().as_bytes().to_vec());
-    }
-    let mut members: Map<String, Value> = serde_json::from_slice(answer).ok()?;
-    members.insert("_source".to_owned(), json!(name));
-    serde_json::to_vec(&members).ok()
-}
-
-/// Whether asking again cannot help: the source said no, and not for lack of time or room.
-fn is_final(failure: &DoorFailure) -> bool {
-    let status = failure.status();
-    status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS
-}
-
-/// A failed source as it stands in an answer.
-fn outline(source: &str, failure: &DoorFailure) -> Value {
-    let mut outline = json!({
-        "source": source,
-        "code": failure.code(),
-        "message": failure.message(source),
-    });
-    if let (Some(reason), Some(members)) = (failure.reason(), outline.as_object_mut()) {
-        members.insert("reason".to_owned(), json!(reason));
-    }
-    outline
-}
-
-fn finish(tail: &mut Map<String, Value>, partial: bool, truncated: bool, failures: Vec<Value>) {
-    tail.insert("_partial".to_owned(), json!(partial));
-    tail.insert("_truncated".to_owned(), json!(truncated));
-    if !failures.is_empty() {
-        tail.insert("_failures".to_owned(), Value::Array(failures));
-    }
-}
-
-/// `{"items":[...]` and the members of `tail`, of which there is at least one.
-fn envelope(items: &[u8], tail: &Map<String, Value>) -> Bytes {
-    let tail = Value::Object(tail.clone()).to_string();
-    let members = tail.strip_prefix('{').unwrap_or_default();
-    Bytes::from([b"{\"items\":[", items, b"],", members.as_bytes()].concat())
 }

@@ -13,7 +13,7 @@ use policy::reach::RowLimit;
 use policy::request::ItemId;
 use serde_json::{Map, Value, json};
 
-use crate::message::body::Body;
+use crate::message::body::{Body, BodyProblem};
 use crate::message::failure::Failure;
 use crate::message::target::{BASE, Route};
 
@@ -66,14 +66,12 @@ impl Query {
         let route = route(&verb, resource, id)?;
         // What is left is what the wire protocol's own bodies hold, and judged as there.
         let rest = Value::Object(members).to_string();
-        let body = Body::parse(rest.as_bytes())
-            .map_err(|problem| Failure::saying(problem.code, problem.message))?;
-        let lists = matches!(route, Route::List { .. });
-        if !lists && (body.limit.is_some() || !body.filter.is_null() || body.cursor.is_some()) {
-            return Err(Failure::saying(
-                DenyCode::UnknownKey,
-                "only `list` takes a limit, a filter and a cursor",
-            ));
+        let refused = |problem: BodyProblem| Failure::saying(problem.code, problem.message);
+        let body = Body::parse(rest.as_bytes()).map_err(refused)?;
+        body.fits(&route).map_err(refused)?;
+        let limit = body.limit_under(None).map_err(refused)?;
+        if route == Route::Search {
+            body.search_query().map_err(refused)?;
         }
         if body
             .cursor
@@ -90,7 +88,7 @@ impl Query {
             source,
             route,
             params,
-            limit: body.limit,
+            limit,
             cursor: body.cursor,
         })
     }
@@ -148,13 +146,15 @@ fn route(verb: &str, resource: Option<String>, id: Option<String>) -> Result<Rou
                 .map_err(|error| Failure::saying(DenyCode::InvalidId, error.to_string()))?;
             Ok(Route::Get { resource, id })
         }
+        ("search", None, None) => Ok(Route::Search),
         ("capabilities", None, None) => Ok(Route::Capabilities),
         ("list", ..) => malformed("`list` takes a `resource` and no `id`"),
         ("get", ..) => malformed("`get` takes a `resource` and an `id`"),
+        ("search", ..) => malformed("`search` takes `params.resources` and no `resource` or `id`"),
         ("capabilities", ..) => malformed("`capabilities` takes neither `resource` nor `id`"),
         _ => Err(Failure::saying(
             DenyCode::UnknownVerb,
-            "`verb` must be list, get or capabilities",
+            "`verb` must be list, get, search or capabilities",
         )),
     }
 }
@@ -223,6 +223,19 @@ mod tests {
             ),
             (json!({"source": "all", "verb": "renew"}), D::UnknownVerb),
             (json!({"source": "all", "verb": "list"}), D::MalformedBody),
+            (json!({"source": "all", "verb": "search"}), D::InvalidQuery),
+            (
+                json!({"source": "all", "verb": "search", "resource": "tasks", "params": {"query": "x"}}),
+                D::MalformedBody,
+            ),
+            (
+                json!({"source": "all", "verb": "search", "params": {"query": "x"}, "cursor": "c"}),
+                D::UnknownKey,
+            ),
+            (
+                json!({"source": "all", "verb": "list", "resource": "tasks", "limit": 3}),
+                D::UnknownKey,
+            ),
             (
                 json!({"source": "all", "verb": "list", "resource": "a/b"}),
                 D::MalformedBody,

@@ -504,3 +504,55 @@ async fn the_query_form_refuses_by_name() {
     assert_eq!(nobody.status(), StatusCode::UNAUTHORIZED);
     assert!(log.requests.lock().is_empty());
 }
+
+#[tokio::test]
+async fn a_search_of_all_has_the_best_of_each_first() {
+    let pki = Pki::new();
+    let script = |_, seen: &Seen| match seen.head.uri.path().ends_with("/search") {
+        true => json(
+            200,
+            r#"{"items":[{"resource":"tasks","item":{"id":"w1"},"score":9.5},{"resource":"notes","item":{"id":"w2"},"score":0.5}],"_partial":false,"_truncated":false}"#,
+        ),
+        false => json(200, CAPABILITIES),
+    };
+    let (address, log) = start_reading(pki.ordinary(BOTH), script).await;
+    let work = Known {
+        name: "work",
+        user: "amira",
+        pki: &pki,
+        address,
+    };
+    let local = r#"{"items":[{"resource":"tasks","item":{"_source":"local","id":"l1"},"score":1.5}],"_partial":false,"_truncated":true}"#;
+    let side = Side::with(&[work], OwnRows(Ok(local))).await;
+    let mut question =
+        value!({"source": "all", "verb": "search", "params": {"query": "rate limit"}});
+    let (status, body) = side.query(&question).await;
+    assert_eq!(status, StatusCode::OK);
+    let found = |body: &Value| {
+        let hits = body["items"].as_array().unwrap().clone();
+        let told = |hit: &Value| {
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            (text(&hit["item"]["_source"]), text(&hit["item"]["id"]))
+        };
+        hits.iter().map(told).collect::<Vec<_>>()
+    };
+    let wanted = pairs(&[("local", "l1"), ("work", "w1"), ("work", "w2")]);
+    assert_eq!(found(&body), wanted);
+    assert_eq!(body["items"][1]["score"], 9.5, "scores stay as they were");
+    assert_eq!(
+        (&body["_truncated"], &body["nextCursor"]),
+        (&value!(true), &Value::Null)
+    );
+    let sent: Value = serde_json::from_slice(&log.requests.lock()[0].body).unwrap();
+    assert_eq!(
+        sent,
+        value!({"params": {"query": "rate limit", "limit": 100}})
+    );
+    question["params"]["limit"] = value!(1);
+    let (_, body) = side.query(&question).await;
+    assert_eq!(found(&body), wanted[..1]);
+    let alone =
+        value!({"source": "federated:work", "verb": "search", "params": {"query": "rate limit"}});
+    let (_, body) = side.query(&alone).await;
+    assert_eq!(found(&body), wanted[1..]);
+}
