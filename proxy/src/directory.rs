@@ -283,20 +283,21 @@ impl Directory {
     /// [`Unsettled`] when that takes longer than the configured wait; asking again goes on waiting.
     pub async fn settle(&self, touched: Touched) -> Result<u64, Unsettled> {
         let began = self.parts.clock.boot_nanos();
+        // What other changes end meanwhile is theirs to wait for.
+        let Some(pending) = self.retired.pending(touched, began) else {
+            self.parts.metrics.lease_waited(Duration::ZERO);
+            return Ok(0);
+        };
         let mut left = self.parts.lease.wait;
         loop {
             let now = self.parts.clock.boot_nanos();
-            let Some(pending) = self.retired.pending(touched, now) else {
-                let waited = if left == self.parts.lease.wait {
-                    0
-                } else {
-                    now.saturating_sub(began)
-                };
+            if now >= pending.until {
+                let waited = now.saturating_sub(began);
                 self.parts
                     .metrics
                     .lease_waited(Duration::from_nanos(waited));
-                return Ok(leases::millis_until(waited, 0));
-            };
+                return Ok(leases::millis_until(now, began));
+            }
             if left.is_zero() {
                 return Err(Unsettled {
                     waiting_for: pending.what,

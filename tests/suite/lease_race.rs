@@ -375,7 +375,7 @@ async fn nothing_that_was_taken_away_is_shown_to_a_question_put_afterwards() {
         count(&race.paused)
     );
     // The wait ends with the last lease; what comes on top is this machine's.
-    assert!(waited <= LEASE + 1_000, "{waited}");
+    assert!(waited <= LEASE + 3_000, "{waited}");
     assert!(count(&race.cached) > u64::from(each * GRANTS));
     assert!(count(&race.late) > u64::from(each * GRANTS));
     drop(courses);
