@@ -240,7 +240,7 @@ deny_codes! {
 
     UnknownVerb "unknown_verb" Verb
         "The verb does not exist."
-        "Use list, get or capabilities.";
+        "Use list, get, search or capabilities.";
     UnknownResource "unknown_resource" Resource
         "The resource does not exist."
         "Use a resource that capabilities lists.";

@@ -36,6 +36,10 @@ use tokio::task::JoinSet;
 const SETTINGS: &str = "\
     [timeouts]\nconnect_ms = 2000\ntls_ms = 2000\nfirst_byte_ms = 2000\ntotal_ms = 6000\n\
     [breaker]\nopen_ms = 600000\nopen_max_ms = 600000\n";
+/// The same for a whole sidecar, whose questions are to reach the peer each time.
+fn without_cache() -> String {
+    format!("{SETTINGS}[cache]\nmax_bytes = 0\n")
+}
 /// The longest of these, twice for a question that is tried again, and room for a busy machine.
 const GIVEN_UP: Duration = Duration::from_secs(30);
 
@@ -349,7 +353,7 @@ async fn vanishing_packets_are_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_peers_own_request_closes_its_breaker() {
     let far = World::start().await;
-    let mut near = World::builder().settings(SETTINGS).start().await;
+    let mut near = World::builder().settings(&without_cache()).start().await;
     let mut config = proxy::config::Config::clone(&near.config);
     config.roles.ask = true;
     near.config = std::sync::Arc::new(config);
@@ -448,7 +452,7 @@ async fn cut_at_the_deadline(door: &Door, session: &str) {
 /// AC-7: work is stopped, and a session goes on with what is here.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sources_go_on_without_the_one_that_is_away() {
-    let settings = SETTINGS.replace("[breaker]", "fanout_ms = 2000\n[breaker]");
+    let settings = without_cache().replace("[breaker]", "fanout_ms = 2000\n[breaker]");
     let (desk, work) = tokio::join!(
         World::builder().asks().settings(&settings).start(),
         World::start()

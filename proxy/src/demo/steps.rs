@@ -116,7 +116,7 @@ pub(super) const STEPS: &[Step] = &[
         say: "Home: what may be asked, then a list, then one row. Rows are read at work when they are asked for and\n\
               kept nowhere else.",
         act: Act::Command(Side::Home, "query capabilities --peer work"),
-        shows: &["tasks, notes", "list, get, capabilities"],
+        shows: &["tasks, notes", "list, get, search, capabilities"],
         hides: &["credentials"],
         ..PLAIN
     },

@@ -250,7 +250,9 @@ async fn a_limit_beyond_the_deadline_is_passed_on_and_kept_to() {
 
 #[tokio::test]
 async fn of_many_that_are_limited_one_waits() {
-    const ASKED: usize = 12;
+    // Different questions: those who ask the same thing at once share one request.
+    const RESOURCES: [&str; 5] = ["tasks", "notes", "memory", "projects", "missions"];
+    const ASKED: usize = RESOURCES.len();
     let (side, log) = side(|number| {
         if number < ASKED {
             limited("1")
@@ -259,7 +261,8 @@ async fn of_many_that_are_limited_one_waits() {
         }
     })
     .await;
-    let answers = join_all((0..ASKED).map(|_| side.ask(AMIRA, TASKS, &[]))).await;
+    let paths = RESOURCES.map(|resource| format!("/peers/work/api/federation/v1/list/{resource}"));
+    let answers = join_all(paths.iter().map(|path| side.ask(AMIRA, path, &[]))).await;
     let served = answers
         .iter()
         .filter(|(status, ..)| *status == StatusCode::OK);
