@@ -371,7 +371,7 @@ async fn whatever_happens_every_answer_has_its_row() {
     let config = credentials(&world, &holder);
     let small = Small::mount();
     if small.is_none() {
-        println!("SKIPPED a journal without space: this user may not mount a tmpfs");
+        support::skipped("a journal without space", "this user may not mount a tmpfs");
     }
     let mut settings = vec!["audit.journal_bytes=1048576".to_owned()];
     if let Some(small) = &small {

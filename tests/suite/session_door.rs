@@ -480,7 +480,7 @@ async fn proxied(program: &Path, arguments: &[&str], proxy: &str) -> Option<Stri
             Some(String::from_utf8(output.stdout).unwrap())
         }
         Err(error) => {
-            println!("SKIPPED {}: {error}", program.display());
+            support::skipped(&program.display().to_string(), &error.to_string());
             None
         }
     }
@@ -619,7 +619,10 @@ async fn programs_that_know_only_http_proxy_get_the_rows_of_the_query_form() {
                 "requests"
             );
         }
-        None => println!("SKIPPED requests: no Python with `requests`; `./run test` installs it"),
+        None => support::skipped(
+            "requests",
+            "no Python with `requests`; `./run test` installs it",
+        ),
     }
     work.stop().await;
     desk.stop().await;

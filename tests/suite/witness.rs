@@ -9,6 +9,8 @@
     clippy::panic
 )]
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -319,7 +321,7 @@ fn is_installed(program: &str) -> bool {
         .output()
         .is_ok_and(|output| output.status.success());
     if !found {
-        println!("SKIPPED witness: {program} is not installed");
+        support::skipped("witness", &format!("{program} is not installed"));
     }
     found
 }
