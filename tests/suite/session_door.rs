@@ -18,10 +18,15 @@ use reference_gateway::plan;
 use serde_json::{Value, json};
 use support::onboard::{RESOURCES, keys, truth, whole_scope};
 use support::truth::Key;
-use tests::World;
 use tests::home::door;
 use tests::world::operator;
+use tests::{World, WorldBuilder};
 use tokio::process::Command;
+
+/// A sidecar that asks and keeps nothing, so that what a peer does shows at once.
+fn asking() -> WorldBuilder {
+    World::builder().asks().settings("[cache]\nmax_bytes = 0\n")
+}
 
 /// A row as it is told apart: instant, id, source.
 type Told = (Key, String);
@@ -51,11 +56,7 @@ fn merged(sources: &[(&str, Vec<Key>)]) -> Vec<Told> {
 
 /// A desk with its own gateway, and two serving sides with the same data, asked as two people.
 async fn three_sides() -> (World, World, World) {
-    let (desk, work, club) = tokio::join!(
-        World::builder().asks().start(),
-        World::start(),
-        World::start()
-    );
+    let (desk, work, club) = tokio::join!(asking().start(), World::start(), World::start());
     desk.let_in(plan::AMIRA).await;
     desk.befriend(
         plan::AMIRA,
@@ -159,7 +160,7 @@ async fn one_side_failing_leaves_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_never_reaches_another_users_peers_by_any_name() {
-    let (desk, work) = tokio::join!(World::builder().asks().start(), World::start());
+    let (desk, work) = tokio::join!(asking().start(), World::start());
     desk.let_in(plan::AMIRA).await;
     desk.let_in(plan::BEN).await;
     desk.befriend(
@@ -306,7 +307,7 @@ async fn own_rows_only(desk: World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_own_gateway_shows_nobody_elses_rows_however_it_over_shares() {
-    own_rows_only(World::builder().asks().start().await).await;
+    own_rows_only(asking().start().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -316,7 +317,7 @@ async fn the_own_gateway_answers_without_the_serving_role_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_to_the_own_gateway_is_recorded() {
-    let desk = World::builder().asks().start().await;
+    let desk = asking().start().await;
     desk.let_in(plan::AMIRA).await;
     desk.gateway.behave(&json!({"over_share": ["rows"]})).await;
     let session = desk.session(plan::AMIRA).await;
@@ -346,7 +347,7 @@ async fn a_question_to_the_own_gateway_is_recorded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_was_ended_or_has_expired_is_refused_at_once() {
-    let desk = World::builder().asks().manual_clock().start().await;
+    let desk = asking().manual_clock().start().await;
     desk.let_in(plan::AMIRA).await;
     let control = desk.control();
     let create = async |ttl_s| {
@@ -514,7 +515,7 @@ sys.stdout.write(answer.text)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn programs_that_know_only_http_proxy_get_the_rows_of_the_query_form() {
-    let (desk, work) = tokio::join!(World::builder().asks().start(), World::start());
+    let (desk, work) = tokio::join!(asking().start(), World::start());
     desk.befriend(
         plan::AMIRA,
         "work",
