@@ -1,6 +1,6 @@
 //! The journal: one preallocated file through which every record of an exchange goes before it reaches the database.
 //!
-//! Invariant: when [`Journal::intend`], [`Journal::settle`] or [`Journal::refuse`] has returned success, the record has been accepted
+//! Invariant: when `Journal::intend`, `Journal::settle` or `Journal::refuse` has returned success, the record has been accepted
 //! by the kernel, so that the end of this process loses nothing; the file is synced within [`SYNC_EVERY`] of each write, so that a power
 //! cut loses no more than that. Frames are in memory order, numbered without a gap, and leave the journal only when the database has them.
 //!

@@ -3,7 +3,7 @@
 //!
 //! Invariant: what is ranked is what passed the row filter, as it will be sent; what the gateway's own search adds is
 //! never counted, so the scores of an answer do not depend on it. A resource that fails gives no row at all. Reading is
-//! bounded in rows, pages and time, and memory by [`MAX_KEPT`].
+//! bounded in rows, pages and time, and memory by `MAX_KEPT`.
 //!
 //! Looking through one resource is in `gateway/search.rs`, words and scores in `policy::rank`.
 

@@ -1,7 +1,7 @@
 //! Who has been told of which outage: a session hears of a peer that is away once, not with every answer.
 //!
 //! Invariant: of any number of concurrent answers that one outage affects, exactly one per session carries the
-//! notice; the next outage is told anew. Memory is bounded: per peer one outage and at most [`MAX_TOLD`] sessions,
+//! notice; the next outage is told anew. Memory is bounded: per peer one outage and at most `MAX_TOLD` sessions,
 //! beyond which the one told longest ago is forgotten (and would be told again).
 //!
 //! When an outage begins and ends is in `breaker.rs`.
