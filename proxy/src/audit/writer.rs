@@ -191,9 +191,14 @@ impl Emptying {
             let stopping = self.is_stopping();
             let taken = self.take(&mut cursor).await;
             if taken.upto > 0 {
+                let more = taken.more;
                 self.write(taken).await;
+                // A transaction for each few rows would cost more than the rows: those that came meanwhile wait for company too.
+                if !more && !stopping {
+                    self.gather().await;
+                }
             } else if !stopping {
-                self.gather().await;
+                self.filled().await;
             } else if self.journal.open_exchanges() == 0 && self.journal.is_written_down() {
                 return;
             } else {
@@ -208,12 +213,16 @@ impl Emptying {
     }
 
     /// Waits for a record, and a little longer for company.
-    async fn gather(&mut self) {
+    async fn filled(&mut self) {
         let stop = self.stopped.wait_for(|stop| *stop);
         tokio::select! {
             _ = stop => return,
             () = self.journal.filled() => {}
         }
+        self.gather().await;
+    }
+
+    async fn gather(&mut self) {
         let stop = self.stopped.wait_for(|stop| *stop);
         let _ = tokio::time::timeout(self.settings.gather, stop).await;
     }

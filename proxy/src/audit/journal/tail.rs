@@ -12,7 +12,7 @@ use super::frame::{self, FrameKind, Step};
 use super::segment::HEAD;
 
 /// Bytes read at one time; longer than any frame.
-const CHUNK: u64 = 256 * 1024;
+const CHUNK: u64 = 1024 * 1024;
 
 /// Where the writer has got to.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(in super::super) struct Taken {
     pub(in super::super) records: Vec<AuditRecord>,
     /// The last frame taken; 0 when there was none.
     pub(in super::super) upto: u64,
+    /// More was there than is taken at one time.
+    pub(in super::super) more: bool,
 }
 
 /// What there is to read.
@@ -91,6 +93,7 @@ impl Journal {
             cursor.number = range.next;
             cursor.offset = range.end;
         }
+        taken.more = cursor.number < range.next;
         Ok(taken)
     }
 

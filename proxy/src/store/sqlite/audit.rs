@@ -5,12 +5,12 @@
 //! No record that the program can build is refused by the schema, so one bad record can never hold up those behind it.
 //! Reading is in `audit_query.rs`, heads and marks in `audit_heads.rs`.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use policy::recorded::RecordedDecision;
-use sqlx::query::Query;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Connection, Sqlite, SqliteConnection};
+use sqlx::{Arguments, Connection, Encode, Sqlite, SqliteConnection, Type};
 use uuid::Uuid;
 
 use super::super::StoreError;
@@ -55,11 +55,10 @@ pub(super) const COLUMNS: [&str; 32] = [
     "hash",
 ];
 
-/// Rows in one statement: a few fixed sizes, so that prepared statements are used again.
-const WIDE: usize = 32;
-
-static INSERT_WIDE: LazyLock<String> = LazyLock::new(|| statement(WIDE));
-static INSERT_ONE: LazyLock<String> = LazyLock::new(|| statement(1));
+/// Rows in one statement: a few fixed sizes, so that prepared statements are used again. Each costs a turn of two threads,
+/// so the largest is as large as SQLite's 32,766 parameters allow without being unwieldy.
+static INSERTS: LazyLock<[(usize, String); 3]> =
+    LazyLock::new(|| [128, 16, 1].map(|rows| (rows, statement(rows))));
 
 fn statement(rows: usize) -> String {
     let row = format!("({})", ["?"; COLUMNS.len()].join(", "));
@@ -155,61 +154,99 @@ pub(super) async fn insert(
         head = Some(at);
     }
     let rows: Vec<_> = records.iter().zip(&links).collect();
-    let mut chunks = rows.chunks_exact(WIDE);
-    for chunk in chunks.by_ref() {
-        let mut query = sqlx::query(INSERT_WIDE.as_str());
-        for (record, link) in chunk {
-            query = bind(query, record, link.as_ref());
+    let mut texts = Texts::default();
+    let mut rest = rows.as_slice();
+    for (size, statement) in INSERTS.iter() {
+        let chunks = rest.chunks_exact(*size);
+        rest = chunks.remainder();
+        for chunk in chunks {
+            let mut values = SqliteArguments::default();
+            values.reserve(chunk.len().saturating_mul(COLUMNS.len()), 0);
+            for (record, link) in chunk {
+                add(&mut values, &mut texts, record, link.as_ref())?;
+            }
+            let query = sqlx::query_with(statement.as_str(), values);
+            query.execute(&mut *conn).await.map_err(driver)?;
         }
-        query.execute(&mut *conn).await.map_err(driver)?;
-    }
-    for (record, link) in chunks.remainder() {
-        bind(sqlx::query(INSERT_ONE.as_str()), record, link.as_ref())
-            .execute(&mut *conn)
-            .await
-            .map_err(driver)?;
     }
     Ok(head)
 }
 
-fn bind<'q>(
-    query: Query<'q, Sqlite, SqliteArguments>,
-    record: &'q AuditRecord,
-    link: Option<&'q Link>,
-) -> Query<'q, Sqlite, SqliteArguments> {
-    query
-        .bind(record.id.as_bytes().as_slice())
-        .bind(record.at.0)
-        .bind(own_request_id(record))
-        .bind(text(record.peer_request_id.as_ref()))
-        .bind(i64::from(record.attempt))
-        .bind(text(record.trace_id.as_ref()))
-        .bind(record.direction.as_str())
-        .bind(record.peer.as_ref().map(|id| id.as_bytes().as_slice()))
-        .bind(record.grant.as_ref().map(|id| id.as_bytes().as_slice()))
-        .bind(record.subject.as_ref().map(|id| id.as_bytes().as_slice()))
-        .bind(text(record.cert_serial.as_ref()))
-        .bind(text(record.verb.as_ref()))
-        .bind(text(record.resource.as_ref()))
-        .bind(record.query_hash.as_ref().map(<[u8; 32]>::as_slice))
-        .bind(record.outcome.as_str())
-        .bind(text(record.deny_stage.as_ref()))
-        .bind(text(record.deny_code.as_ref()))
-        .bind(record.http_status.map(i64::from))
-        .bind(stored(record.rows_returned))
-        .bind(stored(record.rows_withheld))
-        .bind(stored(record.bytes_out))
-        .bind(stored(record.latency_us))
-        .bind(record.revision.map(stored))
-        .bind(text(record.action.as_ref()))
-        .bind(text(record.actor.as_ref()))
-        .bind(record.detail.as_ref().map(AuditDetail::to_json))
-        .bind(record.decision.as_ref().map(RecordedDecision::as_bytes))
-        .bind(stored(record.count))
-        .bind(link.map(|link| link.chain.as_bytes().as_slice()))
-        .bind(link.map(|link| stored(link.seq)))
-        .bind(link.map(|link| link.prev_hash.as_slice()))
-        .bind(link.map(|link| link.hash.as_slice()))
+/// Texts that most rows of a batch have in common, each made once.
+#[derive(Default)]
+struct Texts(HashMap<String, Arc<str>>);
+
+impl Texts {
+    fn shared(&mut self, text: Option<&str>) -> Option<Arc<str>> {
+        let text = text?;
+        if let Some(known) = self.0.get(text) {
+            return Some(Arc::clone(known));
+        }
+        let made: Arc<str> = Arc::from(text);
+        self.0.insert(text.to_owned(), Arc::clone(&made));
+        Some(made)
+    }
+}
+
+/// Adds the values of one row in the order of [`COLUMNS`].
+fn add(
+    to: &mut SqliteArguments,
+    texts: &mut Texts,
+    record: &AuditRecord,
+    link: Option<&Link>,
+) -> Result<(), StoreError> {
+    let mut shared = |value: Option<&AuditText>| texts.shared(value.map(AuditText::as_str));
+    let (serial, verb, resource) = (
+        shared(record.cert_serial.as_ref()),
+        shared(record.verb.as_ref()),
+        shared(record.resource.as_ref()),
+    );
+    let (deny_stage, deny_code) = (
+        shared(record.deny_stage.as_ref()),
+        shared(record.deny_code.as_ref()),
+    );
+    let direction = texts.shared(Some(record.direction.as_str()));
+    let outcome = texts.shared(Some(record.outcome.as_str()));
+    put(to, record.id.as_bytes().as_slice())?;
+    put(to, record.at.0)?;
+    put(to, own_request_id(record))?;
+    put(to, text(record.peer_request_id.as_ref()))?;
+    put(to, i64::from(record.attempt))?;
+    put(to, text(record.trace_id.as_ref()))?;
+    put(to, direction)?;
+    put(to, record.peer.as_ref().map(|id| id.as_bytes().as_slice()))?;
+    put(to, record.grant.as_ref().map(|id| id.as_bytes().as_slice()))?;
+    put(to, record.subject.as_ref().map(|id| id.as_bytes().as_slice()))?;
+    put(to, serial)?;
+    put(to, verb)?;
+    put(to, resource)?;
+    put(to, record.query_hash.as_ref().map(<[u8; 32]>::as_slice))?;
+    put(to, outcome)?;
+    put(to, deny_stage)?;
+    put(to, deny_code)?;
+    put(to, record.http_status.map(i64::from))?;
+    put(to, stored(record.rows_returned))?;
+    put(to, stored(record.rows_withheld))?;
+    put(to, stored(record.bytes_out))?;
+    put(to, stored(record.latency_us))?;
+    put(to, record.revision.map(stored))?;
+    put(to, text(record.action.as_ref()))?;
+    put(to, text(record.actor.as_ref()))?;
+    put(to, record.detail.as_ref().map(AuditDetail::to_json))?;
+    put(to, record.decision.as_ref().map(RecordedDecision::as_bytes))?;
+    put(to, stored(record.count))?;
+    put(to, link.map(|link| link.chain.as_bytes().as_slice()))?;
+    put(to, link.map(|link| stored(link.seq)))?;
+    put(to, link.map(|link| link.prev_hash.as_slice()))?;
+    put(to, link.map(|link| link.hash.as_slice()))
+}
+
+fn put<'t, T>(to: &mut SqliteArguments, value: T) -> Result<(), StoreError>
+where
+    T: Encode<'t, Sqlite> + Type<Sqlite>,
+{
+    to.add(value)
+        .map_err(|error| driver(sqlx::Error::Encode(error)))
 }
 
 /// The request id, unless it is the record's own id.
