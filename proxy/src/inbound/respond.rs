@@ -4,7 +4,7 @@
 //! carries the grant's revision and a lease, and an answer begins only through the connection's gate.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use policy::revision::EffectiveRevision;
@@ -18,40 +18,56 @@ use crate::message::target::allowed_methods;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerGone;
 
+/// Names that would be parsed anew for every response otherwise.
+static REQUEST_ID: HeaderName = HeaderName::from_static(headers::REQUEST_ID);
+static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static(headers::RATE_LIMIT_POLICY);
+static RATE_LIMIT: HeaderName = HeaderName::from_static(headers::RATE_LIMIT);
+static REVISION: HeaderName = HeaderName::from_static(headers::REVISION);
+static LEASE: HeaderName = HeaderName::from_static(headers::LEASE);
+
+/// Fields of one response at most, Pingora's own included.
+const FIELDS: usize = 12;
+
 /// Head of a response; `length` is `None` for a streamed body.
 fn head(
     status: StatusCode,
     request_id: &str,
     length: Option<usize>,
     http2: bool,
-) -> Result<Box<ResponseHeader>, PeerGone> {
-    let mut head = ResponseHeader::build_no_case(status, Some(10)).map_err(|_| PeerGone)?;
+    rate: Option<RateFields>,
+) -> Result<response::Parts, PeerGone> {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    let mut fields = HeaderMap::with_capacity(FIELDS);
+    let json = HeaderValue::from_static("application/json");
+    fields.insert(header::CONTENT_TYPE, json);
+    let never = HeaderValue::from_static("no-store");
+    fields.insert(header::CACHE_CONTROL, never);
     let id = HeaderValue::from_str(request_id).map_err(|_| PeerGone)?;
-    let mut put = |name, value| head.insert_header(name, value).map_err(|_| PeerGone);
-    put(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    )?;
-    put(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
-    put(header::HeaderName::from_static(headers::REQUEST_ID), id)?;
+    fields.insert(REQUEST_ID.clone(), id);
     match length {
-        Some(length) => put(header::CONTENT_LENGTH, HeaderValue::from(length))?,
-        None if !http2 => put(
-            header::TRANSFER_ENCODING,
-            HeaderValue::from_static("chunked"),
-        )?,
+        Some(length) => {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        None if !http2 => {
+            let chunked = HeaderValue::from_static("chunked");
+            fields.insert(header::TRANSFER_ENCODING, chunked);
+        }
         None => {}
     }
-    Ok(Box::new(head))
+    if let Some(RateFields { policy, limit }) = rate {
+        fields.insert(RATE_LIMIT_POLICY.clone(), policy);
+        fields.insert(RATE_LIMIT.clone(), limit);
+    }
+    head.headers = fields;
+    Ok(head)
 }
 
-fn tell_rate(head: &mut ResponseHeader, rate: Option<RateFields>) -> Result<(), PeerGone> {
-    let Some(RateFields { policy, limit }) = rate else {
-        return Ok(());
-    };
-    head.insert_header(headers::RATE_LIMIT_POLICY, policy)
-        .map_err(|_| PeerGone)?;
-    head.insert_header(headers::RATE_LIMIT, limit)
+async fn write_head(session: &mut ServerSession, head: response::Parts) -> Result<(), PeerGone> {
+    let head = Box::new(ResponseHeader::from(head));
+    session
+        .write_response_header(head)
+        .await
         .map_err(|_| PeerGone)
 }
 
@@ -67,19 +83,13 @@ pub async fn begin_answer(
     length: Option<usize>,
     rate: Option<RateFields>,
 ) -> Result<(), PeerGone> {
-    let mut head = head(StatusCode::OK, request_id, length, session.is_http2())?;
-    tell_rate(&mut head, rate)?;
-    let value = HeaderValue::from_str(&revision.to_string()).map_err(|_| PeerGone)?;
-    head.insert_header(headers::REVISION, value)
-        .map_err(|_| PeerGone)?;
+    let mut head = head(StatusCode::OK, request_id, length, session.is_http2(), rate)?;
+    let value = HeaderValue::try_from(revision.to_string()).map_err(|_| PeerGone)?;
+    head.headers.insert(REVISION.clone(), value);
     if let Some(lease) = lease {
-        head.insert_header(headers::LEASE, lease)
-            .map_err(|_| PeerGone)?;
+        head.headers.insert(LEASE.clone(), lease);
     }
-    session
-        .write_response_header(head)
-        .await
-        .map_err(|_| PeerGone)
+    write_head(session, head).await
 }
 
 /// Writes a part of a body.
@@ -117,22 +127,19 @@ pub async fn refuse(
         request_id,
         Some(length),
         session.is_http2(),
+        rate,
     )?;
-    tell_rate(&mut head, rate)?;
     if let Some(seconds) = failure.retry_after {
-        head.insert_header(header::RETRY_AFTER, HeaderValue::from(seconds))
-            .map_err(|_| PeerGone)?;
+        head.headers
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if failure.http_status() == StatusCode::METHOD_NOT_ALLOWED {
         // The reason is only ever given for a head that was read.
         let allowed = allowed_methods(session.req_header().uri.path());
-        head.insert_header(header::ALLOW, HeaderValue::from_static(allowed))
-            .map_err(|_| PeerGone)?;
+        head.headers
+            .insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
-    session
-        .write_response_header(head)
-        .await
-        .map_err(|_| PeerGone)?;
+    write_head(session, head).await?;
     write_body(session, body, true).await?;
     Ok(u64::try_from(length).unwrap_or(u64::MAX))
 }

@@ -216,7 +216,10 @@ fn add(
     put(to, direction)?;
     put(to, record.peer.as_ref().map(|id| id.as_bytes().as_slice()))?;
     put(to, record.grant.as_ref().map(|id| id.as_bytes().as_slice()))?;
-    put(to, record.subject.as_ref().map(|id| id.as_bytes().as_slice()))?;
+    put(
+        to,
+        record.subject.as_ref().map(|id| id.as_bytes().as_slice()),
+    )?;
     put(to, serial)?;
     put(to, verb)?;
     put(to, resource)?;
