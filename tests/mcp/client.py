@@ -24,7 +24,8 @@ async def main() -> None:
                 results.append(said(await client.call_tool(tool, argument)))
             except Exception as error:  # a protocol error is an answer too
                 results.append({"protocolError": str(error)})
-        print(json.dumps({"tools": said(tools)["tools"], "results": results}))
+        server = said(client.server_info)
+        print(json.dumps({"server": server, "tools": said(tools)["tools"], "results": results}))
 
 
 asyncio.run(main())

@@ -11,7 +11,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -38,6 +38,9 @@ fn python() -> Option<PathBuf> {
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("mcp/client.py")
 }
+
+/// A word that tasks of the plan hold.
+const WORD: &str = "AC";
 
 /// What the client was told, tool by tool.
 async fn call(python: PathBuf, socket: &Path, token: &str, calls: Value) -> Value {
@@ -105,10 +108,16 @@ async fn an_agent_gets_the_rows_of_the_door_and_clear_errors() {
         ["list", {"source": "federated:work", "resource": "tasks", "limit": 5, "cursor": cursor}],
         ["get", {"source": "federated:work", "resource": "tasks", "id": id}],
         ["capabilities", {"source": "federated:work"}],
+        ["search", {"source": "federated:work", "query": WORD, "resources": ["tasks"], "limit": 4}],
         ["list", {"source": "federated:nobody", "resource": "tasks"}],
         ["list", {"resource": "tasks", "subjectUserId": "x"}],
+        ["search", {"source": "federated:work", "query": "\"open"}],
         ["delete", {"resource": "tasks"}],
     ]);
+    let search = json!({"source": "federated:work", "verb": "search",
+        "params": {"query": WORD, "resources": ["tasks"], "limit": 4}});
+    let hits = query(&home, &token, search).await;
+    assert!(!hits["items"].as_array().unwrap().is_empty(), "{hits}");
     let told = call(python.clone(), &socket, &token, calls).await;
     let tools: Vec<&str> = told["tools"]
         .as_array()
@@ -116,10 +125,13 @@ async fn an_agent_gets_the_rows_of_the_door_and_clear_errors() {
         .iter()
         .map(|tool| {
             assert_eq!(tool["annotations"]["readOnlyHint"], true);
+            assert_eq!(tool["annotations"]["destructiveHint"], false);
+            assert_eq!(tool["inputSchema"]["additionalProperties"], false);
             tool["name"].as_str().unwrap()
         })
         .collect();
-    assert_eq!(tools, ["list", "get", "capabilities"]);
+    assert_eq!(tools, ["list", "get", "search", "capabilities"]);
+    assert_eq!(told["server"]["name"], "mosaic-federation");
     let results = &told["results"];
     assert_eq!(
         results[0]["structuredContent"]["items"], rows["items"],
@@ -134,13 +146,26 @@ async fn an_agent_gets_the_rows_of_the_door_and_clear_errors() {
         "{}",
         results[3]
     );
-    for (number, says) in [(4, "no such peer"), (5, "has no argument `subjectUserId`")] {
+    assert_eq!(results[4]["structuredContent"], hits, "{}", results[4]);
+    let said = results[4]["content"][0]["text"].as_str().unwrap();
+    assert_eq!(
+        said,
+        format!(
+            "Rows: {} from work.",
+            hits["items"].as_array().unwrap().len()
+        )
+    );
+    for (number, says) in [
+        (5, "no such peer"),
+        (6, "has no argument `subjectUserId`"),
+        (7, "a quote that is not closed"),
+    ] {
         let result = &results[number];
         assert_eq!(result["isError"], true, "{result}");
         let text = result["content"][0]["text"].as_str().unwrap();
         assert!(text.contains(says), "{text}");
     }
-    let unknown = results[6].to_string();
+    let unknown = results[8].to_string();
     assert!(unknown.contains("there is no tool `delete`"), "{unknown}");
 
     // The peer goes away: the user is told once, and what was refused says why.
@@ -171,4 +196,140 @@ async fn an_agent_gets_the_rows_of_the_door_and_clear_errors() {
     let told = call(python, &socket, &token, json!([["capabilities", {}]])).await;
     let refused = told["results"][0].to_string();
     assert!(refused.contains("does not open"), "{refused}");
+}
+
+/// What an agent of a whole site sees: its own rows and a peer's, from memory the second time; and when the peer is away,
+/// the rest, with a notice that comes once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_sees_sources_freshness_and_notices() {
+    let Some(python) = python() else {
+        support::skipped(
+            "an_agent_sees_sources_freshness_and_notices",
+            "no client of the protocol in target/venv; `./run test` installs it",
+        );
+        return;
+    };
+    // Leases so long that the client's second question still has one.
+    let (desk, work) = tokio::join!(
+        World::builder().asks().start(),
+        World::builder().lease("duration_ms = 10000").start()
+    );
+    desk.let_in(plan::AMIRA).await;
+    let scope = support::onboard::whole_scope(plan::AMIRA);
+    desk.befriend(plan::AMIRA, "work", &work, plan::AMIRA, scope)
+        .await;
+    let token = desk.session(plan::AMIRA).await;
+    let socket = desk.config.session.socket.clone();
+    let list = json!(["list", {"resource": "tasks", "limit": 6}]);
+    let told = call(python.clone(), &socket, &token, json!([list, list])).await;
+    let sources = |number: usize| {
+        let answer = &told["results"][number]["structuredContent"];
+        assert_eq!(answer["_partial"], false, "{answer}");
+        let rows = answer["items"].as_array().unwrap();
+        let of = |source: &str| rows.iter().filter(|row| row["_source"] == source).count();
+        let cached = rows.iter().filter(|row| row["_cached"] == true).count();
+        (of("local"), of("work"), cached)
+    };
+    let said = |number: usize| told["results"][number]["content"][0]["text"].clone();
+    let (local, remote, cached) = sources(0);
+    assert!(local > 0 && remote > 0 && cached == 0, "{}", said(0));
+    assert_eq!(
+        said(0),
+        json!(format!("Rows: {local} from local, {remote} from work."))
+    );
+    assert_eq!(sources(1), (local, remote, remote));
+    let words = format!("Rows: {local} from local, {remote} from work ({remote} from memory).");
+    assert_eq!(said(1), json!(words));
+
+    work.stop().await;
+    let ask = |resource: &str| json!(["list", {"resource": resource}]);
+    let calls = json!([ask("notes"), ask("projects"), ["search", {"query": WORD}]]);
+    let told = call(python, &socket, &token, calls).await;
+    let notice = "Notice for the user: federation offline for work";
+    for (number, is_told) in [(0, true), (1, false), (2, false)] {
+        let result = &told["results"][number];
+        assert_eq!(result["isError"], false, "{result}");
+        let answer = &result["structuredContent"];
+        assert_eq!(answer["_partial"], true, "{answer}");
+        assert_eq!(answer["_failures"][0]["source"], "work", "{answer}");
+        assert!(!answer["items"].as_array().unwrap().is_empty(), "{answer}");
+        assert_eq!(answer["_notices"].is_array(), is_told, "{answer}");
+        let said: Vec<&str> = result["content"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|block| block["text"].as_str().unwrap())
+            .collect();
+        assert_eq!(said.contains(&notice), is_told, "{said:?}");
+        assert!(
+            said.contains(&"Nothing from work: federation offline for work."),
+            "{said:?}"
+        );
+    }
+    desk.stop().await;
+}
+
+/// The process by itself: what it gives up, what it writes, and where it ends.
+#[test]
+fn only_the_protocol_is_on_standard_output_and_a_long_line_ends_it() {
+    let mut server = Command::new(program())
+        .args(["mcp", "--socket", "/nowhere/session.sock"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = server.stdin.take().unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut ask = |input: &mut std::process::ChildStdin, message: Value| {
+        writeln!(input, "{message}").unwrap();
+        let line = lines.next().unwrap().unwrap();
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&answer["jsonrpc"], &answer["id"]),
+            (&json!("2.0"), &message["id"])
+        );
+        answer
+    };
+    let client = json!({"protocolVersion": "2025-06-18", "capabilities": {},
+        "clientInfo": {"name": "test", "version": "0"}});
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client});
+    assert!(ask(&mut input, hello)["result"].is_object());
+    // It has given up core dumps, and with Landlock every privilege that a program could give.
+    let of = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", server.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..]
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of("limits", "Max core file size")[..2], ["0", "0"]);
+    if std::fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|lsm| lsm.contains("landlock"))
+    {
+        assert_eq!(of("status", "NoNewPrivs:"), ["1"]);
+    }
+    writeln!(
+        input,
+        "{}",
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"})
+    )
+    .unwrap();
+    writeln!(
+        input,
+        "{}",
+        json!({"jsonrpc": "2.0", "method": "notifications/of-another-time"})
+    )
+    .unwrap();
+    let call = json!({"name": "list", "arguments": {"resource": "tasks"}});
+    let call = json!({"jsonrpc": "2.0", "id": "two", "method": "tools/call", "params": call});
+    assert_eq!(ask(&mut input, call)["result"]["isError"], true);
+    // It ends in the middle, so that the rest cannot be written.
+    let _ended = input.write_all(&vec![b'x'; 4 << 20]);
+    drop(input);
+    assert!(lines.next().is_none(), "nothing is answered to it");
+    let output = server.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("a line of more than 1048576 bytes"), "{told}");
 }

@@ -4,6 +4,7 @@
 //! overlooked. What a question may hold is judged by the door.
 
 use policy::resource::Resource;
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 use serde_json::{Map, Value, json};
 
 /// Why a call is no question.
@@ -29,7 +30,7 @@ struct Kind {
     beside: &'static [&'static str],
 }
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
     Kind {
         verb: "list",
         title: "List rows",
@@ -47,6 +48,14 @@ const KINDS: [Kind; 3] = [
         beside: &["source", "resource", "id"],
     },
     Kind {
+        verb: "search",
+        title: "Search rows",
+        description: "Rows that hold words, best first, of the user's own gateway and of peers who share with them.",
+        required: &["query"],
+        params: &["query", "resources", "limit"],
+        beside: &["source"],
+    },
+    Kind {
         verb: "capabilities",
         title: "What may be asked",
         description: "What each source lets the user ask: resources, verbs, rows per answer.",
@@ -57,31 +66,32 @@ const KINDS: [Kind; 3] = [
 ];
 
 /// Every tool, as the protocol describes one.
-pub(super) fn all() -> Vec<Value> {
+pub(super) fn all() -> Vec<Tool> {
     let tool = |kind: &Kind| {
-        json!({
-            "name": kind.verb,
-            "title": kind.title,
-            "description": kind.description,
-            "inputSchema": schema(kind),
-            // What peers hold changes without us: the world is open.
-            "annotations": {"readOnlyHint": true, "destructiveHint": false, "idempotentHint": true, "openWorldHint": true},
-        })
+        // What peers hold changes without us: the world is open.
+        let annotations = ToolAnnotations::new()
+            .read_only(true)
+            .destructive(false)
+            .idempotent(true)
+            .open_world(true);
+        Tool::new(kind.verb, kind.description, schema(kind))
+            .with_title(kind.title)
+            .with_annotations(annotations)
     };
     KINDS.iter().map(tool).collect()
 }
 
-fn schema(kind: &Kind) -> Value {
+fn schema(kind: &Kind) -> JsonObject {
     let named = kind.beside.iter().chain(kind.params);
     let properties: Map<String, Value> = named
         .map(|name| ((*name).to_owned(), property(name)))
         .collect();
-    json!({
-        "type": "object",
-        "properties": properties,
-        "required": kind.required,
-        "additionalProperties": false,
-    })
+    let mut schema = JsonObject::new();
+    schema.insert("type".to_owned(), json!("object"));
+    schema.insert("properties".to_owned(), Value::Object(properties));
+    schema.insert("required".to_owned(), json!(kind.required));
+    schema.insert("additionalProperties".to_owned(), json!(false));
+    schema
 }
 
 fn property(name: &str) -> Value {
@@ -93,6 +103,10 @@ fn property(name: &str) -> Value {
             let names: Vec<&str> = served.map(Resource::as_str).collect();
             json!({"type": "string", "description": format!("One of {}", names.join(", "))})
         }
+        "query" => json!({"type": "string", "minLength": 1,
+            "description": "Words, \"phrases\" and beginnings of words*; a row must hold one of them at least"}),
+        "resources" => json!({"type": "array", "items": {"type": "string"}, "minItems": 1,
+            "description": "Only in these resources; absent: in all that may be asked"}),
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": 10_000,
             "description": "Rows at most"}),
         "filter" => json!({"type": "object", "additionalProperties": {"type": "string"},
@@ -177,6 +191,15 @@ mod tests {
             json!({"source": "federated:work", "verb": "get", "resource": "tasks", "id": "1"})
         );
         assert_eq!(
+            asked(
+                "search",
+                json!({"query": "a b*", "resources": ["tasks"], "limit": 3})
+            )
+            .unwrap(),
+            json!({"source": "all", "verb": "search",
+                "params": {"query": "a b*", "resources": ["tasks"], "limit": 3}})
+        );
+        assert_eq!(
             asked("capabilities", json!({})).unwrap(),
             json!({"source": "all", "verb": "capabilities"})
         );
@@ -196,6 +219,16 @@ mod tests {
                 json!({"resource": "tasks", "user": "x"}),
                 "no argument `user`",
             ),
+            (
+                "search",
+                json!({"resources": ["tasks"]}),
+                "needs the argument `query`",
+            ),
+            (
+                "search",
+                json!({"query": "a", "cursor": "x"}),
+                "no argument `cursor`",
+            ),
             ("capabilities", json!({"limit": 1}), "no argument `limit`"),
         ] {
             let Err(Wrong::Argument(why)) = asked(name, arguments) else {
@@ -209,6 +242,7 @@ mod tests {
     #[test]
     fn every_tool_only_reads_and_has_a_closed_schema() {
         for tool in all() {
+            let tool = serde_json::to_value(tool).unwrap();
             assert_eq!(tool["annotations"]["readOnlyHint"], true, "{tool}");
             assert_eq!(tool["inputSchema"]["additionalProperties"], false);
             let properties = tool["inputSchema"]["properties"].as_object().unwrap();
