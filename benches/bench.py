@@ -20,20 +20,25 @@ import sys
 import tempfile
 
 import report
+import sidecar
 from meter import Meter, family, pss_kib
 from sidecar import run
 from targets import Bench
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ALL = ["sidecar", "bare", "nginx", "lua", "upstream", "sidecar-service-token"]
+SERVING = ["sidecar", "bare", "nginx", "lua", "upstream", "sidecar-service-token"]
+ALL = SERVING + ["door", "echo", "pair", "nginx-pair"]
 # Which targets a phase makes sense for: only the Rust servers know the hybrid key exchange; without TLS there is
-# no handshake; and the Lua script changes nothing about handshakes and idle connections.
+# no handshake; and the Lua script changes nothing about handshakes and idle connections. `hit` and `hop` are about the
+# asking side: an answer from memory, and one that comes from another sidecar.
 PHASES = {
     "mem": ["sidecar", "bare", "nginx"],
-    "small": ALL,
-    "large": ALL,
+    "small": SERVING,
+    "large": SERVING,
     "hs": ["sidecar", "bare", "nginx"],
     "hs-hybrid": ["sidecar", "bare"],
+    "hit": ["door", "echo"],
+    "hop": ["pair", "nginx-pair"],
     "filter": [],
     "calls": ["sidecar", "bare", "nginx", "lua"],
 }
@@ -50,7 +55,7 @@ def arguments():
     parser.add_argument("--targets", default=",".join(ALL), help="default: all of %(default)s")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of one load")
-    parser.add_argument("--connections", type=int, default=32, help="of small and large")
+    parser.add_argument("--connections", type=int, default=32, help="of small, large, hit and hop")
     parser.add_argument("--handshakes", type=int, default=8, help="connections at once of hs")
     parser.add_argument("--idle", type=int, default=1000, help="connections of mem")
     parser.add_argument("--json", default="bench-results.json", help="where everything measured is written")
@@ -109,16 +114,30 @@ def fault(found, rows):
 def measure_load(bench, target, mode, rows, connections, asked, *more):
     """One keep-alive or handshake load: CPU of the target first, then what the load generator saw."""
     load = Load(bench, mode, target, rows, connections, "--seconds", str(asked.seconds), *more)
-    others = [] if target is bench.upstream else family(bench.upstream.process.pid)
-    meter = Meter(family(target.process.pid), others + [load.process.pid, os.getpid()])
+    others = [pid for helper in bench.helpers_of(target) for pid in family(helper.process.pid)]
+    meter = Meter([family(part.process.pid) for part in target.parts], others + [load.process.pid, os.getpid()])
     load.go()
     found = load.finish()
     figures = meter.end(found["requests"])
     load.close()
+    if len(figures["cpu_us_of_parts"]) == 2:
+        figures["cpu_us_near"], figures["cpu_us_far"] = figures["cpu_us_of_parts"]
     wrong = fault(found, rows)
     if mode == "handshake" and not wrong and found["full_handshakes"] != found["requests"]:
         wrong = "%d requests over %d full handshakes" % (found["requests"], found["full_handshakes"])
     return {**figures, **found, "fault": wrong}
+
+
+def measure_asking(bench, phase, target, asked):
+    """A load on a door, or on what it is compared with; the door must say itself where its answers came from."""
+    before = sidecar.hits(target)
+    found = measure_load(bench, target, "keep-alive", 20, asked.connections, asked)
+    if before is not None and not found["fault"]:
+        hits = sidecar.hits(target) - before
+        # Those of the load generator's start are among them.
+        if hits if phase == "hop" else hits < found["requests"] * 0.99:
+            found["fault"] = "%d of %d answers were from memory" % (hits, found["requests"])
+    return found
 
 
 def measure_calls(bench, target, asked):
@@ -168,6 +187,8 @@ def measure(bench, phase, target, asked):
         return measure_memory(bench, target, asked)
     if phase == "calls":
         return measure_calls(bench, target, asked)
+    if phase in ("hit", "hop"):
+        return measure_asking(bench, phase, target, asked)
     if phase in ("small", "large"):
         rows = 20 if phase == "small" else 1000
         return measure_load(bench, target, "keep-alive", rows, asked.connections, asked)
@@ -202,7 +223,8 @@ def row_filter():
 def measure_all(bench, asked):
     """All phases on all targets, interleaved."""
     phases, names = asked.phases.split(","), asked.targets.split(",")
-    targets = [bench.target(name) for name in ALL if name in names]
+    needed = {name for phase in phases for name in PHASES[phase]}
+    targets = [bench.target(name) for name in ALL if name in names and name in needed]
     same_work(bench, targets)
     results = {}
     for number in range(asked.runs):

@@ -69,18 +69,22 @@ def _machine():
 
 
 class Meter:
-    """CPU of one target between two moments, and of everything that is no part of the measurement."""
+    """CPU of one target between two moments, and of everything that is no part of the measurement.
 
-    def __init__(self, target, others):
-        self.target, self.others = target, others
-        self.cpu, self.cpu_others = cpu_seconds(target), cpu_seconds(others)
+    A target is one or several parts, each with its processes; its figure is the sum of theirs."""
+
+    def __init__(self, parts, others):
+        self.parts, self.others = parts, others
+        target = self.target = [pid for part in parts for pid in part]
+        self.cpu, self.cpu_others = [cpu_seconds(part) for part in parts], cpu_seconds(others)
         self.threads = thread_nanos(target)
         self.machine, self.wall = _machine(), time.monotonic()
 
     def end(self, requests):
         """The figures since the beginning; `requests` is what the CPU time is divided by."""
         wall, now = time.monotonic() - self.wall, _machine()
-        cpu = cpu_seconds(self.target) - self.cpu
+        each = [cpu_seconds(part) - before for part, before in zip(self.parts, self.cpu)]
+        cpu = sum(each)
         known = (cpu + cpu_seconds(self.others) - self.cpu_others) / wall
         threads = {}
         for thread, (name, spent) in thread_nanos(self.target).items():
@@ -90,6 +94,7 @@ class Meter:
         busy = os.cpu_count() * (total - (now["idle"] - self.machine["idle"])) / total
         return {
             "cpu_us": cpu * 1e6 / requests if requests else None,
+            "cpu_us_of_parts": [one * 1e6 / requests for one in each] if requests else [],
             "threads_us": threads,
             "cores": cpu / wall,
             "foreign_cores": max(0.0, busy - known),

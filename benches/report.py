@@ -8,11 +8,14 @@ import statistics
 TITLES = {
     "upstream": "upstream alone", "bare": "bare Pingora", "nginx": "nginx", "lua": "nginx + Lua, same work",
     "sidecar": "sidecar", "sidecar-service-token": "sidecar, service_token",
+    "echo": "plain HTTP echo", "door": "session door, from memory",
+    "nginx-pair": "nginx to nginx, mTLS", "pair": "sidecar to sidecar",
 }
 LOAD = [
     ("CPU us/request", "cpu_us", "%.1f"), ("requests/s", "rps", "%.0f"), ("p50 ms", "p50_ms", "%.2f"),
     ("p99 ms", "p99_ms", "%.2f"), ("cores", "cores", "%.2f"),
 ]
+PAIR = [LOAD[0], ("of it the near end", "cpu_us_near", "%.1f"), ("the far end", "cpu_us_far", "%.1f"), *LOAD[1:]]
 HANDSHAKE = [("CPU us/handshake", "cpu_us", "%.0f"), ("handshakes/s", "rps", "%.0f"),
              ("handshake p50 ms", "handshake_p50_ms", "%.2f"), ("handshake p99 ms", "handshake_p99_ms", "%.2f")]
 MEMORY = [("KiB/connection", "kib_per_connection", "%.1f"), ("idle PSS KiB", "pss_idle_kib", "%.0f"),
@@ -77,19 +80,19 @@ def ratios(results, phase, key, name, against):
     return found
 
 
-def table(results, phase, title, columns, against):
-    """One phase: every target with its figures and the sidecar's ratio to it."""
+def table(results, phase, title, columns, against, own="sidecar"):
+    """One phase: every target with its figures and the ratio of `own` to it."""
     targets = results.get(phase, {})
     if not targets:
         return []
-    headings = ["target", *(heading for heading, _, _ in columns), "sidecar / target"]
+    headings = ["target", *(heading for heading, _, _ in columns), TITLES[own].split(",")[0] + " / target"]
     lines = ["", "### " + title, "", "| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     for name in TITLES:
         if name not in targets:
             continue
         wrong = [run["fault"] for run in targets[name] if run["fault"]]
         cells = [spread([run[key] for run in targets[name] if run.get(key) is not None], shape) for _, key, shape in columns]
-        ratio = ratios(results, phase, columns[0][1], "sidecar", name) if name in against else "-"
+        ratio = ratios(results, phase, columns[0][1], own, name) if name in against else "-"
         ratio = ratio if isinstance(ratio, str) else spread(ratio, "%.2f")
         if wrong:
             cells = ["does not count" for _ in columns]
@@ -191,6 +194,8 @@ def text(results, asked, machine):
     hands = "a full handshake for each request, %d at once, " % asked.handshakes
     lines += table(results, "hs", hands + "X25519", HANDSHAKE, peers)
     lines += table(results, "hs-hybrid", hands + "X25519MLKEM768", HANDSHAKE, peers)
+    lines += table(results, "hit", "20 rows from the session door's memory, " + load, LOAD, ("echo",), "door")
+    lines += table(results, "hop", "20 rows end to end over mTLS, " + load, PAIR, ("nginx-pair",), "pair")
     lines += table(results, "mem", "%d idle connections that asked once" % asked.idle, MEMORY, peers)
     lines += threads(results) + calls(results)
     lines += bars(results) + quiet(results)

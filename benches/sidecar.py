@@ -51,6 +51,27 @@ jwks_file = "{at}/jwks.json"
 """
 
 
+# The asking side: its door on loopback, one worker thread, no policy, and limits that are never met.
+ASKING = """data_dir = "{data}"
+[roles]
+serve = false
+ask = true
+[federation]
+worker_threads = 1
+[session]
+listen = "127.0.0.1:{port}"
+[ops]
+listen = "127.0.0.1:{ops}"
+[cache]
+max_bytes = {cache}
+[limits]
+peer_requests = 10000
+[log]
+level = "warn"
+"""
+LOCAL_USER = "bench"
+
+
 def run(words, **more):
     """Runs a command; its standard output. Ends the run, with what it said, when it fails."""
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, **more)
@@ -86,11 +107,16 @@ def _settings(bench, at, auth):
     return _write(os.path.join(at, "federation.toml"), text), ports
 
 
+def _invited(cli, peer):
+    """A pending grant for a peer; its enrollment URL, with the fingerprint."""
+    grant = found(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run(
+        cli + ["grant", "create", "--user", bodies.OWNER, "--peer", peer, "--scope", "-"], input=json.dumps(SCOPE)))
+    return found(r"https://[^\s\"]+/enrollment/[0-9a-f]{64}#sha256=[0-9a-f]{64}", run(cli + ["grant", "token", grant]))
+
+
 def _redeem(at, cli):
     """Redeems an enrollment token for a certificate; the files that a client then needs."""
-    grant = found(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run(
-        cli + ["grant", "create", "--user", bodies.OWNER, "--peer", "bench", "--scope", "-"], input=json.dumps(SCOPE)))
-    url = found(r"https://[^\s\"#]+/enrollment/[0-9a-f]{64}", run(cli + ["grant", "token", grant]))
+    url = _invited(cli, "bench").split("#")[0]
     ca, cert, key, csr = (os.path.join(at, name) for name in ("root.pem", "client.pem", "client.key", "client.csr"))
     _write(ca, run(cli + ["ca", "export"]))
     run(["openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", key])
@@ -120,3 +146,33 @@ def onboarded(bench, name, auth):
         run(cli + ["gateway", "token", "set", "--user", bodies.OWNER, "--token-file", token])
     target.files = _redeem(at, cli)
     return target
+
+
+def asking(bench, name, cached):
+    """A sidecar that asks another one as a peer, each with a process of its own; what is asked is its session door.
+
+    With `cached` only the asking side is measured: the other one answers the question once in a while."""
+    work = onboarded(bench, name + "-work", "subject_token")
+    invitation = _invited(work.command[:-1], "home")
+    at = os.path.join(bench.directory, name)
+    os.makedirs(at)
+    ports = {key: targets.free_port() for key in ("port", "ops")}
+    text = ASKING.format(data=os.path.join(at, "data"), cache=64 << 20 if cached else 0, **ports)
+    cli = work.command[:1] + ["--config", _write(os.path.join(at, "federation.toml"), text)]
+    ready = "http://127.0.0.1:%d/readyz" % ports["ops"]
+    title = "session door, from memory" if cached else "sidecar to sidecar"
+    home = targets.Door(name, ports["port"], cli + ["serve"], ready=ready, title=title)
+    home.start(bench.log)
+    bench.running.append(home)
+    run(cli + ["peer", "add", invitation, "--user", LOCAL_USER, "--name", "work"])
+    made = json.loads(run(cli + ["--json", "session", "create", "--user", LOCAL_USER]))
+    home.token = made["token"]
+    home.parts, home.helpers = ([home], [work]) if cached else ([home, work], [])
+    return home
+
+
+def hits(target):
+    """Answers that an asking sidecar has given from memory; None for what is none."""
+    if target.command[-1:] != ["serve"]:
+        return None
+    return json.loads(run(target.command[:-1] + ["--json", "status"]))["cache"]["hits"]

@@ -42,6 +42,8 @@ class Target:
         self.name, self.port, self.command, self.files = name, port, command, files
         self.wire, self.ready, self.title = wire, ready, title or name
         self.process = None
+        # What is measured of it, and what else works for it.
+        self.parts, self.helpers = [self], []
 
     def start(self, log):
         """Starts it and waits until it answers."""
@@ -93,6 +95,18 @@ class Target:
         return ["%s://127.0.0.1:%d%s" % (scheme, self.port, path)] + words
 
 
+class Door(Target):
+    """The session door of a home: plain HTTP on loopback, with a session's token."""
+
+    token = ""
+
+    def question(self, rows):
+        body = json.dumps({"params": {"limit": rows}}, separators=(",", ":"))
+        return ["http://127.0.0.1:%d/peers/work/api/federation/v1/list/tasks" % self.port,
+                "--method", "POST", "--header", "Content-Type: application/json",
+                "--header", "Authorization: Bearer " + self.token, "--body", body, "--rows", str(rows)]
+
+
 class Bench:
     """Everything that runs, in one temporary directory."""
 
@@ -107,22 +121,37 @@ class Bench:
         self.upstream.start(self.log)
         self.running = [self.upstream]
 
-    def _nginx(self, name, port):
+    def helpers_of(self, target):
+        """Servers that work for a target and are no part of it."""
+        return [helper for helper in [self.upstream, *target.helpers] if helper not in target.parts]
+
+    def _pair(self, name, port, own):
+        """The plain front of two nginx, whose second is the one that is measured alone, too."""
+        back_port = free_port()
+        back = Target(name + "-back", back_port, self._nginx("mtls", back_port, name + "-back"), own)
+        back.start(self.log)
+        self.running.append(back)
+        front = Target(name, port, self._nginx("front", port, name, BACK=str(back_port)), title="nginx to nginx")
+        front.parts = [front, back]
+        return front
+
+    def _nginx(self, name, port, unique=None, **more):
         with open(os.path.join(self.certs, "client.serial")) as file:
             serial = file.read().strip()
         values = {
             "RUN": self.directory, "CERTS": self.certs, "WWW": os.path.join(self.directory, "www"), "HERE": HERE,
             "PORT": str(port), "UPSTREAM": str(self.upstream_port), "SERIAL": serial, "TOKEN": TOKEN,
             "OWNER": bodies.OWNER, "TEAM": bodies.TEAM, "USER": "user root;" if os.getuid() == 0 else "",
+            "NAME": unique or name, **more,
         }
         with open(os.path.join(HERE, "nginx", name + ".conf.in")) as file:
             text = file.read()
         for key, value in values.items():
             text = text.replace("@%s@" % key, value)
-        path = os.path.join(self.directory, name + ".conf")
+        path = os.path.join(self.directory, values["NAME"] + ".conf")
         with open(path, "w") as file:
             file.write(text)
-        return ["nginx", "-c", path, "-e", os.path.join(self.directory, name + ".start.err")]
+        return ["nginx", "-c", path, "-e", os.path.join(self.directory, values["NAME"] + ".start.err")]
 
     def target(self, name):
         """Makes and starts one target by its name."""
@@ -133,6 +162,21 @@ class Bench:
         if name in ("sidecar", "sidecar-service-token"):
             auth = "subject_token" if name == "sidecar" else "service_token"
             target = sidecar.onboarded(self, name, auth)
+        elif name in ("door", "pair"):
+            target = sidecar.asking(self, name, cached=name == "door")
+        elif name == "echo":
+            body = os.path.join(self.directory, "echo.json")
+            with open(os.path.join(self.directory, "www", "rows20.json")) as file:
+                rows = json.load(file)["rows"]
+            # As the door answers from memory.
+            items = [{"_source": "work", "_cached": True, **row} for row in rows]
+            with open(body, "w") as file:
+                json.dump({"items": items, "_partial": False, "_truncated": False, "_cached": True}, file,
+                          separators=(",", ":"))
+            command = [os.path.join(self.binaries, "echo"), "127.0.0.1:%d" % port, body]
+            target = Door(name, port, command, title="plain HTTP echo")
+        elif name == "nginx-pair":
+            target = self._pair(name, port, own)
         elif name == "bare":
             chain, key = (os.path.join(self.certs, file) for file in ("server.pem", "server.key"))
             command = [os.path.join(self.binaries, "bare-pingora"), "127.0.0.1:%d" % port,
