@@ -83,7 +83,7 @@ use route::RouteBasis;
 
 pub use add_peer::{AddPeer, AddPeerError, AddedPeer};
 pub use breaker::{BreakerRules, BreakerState};
-pub use cache::CacheFigures;
+pub use cache::{CacheFigures, PeerFigures};
 pub use connection::Deadlines;
 pub use listener::{DoorLimits, DoorListener, serve};
 pub use local::{LocalAnswer, LocalQuestion, LocalSource};
@@ -220,10 +220,10 @@ impl Outbound {
         self.cache.figures()
     }
 
-    /// How many answers of a peer are kept.
+    /// Figures of the cache for one peer, for `status`.
     #[must_use]
-    pub fn cached_answers_of(&self, peer: PeerId) -> u64 {
-        self.cache.entries_of(peer)
+    pub fn cache_figures_of(&self, peer: PeerId) -> PeerFigures {
+        self.cache.figures_of(peer)
     }
 
     /// How many writes of the session door were late after their check.

@@ -15,7 +15,7 @@ use crate::audit::AuditView;
 use crate::directory::View;
 use crate::hardening::Hardening;
 use crate::inbound::budget::today;
-use crate::outbound::{CacheFigures, Outbound};
+use crate::outbound::{CacheFigures, Outbound, PeerFigures};
 use crate::store::{CertificateState, PeerDirection};
 
 /// What the embedded tier is, for those who start out with it.
@@ -70,8 +70,11 @@ pub struct CacheView {
 pub struct PeerCacheView {
     /// Its local name.
     pub peer: PeerName,
-    /// Answers kept.
-    pub entries: u64,
+    /// What it does for this peer.
+    #[serde(flatten)]
+    pub figures: PeerFigures,
+    /// As for all of it.
+    pub hit_rate_percent: Option<u64>,
     /// For how long they may be served without asking, milliseconds; 0 when the peer has to be asked first.
     pub lease_left_ms: u64,
 }
@@ -133,24 +136,33 @@ pub struct InboundView {
 
 fn cache(outbound: &Outbound, now: u64) -> CacheView {
     let figures = outbound.cache_figures();
-    let asked = figures.hits.saturating_add(figures.misses);
     let mut peers: Vec<PeerCacheView> = outbound
         .routes()
         .routes()
-        .map(|route| PeerCacheView {
-            peer: route.name.clone(),
-            entries: outbound.cached_answers_of(route.peer),
-            lease_left_ms: route
-                .leased_until()
-                .map_or(0, |until| until.saturating_sub(now) / 1_000_000),
+        .map(|route| {
+            let figures = outbound.cache_figures_of(route.peer);
+            PeerCacheView {
+                peer: route.name.clone(),
+                figures,
+                hit_rate_percent: percent(figures.hits, figures.misses),
+                lease_left_ms: route
+                    .leased_until()
+                    .map_or(0, |until| until.saturating_sub(now) / 1_000_000),
+            }
         })
         .collect();
     peers.sort_by(|a, b| a.peer.cmp(&b.peer));
     CacheView {
         figures,
-        hit_rate_percent: figures.hits.saturating_mul(100).checked_div(asked),
+        hit_rate_percent: percent(figures.hits, figures.misses),
         peers,
     }
+}
+
+/// Hits in a hundred questions.
+fn percent(hits: u64, misses: u64) -> Option<u64> {
+    let asked = hits.saturating_add(misses);
+    hits.saturating_mul(100).checked_div(asked)
 }
 
 impl Control {

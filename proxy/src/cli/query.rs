@@ -108,10 +108,25 @@ fn notes(answer: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
     if flag("_partial") {
         console.note("the answer is partial: a source failed")?;
     }
-    let failures = answer.get("_failures").and_then(Value::as_array);
-    for failure in failures.into_iter().flatten() {
-        let text = |key: &str| cell(failure.get(key));
-        console.note(&format!("{}: {}", text("source"), text("message")))?;
+    let list = |key: &str| answer.get(key).and_then(Value::as_array);
+    let failures = list("_failures").into_iter().flatten();
+    let text = |of: &Value, key: &str| cell(of.get(key));
+    for failure in failures.clone() {
+        console.note(&format!(
+            "{}: {}",
+            text(failure, "source"),
+            text(failure, "message")
+        ))?;
+    }
+    // A failure has the same words as a rule.
+    for notice in list("_notices").into_iter().flatten() {
+        let message = text(notice, "message");
+        if !failures
+            .clone()
+            .any(|failure| text(failure, "message") == message)
+        {
+            console.note(&message)?;
+        }
     }
     Ok(())
 }
@@ -276,8 +291,17 @@ fn row_cells(row: &Value) -> Vec<String> {
         cell(row.get("id")),
         cell(row.get("createdAt")),
         cell(title),
-        cell(row.get("_source")),
+        from(row),
     ]
+}
+
+/// Where a row came from, and whether from memory.
+fn from(row: &Value) -> String {
+    let source = cell(row.get("_source"));
+    match row.get("_cached") {
+        Some(Value::Bool(true)) => format!("{source} (cached)"),
+        _ => source,
+    }
 }
 
 #[cfg(test)]
@@ -322,5 +346,7 @@ mod tests {
             ),
             ["1.5", "tasks", "1", "-", "t", "-"]
         );
+        let row = json!({"id": "1", "_source": "work", "_cached": true});
+        assert_eq!(row_cells(&row), ["1", "-", "-", "work (cached)"]);
     }
 }

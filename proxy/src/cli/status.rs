@@ -95,11 +95,15 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("BREAKER", "/reach/breaker"),
         ("OPEN UNTIL", "/reach/open_until"),
         ("RATE LEFT", "/reach/rate_left"),
+        ("CACHED", "/cache/entries"),
+        ("HITS %", "/cache/hit_rate_percent"),
+        ("LEASE, MS", "/cache/lease_left_ms"),
         ("LAST SUCCESS", "/last_success_at"),
         ("LAST FAILURE", "/last_failure_at"),
         ("CAUSE", "/last_failure"),
     ];
-    section(console, &outbound, &per_credential(list("outbound")))?;
+    let peers = with_cache(list("outbound"), status);
+    section(console, &outbound, &per_credential(peers))?;
     let inbound = [
         ("GRANT WE SERVE", "/grant"),
         ("STATE", "/state"),
@@ -125,6 +129,25 @@ fn section(
     }
     console.line("")?;
     Ok(console.table(columns, rows)?)
+}
+
+/// The peers, each with what the cache does for it as the member `cache`.
+fn with_cache(peers: Vec<Value>, status: &Value) -> Vec<Value> {
+    let cache = status.pointer("/cache/peers").and_then(Value::as_array);
+    let of = |name: Option<&Value>| {
+        let mut cached = cache.into_iter().flatten();
+        cached.find(|one| one.get("peer") == name).cloned()
+    };
+    peers
+        .into_iter()
+        .map(|mut peer| {
+            let cached = of(peer.get("name"));
+            if let (Some(cached), Some(members)) = (cached, peer.as_object_mut()) {
+                members.insert("cache".to_owned(), cached);
+            }
+            peer
+        })
+        .collect()
 }
 
 /// A row for each credential that still counts; a peer without one keeps a row of its own.
@@ -156,9 +179,55 @@ fn per_credential(peers: Vec<Value>) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn each_peer_is_shown_with_its_own_lease_rate_and_cache() {
+        let status = json!({
+            "outbound": [
+                {"name": "club", "reach": {"breaker": "closed", "rate_left": 7}, "credentials": []},
+                {"name": "work", "reach": {"breaker": "open"}, "credentials": []},
+            ],
+            "cache": {"entries": 3, "peers": [
+                {"peer": "work", "entries": 0, "hit_rate_percent": null, "lease_left_ms": 0},
+                {"peer": "club", "entries": 3, "hit_rate_percent": 66, "lease_left_ms": 1490},
+            ]},
+        });
+        let (mut out, mut notes) = (Vec::new(), Vec::new());
+        show(&status, &mut Console::new(false, &mut out, &mut notes)).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let line = |start: &str| {
+            let mut lines = text.lines().map(|line| line.split("  "));
+            let cells = lines
+                .find(|cells| cells.clone().next() == Some(start))
+                .unwrap();
+            let cells = cells.map(str::trim).filter(|cell| !cell.is_empty());
+            cells.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let at = |name: &str| {
+            line("PEER WE ASK")
+                .iter()
+                .position(|cell| cell == name)
+                .unwrap()
+        };
+        for (column, club, work) in [
+            ("BREAKER", "closed", "open"),
+            ("RATE LEFT", "7", "-"),
+            ("CACHED", "3", "0"),
+            ("HITS %", "66", "-"),
+            ("LEASE, MS", "1490", "0"),
+        ] {
+            let cell = |row: &str| line(row)[at(column)].clone();
+            assert_eq!(
+                (cell("club"), cell("work")),
+                (club.into(), work.into()),
+                "{column}: {text}"
+            );
+        }
+    }
 
     #[test]
     fn superseded_credentials_are_not_shown() {

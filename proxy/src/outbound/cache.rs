@@ -9,7 +9,6 @@
 //! bound and the overwriting are promises.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -106,12 +105,23 @@ pub struct CacheFigures {
     pub misses: u64,
 }
 
+/// What the cache does for one peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PeerFigures {
+    /// Answers kept.
+    pub entries: u64,
+    /// Questions answered from memory since the start.
+    pub hits: u64,
+    /// Questions that could have been and were not.
+    pub misses: u64,
+}
+
 /// Answers of all peers.
 pub(super) struct AnswerCache {
     max_bytes: usize,
     shelf: Mutex<Shelf>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    /// Hits and misses of each peer.
+    counts: Mutex<HashMap<PeerId, (u64, u64)>>,
 }
 
 impl AnswerCache {
@@ -120,8 +130,7 @@ impl AnswerCache {
         Self {
             max_bytes,
             shelf: Mutex::default(),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            counts: Mutex::default(),
         }
     }
 
@@ -187,30 +196,42 @@ impl AnswerCache {
         self.retain(|_, answer| answer.is_fresh(now));
     }
 
-    /// Counts a question that was, or was not, answered from memory.
-    pub(super) fn count(&self, hit: bool) {
-        let counter = if hit { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+    /// Counts a question to a peer that was, or was not, answered from memory.
+    pub(super) fn count(&self, peer: PeerId, hit: bool) {
+        let mut counts = self.counts.lock();
+        let (hits, misses) = counts.entry(peer).or_default();
+        let counter = if hit { hits } else { misses };
+        *counter = counter.saturating_add(1);
     }
 
     /// The figures as they are now.
     pub(super) fn figures(&self) -> CacheFigures {
+        let (mut hits, mut misses) = (0_u64, 0_u64);
+        for (hit, missed) in self.counts.lock().values() {
+            hits = hits.saturating_add(*hit);
+            misses = misses.saturating_add(*missed);
+        }
         let shelf = self.shelf.lock();
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         CacheFigures {
             entries: count(shelf.entries.len()),
             bytes: count(shelf.bytes),
             max_bytes: count(self.max_bytes),
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
+            hits,
+            misses,
         }
     }
 
-    /// How many answers of one peer are kept.
-    pub(super) fn entries_of(&self, peer: PeerId) -> u64 {
+    /// The figures of one peer.
+    pub(super) fn figures_of(&self, peer: PeerId) -> PeerFigures {
+        let (hits, misses) = self.counts.lock().get(&peer).copied().unwrap_or_default();
         let shelf = self.shelf.lock();
         let own = shelf.entries.keys().filter(|key| key.peer == peer).count();
-        u64::try_from(own).unwrap_or(u64::MAX)
+        PeerFigures {
+            entries: u64::try_from(own).unwrap_or(u64::MAX),
+            hits,
+            misses,
+        }
     }
 }
 

@@ -133,7 +133,7 @@ fn from_memory(
     kept: KeptAnswer,
 ) -> Result<PeerAnswer, DoorFailure> {
     let exchange = begin(outbound, ask)?;
-    outbound.cache.count(true);
+    outbound.cache.count(ask.peer.peer, true);
     collect(ticket_of(ask, &kept));
     Ok(PeerAnswer::kept(
         kept.body,
@@ -146,7 +146,7 @@ fn from_memory(
 /// Asks for all who ask the same, and keeps the answer.
 async fn lead(outbound: &Outbound, ask: &Ask, seat: Seat) -> Result<PeerAnswer, Refused> {
     let answer = anew(outbound, ask).await;
-    outbound.cache.count(false);
+    outbound.cache.count(ask.peer.peer, false);
     let kept = answer.as_ref().ok().and_then(keepable);
     match kept {
         Some(kept) => {
