@@ -198,6 +198,45 @@ async fn capabilities_and_refusals_are_never_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn search_is_never_kept_nor_shared() {
+    let pair = Pair::start(10_000, "").await;
+    let search = json!({"params": {"query": "AC", "limit": 5}});
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        let answer = pair.ask("/search", &search).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(!answer.text().contains("_cached"), "{}", answer.text());
+        found.push(answer.json());
+    }
+    assert!(!found[0]["items"].as_array().unwrap().is_empty());
+    assert!(
+        found.iter().all(|one| *one == found[0]),
+        "the same each time"
+    );
+    // At once, too, each reaches the other side.
+    let (a, b, c, d) = tokio::join!(
+        pair.ask("/search", &search),
+        pair.ask("/search", &search),
+        pair.ask("/search", &search),
+        pair.ask("/search", &search)
+    );
+    for answer in [a, b, c, d] {
+        assert_eq!(answer.json(), found[0]);
+    }
+    // Rows that were listed before are no hits from memory, and hits are no list.
+    let list = pair.list(&json!({"params": {"limit": 5}})).await;
+    assert!(!is_cached(&list));
+    assert_eq!(pair.ask("/search", &search).await.json(), found[0]);
+    let outbound = pair.home.control().outbound.as_ref().unwrap();
+    let figures = outbound.cache_figures();
+    assert_eq!((figures.entries, figures.hits, figures.misses), (1, 0, 1));
+    let mut expected = vec!["search"; 7];
+    expected.extend(["list", "search"]);
+    assert_eq!(pair.asked().await, expected);
+    pair.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_identical_questions_at_once_are_one() {
     let pair = Arc::new(Pair::start(10_000, "").await);
     // Slow enough that all of them are out at once.
