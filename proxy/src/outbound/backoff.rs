@@ -85,6 +85,14 @@ impl Backoff {
         self.not_before = Some(self.not_before.map_or(until, |known| known.max(until)));
     }
 
+    /// The time that is left, when it reaches beyond what must be through by `deadline`.
+    #[must_use]
+    pub fn beyond(&self, now: u64, deadline: u64) -> Option<RetryAfter> {
+        let not_before = self.not_before?;
+        let reaches = not_before > now && not_before >= deadline;
+        reaches.then(|| RetryAfter::rounded_up(not_before.saturating_sub(now)))
+    }
+
     /// How long the grant is still held back at `now`.
     #[must_use]
     pub fn left(&self, now: u64) -> Option<Duration> {
@@ -125,6 +133,16 @@ mod tests {
         assert_eq!(backoff.turn(3 * SECOND, FAR, true, 0), Turn::Go);
         backoff.free();
         assert_eq!(backoff.turn(3 * SECOND, FAR, false, 0), Turn::Go);
+    }
+
+    #[test]
+    fn what_cannot_be_through_in_time_is_known_at_once() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.beyond(0, 0), None);
+        backoff.told(0, Duration::from_secs(3));
+        assert_eq!(backoff.beyond(1, 3 * SECOND), Some(RetryAfter(3)));
+        assert_eq!(backoff.beyond(1, 3 * SECOND + 1), None);
+        assert_eq!(backoff.beyond(3 * SECOND, 0), None, "it is over");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Identical questions asked at once become one.
 //!
 //! Invariant: at most one question of a kind is out; the others wait for it, each within its own deadline, and are
-//! told what became of it: an answer that they may share, or that they have to ask for themselves. A question that is dropped half-way tells them so: nobody waits for somebody who is gone.
+//! told what became of it: an answer that they may share, or that they have to ask for themselves. A question that is
+//! dropped half-way tells them so: nobody waits for somebody who is gone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub(super) enum Landed {
     Answer(KeptAnswer),
     /// Nothing that can be shared: no rows, too many, or none under a lease.
     Alone,
+    /// Nothing yet: the peer wants patience. One of those who still have some asks, for all of them.
+    Limited,
     /// Nothing: it was given up.
     GivenUp,
 }

@@ -126,6 +126,8 @@ pub struct PeerReach {
     places: Arc<Semaphore>,
     /// Wakes those who wait for a place when the breaker opens.
     opened: Notify,
+    /// Wakes those who wait for another's question when the peer has said how long to wait.
+    told: Notify,
     /// Whether any peer's breaker has opened since the start.
     troubled: Arc<AtomicBool>,
 }
@@ -160,6 +162,7 @@ impl PeerReach {
             rate: Mutex::new(None),
             places: Arc::new(Semaphore::new(rules.places)),
             opened: Notify::new(),
+            told: Notify::new(),
             troubled,
         }
     }
@@ -251,6 +254,30 @@ impl PeerReach {
     /// The peer has answered 429.
     pub fn told_to_wait(&self, quota: Quota, wait: Duration) {
         self.limit(quota).lock().told(self.now(), wait);
+        self.told.notify_waiters();
+    }
+
+    /// Waits until the peer wants more patience than a request has that must be through by `deadline`: as long as
+    /// somebody else's question may answer it, nothing else ends it early.
+    pub async fn outlasted(&self, quota: Quota, deadline: u64) -> Barrier {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            // From here on nothing that is told is missed.
+            told.as_mut().enable();
+            if let Some(after) = self.limit(quota).lock().beyond(self.now(), deadline) {
+                self.metrics
+                    .held_back(self.name.as_str(), HeldBack::Limited);
+                return Barrier::Limited(after);
+            }
+            told.await;
+        }
+    }
+
+    /// Whether the peer has asked for patience that is not over.
+    #[must_use]
+    pub fn is_limited(&self, quota: Quota) -> bool {
+        self.limit(quota).lock().left(self.now()).is_some()
     }
 
     /// Notes what an answer says of the limit.

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use policy::resource::Resource;
 use policy::verb::Verb;
 
@@ -19,6 +20,7 @@ use super::cache::{KeptAnswer, QuestionKey};
 use super::failure::DoorFailure;
 use super::fault::AskError;
 use super::flight::{Boarding, Landed, Seat, landed};
+use super::reach::Quota;
 use super::relay::PeerAnswer;
 use super::ticket::{Ticket, collect};
 use crate::message::body::Body;
@@ -53,7 +55,16 @@ pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Ref
             Boarding::Wait(out) => out,
         };
         let left = ask.deadline.left(outbound.clock.as_ref());
-        match tokio::time::timeout(left, landed(out)).await {
+        let due = ask.deadline.at_nanos();
+        let waited = tokio::select! {
+            biased;
+            waited = tokio::time::timeout(left, landed(out)) => waited,
+            // Whoever asks has the patience that the peer wants; this one has not.
+            barrier = ask.peer.reach.outlasted(Quota::Rows, due) => {
+                return Err(given_up(outbound, &ask, DoorFailure::HeldBack(barrier)));
+            }
+        };
+        match waited {
             Ok(Landed::Answer(kept)) => {
                 let ticket = ticket_of(&ask, &kept);
                 if ticket.holds(outbound.clock.boot_nanos()).is_some() {
@@ -62,8 +73,11 @@ pub(super) async fn ask(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Ref
                 }
             }
             Ok(Landed::Alone) => return anew(outbound, &ask).await,
-            Ok(Landed::GivenUp) => {}
-            Err(_) => return Err(timed_out(outbound, &ask)),
+            Ok(Landed::Limited | Landed::GivenUp) => {}
+            Err(_) => {
+                let failure = DoorFailure::Offline(AskError::TotalTimeout);
+                return Err(given_up(outbound, &ask, failure));
+            }
         }
     }
 }
@@ -147,15 +161,21 @@ fn from_memory(
 async fn lead(outbound: &Outbound, ask: &Ask, seat: Seat) -> Result<PeerAnswer, Refused> {
     let answer = anew(outbound, ask).await;
     outbound.cache.count(ask.peer.peer, false);
-    let kept = answer.as_ref().ok().and_then(keepable);
-    match kept {
-        Some(kept) => {
+    let landed = match &answer {
+        Ok(answer) => keepable(answer).map_or(Landed::Alone, |kept| {
             outbound.cache.keep(*seat.key(), kept.clone());
-            seat.land(Landed::Answer(kept));
-        }
-        None => seat.land(Landed::Alone),
-    }
+            Landed::Answer(kept)
+        }),
+        Err(refused) if is_limited(ask, &refused.failure) => Landed::Limited,
+        Err(_) => Landed::Alone,
+    };
+    seat.land(landed);
     answer
+}
+
+/// Whether a question was refused for the peer's limit, and until when is known.
+fn is_limited(ask: &Ask, failure: &DoorFailure) -> bool {
+    failure.status() == StatusCode::TOO_MANY_REQUESTS && ask.peer.reach.is_limited(Quota::Rows)
 }
 
 /// The answer as it is kept: whole, marked as cached, under a lease of the newest revision.
@@ -185,9 +205,8 @@ async fn anew(outbound: &Outbound, ask: &Ask) -> Result<PeerAnswer, Refused> {
     Err(Refused::by(&ask.peer, DoorFailure::LeaseLost))
 }
 
-/// Whoever waited for another's question has run out of time.
-fn timed_out(outbound: &Outbound, ask: &Ask) -> Refused {
-    let failure = DoorFailure::Offline(AskError::TotalTimeout);
+/// Whoever waited for another's question cannot wait any longer.
+fn given_up(outbound: &Outbound, ask: &Ask, failure: DoorFailure) -> Refused {
     match begin(outbound, ask) {
         Ok(mut exchange) => super::ask::ended(ask, &mut exchange, failure),
         Err(failure) => Refused::by(&ask.peer, failure),

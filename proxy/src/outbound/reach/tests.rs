@@ -166,3 +166,24 @@ async fn the_contact_of_one_peer_is_not_that_of_another() {
         "a peer that went is forgotten"
     );
 }
+
+#[tokio::test]
+async fn those_without_patience_are_let_go_when_it_is_asked_for() {
+    let (_, work) = reach(1);
+    let due = within(Duration::from_secs(10));
+    let waiting = tokio::spawn({
+        let work = Arc::clone(&work);
+        async move { work.outlasted(Quota::Rows, due).await }
+    });
+    // There is patience for this, and the other limit is another matter.
+    work.told_to_wait(Quota::Rows, Duration::from_secs(2));
+    work.told_to_wait(Quota::Capabilities, Duration::from_secs(60));
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished() && work.is_limited(Quota::Rows));
+    work.told_to_wait(Quota::Rows, Duration::from_secs(60));
+    assert!(matches!(waiting.await.unwrap(), Barrier::Limited(after) if after.seconds() >= 50));
+    let barrier = work.outlasted(Quota::Rows, due).await;
+    assert!(matches!(barrier, Barrier::Limited(_)), "known before");
+}
