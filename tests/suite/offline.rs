@@ -449,6 +449,11 @@ async fn cut_at_the_deadline(door: &Door, session: &str) {
     assert_eq!(told_all(&answers), 1);
 }
 
+/// Pairs of questions that are compared, of all sources and of the own gateway alone.
+const PAIRS: usize = 41;
+/// What two medians of the same thing differ by on a busy machine.
+const NOISE: Duration = Duration::from_millis(4);
+
 /// AC-7: work is stopped, and a session goes on with what is here.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sources_go_on_without_the_one_that_is_away() {
@@ -483,25 +488,33 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
         cut_at_the_deadline(&door, &first).await;
         // With the breaker open nothing is waited for.
         let (mut open, mut local) = (Vec::new(), Vec::new());
-        for _ in 0..10 {
+        for pair in 0..PAIRS {
+            // Which of the two comes first changes, so that neither is the one that finds everything warm.
+            if pair % 2 == 0 {
+                local.push(door.query(&first, "local").await.1);
+            }
             let (answer, took) = door.query(&first, "all").await;
             assert_eq!(answer["_failures"][0]["reason"], "breaker_open", "{answer}");
             assert_eq!(told_all(&[answer]), 0, "outage {outage}");
             open.push(took);
-            local.push(door.query(&first, "local").await.1);
+            if pair % 2 == 1 {
+                local.push(door.query(&first, "local").await.1);
+            }
         }
         let (answer, _) = door.query(&second, "all").await;
         assert_eq!(told_all(&[answer]), 1, "another session is told too");
         for times in [&mut open, &mut local] {
             times.sort();
         }
+        let (all, alone) = (open[PAIRS / 2], local[PAIRS / 2]);
         println!(
-            "median of all sources with the breaker open {:?}, of the own gateway alone {:?}",
-            open[5], local[5]
+            "median of all sources with the breaker open {all:?}, of the own gateway alone {alone:?}"
         );
+        assert!(all <= alone.mul_f64(1.1) + NOISE, "{all:?}, {alone:?}");
+        let longest = open[PAIRS - 1];
         assert!(
-            open[0] < Duration::from_millis(1_500),
-            "{open:?}: none waited for the deadline"
+            longest < Duration::from_millis(1_900),
+            "{longest:?}: none waited for the deadline"
         );
         signal(&work, "-CONT");
         desk.control()
