@@ -16,7 +16,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
-pub use cursor::{CursorKey, PageSealer};
+pub use cursor::{CursorError, CursorKey, PageSealer};
 pub use secret::{SealingSecret, SecretError};
 
 use envelope::{Envelope, KEY_ID_LEN};

@@ -46,6 +46,21 @@ pub(super) fn outline(source: &str, failure: &DoorFailure) -> Value {
     outline
 }
 
+/// A source that has more, for whose position a cursor has no room.
+pub(super) fn crowded(source: &str) -> Value {
+    let asked = match source {
+        "local" => "local".to_owned(),
+        peer => format!("federated:{peer}"),
+    };
+    json!({
+        "source": source,
+        "code": "unavailable",
+        "reason": "cursor_full",
+        "message": format!("the cursor has no room for more of {source}: ask `{asked}` for the rest"),
+    })
+}
+
+/// The members of an answer beside its rows.
 pub(super) fn finish(
     tail: &mut Map<String, Value>,
     partial: bool,

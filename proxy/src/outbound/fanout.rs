@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use super::Outbound;
 use super::answer::AnswerFault;
 use super::ask::{Ask, Deadline, Trace};
-use super::combined::{envelope, finish, is_final, item_of, outline};
+use super::combined::{crowded, envelope, finish, is_final, item_of, outline};
 use super::failure::DoorFailure;
 use super::local::{LocalQuestion, ask_local};
 use super::merge::{Feed, Merged, Stage, Stop};
@@ -137,15 +137,18 @@ impl Fanout<'_> {
             .iter()
             .filter(|feed| feed.has_more() || feed.stage == Stage::Failed)
             .collect();
-        let cursor = if more {
-            position::seal(sealer, &kept, lost, &bound)
-        } else {
-            None
-        };
-        let uncontinued = more && cursor.is_none();
         let mut tail = Map::new();
-        if let Some(cursor) = cursor {
-            tail.insert("nextCursor".to_owned(), json!(cursor));
+        let mut uncontinued = false;
+        if more {
+            let left_out = match position::seal(sealer, &kept, lost, &bound) {
+                Some(sealed) => {
+                    tail.insert("nextCursor".to_owned(), json!(sealed.text));
+                    sealed.left_out
+                }
+                None => kept.iter().map(|feed| feed.name.clone()).collect(),
+            };
+            uncontinued = !left_out.is_empty();
+            failures.extend(left_out.iter().map(|name| crowded(name)));
         }
         let partial = lost.partial || uncontinued || !failures.is_empty();
         let partial = partial || feeds.iter().any(|feed| feed.partial);

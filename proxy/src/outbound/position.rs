@@ -1,23 +1,24 @@
 //! The cursor over several sources: where each of them is read on.
 //!
 //! Invariant: it is sealed, opens only for the user and the question it was made for, and has at most
-//! [`MAX_CURSOR`] characters; whatever else is sent is one error, with no hint why. A cursor of a peer within it is an
-//! opaque text of that peer's and goes back to that peer only.
+//! [`MAX_CURSOR`](super::query::MAX_CURSOR) characters; whatever else is sent is one error, with no hint why. A cursor
+//! of a peer within it is an opaque text of that peer's and goes back to that peer only. A source whose position has no
+//! room is named, and later pages say that something is missing.
+//!
+//! How a position is written is in `position/packed.rs`.
 
-use certs::seal::PageSealer;
+mod packed;
+
+use certs::seal::{CursorError, PageSealer};
 use policy::id::UserId;
 use policy::query_hash::QueryHash;
 use policy::resource::Resource;
 use policy::verb::Verb;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::merge::Feed;
-use super::page::Key;
 use super::query::Query;
 
-/// Version of the content.
-const VERSION: u8 = 1;
 /// Begins what a cursor is bound to, so that no cursor of one source is ever taken for one over several.
 const PURPOSE: &[u8] = b"merged";
 
@@ -36,18 +37,6 @@ pub(super) struct Lost {
     /// Rows that a source still has: `_truncated`.
     pub(super) truncated: bool,
 }
-
-#[derive(Serialize, Deserialize)]
-struct Content {
-    v: u8,
-    p: bool,
-    t: bool,
-    s: Vec<Entry>,
-}
-
-/// Name, cursor of the page, instant and id of the row that came out last.
-#[derive(Serialize, Deserialize)]
-struct Entry(String, Option<String>, Option<(String, String)>);
 
 /// What a cursor is good for.
 pub(super) fn binding(user: &UserId, query: &Query) -> Vec<u8> {
@@ -74,49 +63,53 @@ pub(super) fn binding(user: &UserId, query: &Query) -> Vec<u8> {
     bound
 }
 
-/// Seals positions; `None` when they do not fit into a cursor.
+/// A cursor, and the sources for whose position it has no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) text: String,
+    pub(super) left_out: Vec<String>,
+}
+
+/// Seals positions. Where they do not all fit, the longest are left out, of equal ones the last, and what is left out
+/// is lost to every later page; `None` when none can be sealed.
 pub(super) fn seal(
     sealer: &PageSealer,
     feeds: &[&Feed],
     lost: Lost,
     bound: &[u8],
-) -> Option<String> {
-    let entry = |feed: &&Feed| {
-        let last = feed.last.as_ref();
-        let last = last.map(|key| (key.created_at.clone(), key.id.clone()));
-        Entry(feed.name.clone(), feed.start.clone(), last)
-    };
-    let content = Content {
-        v: VERSION,
-        p: lost.partial,
-        t: lost.truncated,
-        s: feeds.iter().map(entry).collect(),
-    };
-    let content = serde_json::to_vec(&content).ok()?;
-    sealer.seal(&content, bound).ok()
+) -> Option<Sealed> {
+    let mut entries: Vec<(&str, Vec<u8>)> = feeds
+        .iter()
+        .filter_map(|feed| Some((feed.name.as_str(), packed::entry(feed)?)))
+        .collect();
+    while !entries.is_empty() {
+        let is_whole = entries.len() == feeds.len();
+        let lost = Lost {
+            partial: lost.partial || !is_whole,
+            truncated: lost.truncated || !is_whole,
+        };
+        let content = packed::content(lost, entries.iter().map(|(_, entry)| entry.as_slice()));
+        match sealer.seal(&content, bound) {
+            Ok(text) => {
+                let is_in = |feed: &&&Feed| entries.iter().any(|(name, _)| *name == feed.name);
+                let left_out = feeds.iter().filter(|feed| !is_in(feed));
+                let left_out = left_out.map(|feed| feed.name.clone()).collect();
+                return Some(Sealed { text, left_out });
+            }
+            Err(CursorError::TooLong) => {
+                let sizes = entries.iter().map(|(_, entry)| entry.len()).enumerate();
+                let (longest, _) = sizes.max_by_key(|(_, size)| *size)?;
+                entries.remove(longest);
+            }
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 /// Opens a cursor; `None` for one that is not good here.
 pub(super) fn open(sealer: &PageSealer, text: &str, bound: &[u8]) -> Option<Positions> {
-    let content = sealer.open(text, bound).ok()?;
-    let content: Content = serde_json::from_slice(&content).ok()?;
-    if content.v != VERSION {
-        return None;
-    }
-    let feeds = content.s.into_iter().map(|Entry(name, start, last)| {
-        let last = match last {
-            None => None,
-            Some((created_at, id)) => Some(Key::parse(&created_at, &id)?),
-        };
-        Some(Feed::new(&name, start, last))
-    });
-    Some(Positions {
-        feeds: feeds.collect::<Option<_>>()?,
-        lost: Lost {
-            partial: content.p,
-            truncated: content.t,
-        },
-    })
+    packed::positions(&sealer.open(text, bound).ok()?)
 }
 
 #[cfg(test)]
@@ -125,6 +118,7 @@ mod tests {
     use certs::seal::CursorKey;
     use serde_json::json;
 
+    use super::super::page::Key;
     use super::super::query::MAX_CURSOR;
     use super::*;
 
@@ -159,7 +153,9 @@ mod tests {
             partial: true,
             truncated: false,
         };
-        let text = seal(&sealer, &feeds.iter().collect::<Vec<_>>(), lost, &bound).unwrap();
+        let kept: Vec<&Feed> = feeds.iter().collect();
+        let Sealed { text, left_out } = seal(&sealer, &kept, lost, &bound).unwrap();
+        assert!(left_out.is_empty());
         let opened = open(&sealer, &text, &bound).unwrap();
         assert_eq!((opened.feeds, opened.lost), (feeds, lost));
         let other_size = binding(&user("amira"), &query(json!({"limit": 9})));
@@ -181,14 +177,56 @@ mod tests {
         assert_eq!(open(&sealer, &changed, &bound), None);
     }
 
+    /// As many positions as a gateway of this product gives.
+    fn ordinary(count: usize) -> Vec<Feed> {
+        let instant = "2026-01-01T00:00:01.000Z";
+        let id = |n: usize| uuid::Uuid::from_u128(n as u128).to_string();
+        let cursor = |n: usize| {
+            let content = format!("12{instant}{}", id(n));
+            let theirs = sealer(9).seal(content.as_bytes(), b"theirs");
+            theirs.unwrap()
+        };
+        let feed = |n| {
+            let last = Key::parse(instant, &id(n)).unwrap();
+            Feed::new(&format!("peer-{n:03}"), Some(cursor(n)), Some(last))
+        };
+        (0..count).map(feed).collect()
+    }
+
     #[test]
-    fn a_cursor_has_a_longest() {
-        let long = Feed::new("work", Some("x".repeat(1024)), None);
+    fn forty_peers_of_this_product_fit() {
         let bound = binding(&user("amira"), &query(json!({})));
-        let fit: Vec<&Feed> = std::iter::repeat_n(&long, 5).collect();
-        let text = seal(&sealer(1), &fit, Lost::default(), &bound).unwrap();
-        assert!(text.len() > 1024 && text.len() <= MAX_CURSOR);
-        let more: Vec<&Feed> = std::iter::repeat_n(&long, 6).collect();
-        assert_eq!(seal(&sealer(1), &more, Lost::default(), &bound), None);
+        let feeds = ordinary(40);
+        let kept: Vec<&Feed> = feeds.iter().collect();
+        let sealed = seal(&sealer(1), &kept, Lost::default(), &bound).unwrap();
+        assert!(sealed.text.len() <= MAX_CURSOR && sealed.left_out.is_empty());
+        let opened = open(&sealer(1), &sealed.text, &bound).unwrap();
+        assert_eq!((opened.feeds, opened.lost), (feeds, Lost::default()));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_and_missed_by_every_later_page() {
+        let bound = binding(&user("amira"), &query(json!({})));
+        let mut feeds = ordinary(5);
+        feeds.extend((0..9).map(|n| {
+            let long = format!("{n}{}", "%".repeat(1_023 - n));
+            Feed::new(&format!("long-{n}"), Some(long), None)
+        }));
+        let kept: Vec<&Feed> = feeds.iter().collect();
+        let sealed = seal(&sealer(1), &kept, Lost::default(), &bound).unwrap();
+        assert!(sealed.text.len() <= MAX_CURSOR);
+        assert_eq!(sealed.left_out[0], "long-0", "the longest go first");
+        assert!(sealed.left_out.iter().all(|name| name.starts_with("long-")));
+        let opened = open(&sealer(1), &sealed.text, &bound).unwrap();
+        assert_eq!(opened.feeds.len() + sealed.left_out.len(), feeds.len());
+        assert!(opened.feeds.len() > 9, "no more is left out than must be");
+        let missed = Lost {
+            partial: true,
+            truncated: true,
+        };
+        assert_eq!(opened.lost, missed);
+        // One alone that fits nowhere.
+        let huge = Feed::new("work", Some("%".repeat(MAX_CURSOR)), None);
+        assert_eq!(seal(&sealer(1), &[&huge], Lost::default(), &bound), None);
     }
 }

@@ -301,6 +301,71 @@ async fn a_source_that_was_away_is_asked_again_with_the_next_page() {
 }
 
 #[tokio::test]
+async fn a_source_whose_position_has_no_room_is_named_and_the_others_go_on() {
+    let pki = Pki::new();
+    let script = |_, seen: &Seen| {
+        if is_capabilities(seen) {
+            return json(200, CAPABILITIES);
+        }
+        let asked: Value = serde_json::from_slice(&seen.body).unwrap();
+        let first = asked["cursor"].is_null();
+        let row: Value = serde_json::from_str(if first { NEW } else { OLD }).unwrap();
+        let mut page = value!({"items": [row], "_partial": false, "_truncated": false});
+        if first {
+            // A cursor as long as there may be, and of letters that nothing makes shorter.
+            page["nextCursor"] = value!("%".repeat(1_024));
+        }
+        json(200, page.to_string())
+    };
+    let (address, _log) = start_reading(pki.ordinary(BOTH), script).await;
+    // As many as are read to the end of their first pages for one answer.
+    let names: Vec<String> = (0..8).map(|n| format!("peer-{n}")).collect();
+    let known: Vec<Known<'_>> = names
+        .iter()
+        .map(|name| Known {
+            name,
+            user: "amira",
+            pki: &pki,
+            address,
+        })
+        .collect();
+    let side = Side::with(&known, OwnRows(Ok(LOCAL))).await;
+    let mut question = all("list");
+    question["params"] = value!({"limit": 9});
+    let (_, first) = side.query(&question).await;
+    assert_eq!(ids(&first).len(), 9);
+    assert!(first["nextCursor"].as_str().unwrap().len() <= 8192);
+    let left_out: Vec<&str> = first["_failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| {
+            assert_eq!(failure["reason"], "cursor_full", "{failure}");
+            failure["source"].as_str().unwrap()
+        })
+        .collect();
+    assert!((1..5).contains(&left_out.len()), "{left_out:?}");
+    question["cursor"] = first["nextCursor"].clone();
+    let (_, second) = side.query(&question).await;
+    let mut wanted: Vec<(String, String)> = names
+        .iter()
+        .filter(|name| !left_out.contains(&name.as_str()))
+        .map(|name| (name.clone(), "w1".to_owned()))
+        .collect();
+    wanted.push(("local".to_owned(), "l1".to_owned()));
+    assert_eq!(ids(&second), wanted);
+    for page in [&first, &second] {
+        assert_eq!(
+            (&page["_partial"], &page["_truncated"]),
+            (&value!(true), &value!(true)),
+            "{:?}",
+            ids(page)
+        );
+    }
+    assert_eq!(second["nextCursor"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_cursor_is_its_users_and_its_questions() {
     let list = || {
         json(
