@@ -152,7 +152,7 @@ impl Control {
         committed: Committed<T>,
         touched: Touched,
     ) -> Result<(T, Applied), AdminFailure> {
-        let (value, applied) = self.apply(committed).await?;
+        let (value, applied) = self.apply(committed, touched).await?;
         Ok((value, self.settled(applied, touched).await?))
     }
 
@@ -169,9 +169,13 @@ impl Control {
         }
     }
 
-    /// Applies a committed change and answers with it.
-    async fn apply<T>(&self, committed: Committed<T>) -> Result<(T, Applied), AdminFailure> {
-        match self.directory.refresh().await {
+    /// Applies a committed change of the touched grants and answers with it.
+    async fn apply<T>(
+        &self,
+        committed: Committed<T>,
+        touched: Touched,
+    ) -> Result<(T, Applied), AdminFailure> {
+        match self.directory.apply(committed.revision, touched).await {
             Ok(applied) => Ok((committed.value, applied)),
             Err(error) => Err(AdminFailure::committed(committed.revision, &error)),
         }

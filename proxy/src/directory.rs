@@ -9,6 +9,7 @@
 //!
 //! Committing a change is the store's; where policy texts come from is `policy_files`.
 
+mod applied;
 mod leases;
 
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ use crate::store::{
 };
 use crate::telemetry::Metrics;
 use crate::transport::{CutCount, GateRegistry};
+use applied::{Applications, Cut};
 use leases::{LeaseCells, RetiredLeases};
 
 pub use leases::{LeaseCell, Pending, Touched, UNLEASED_CACHE};
@@ -116,6 +118,18 @@ pub struct Applied {
     pub notice: Option<&'static str>,
 }
 
+impl Applied {
+    const fn of(revision: u64, cut: CutCount) -> Self {
+        Self {
+            revision,
+            waited_ms: 0,
+            connections_closed: cut.closed,
+            connections_reset: cut.reset,
+            notice: None,
+        }
+    }
+}
+
 /// Leases that had not ended when the wait for them did. The change they wait for is committed and in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsettled {
@@ -173,6 +187,8 @@ pub struct Directory {
     current: ArcSwap<View>,
     gates: Arc<GateRegistry>,
     retired: RetiredLeases,
+    /// What applying changes has cut.
+    applications: Mutex<Applications>,
     /// The longest lease that the store knows to be possible.
     longest: Mutex<Duration>,
     /// One change at a time; also what `reload_policy` holds from reading to applying.
@@ -197,6 +213,7 @@ impl Directory {
             current: ArcSwap::from_pointee(view),
             gates: GateRegistry::new(),
             retired: RetiredLeases::since(parts.clock.boot_nanos(), longest),
+            applications: Mutex::default(),
             longest: Mutex::new(longest),
             changing: tokio::sync::Mutex::new(()),
             fenced: ArcSwap::from_pointee(None),
@@ -241,7 +258,25 @@ impl Directory {
         self.current.load().live_revision(grant)
     }
 
-    /// Applies what the store holds now. To be called after every committed change.
+    /// Applies the commit of `revision`, which touches these grants, unless another change that was applied meanwhile
+    /// has brought it along: many acts at once need not each read the whole store, one after another. The counts are of
+    /// the touched grants alone.
+    ///
+    /// # Errors
+    /// As for [`refresh`](Self::refresh).
+    pub async fn apply(&self, revision: u64, touched: Touched) -> Result<Applied, ApplyError> {
+        let _one = self.changing.lock().await;
+        let in_force = self.view().snapshot.revision();
+        let applied = if in_force < revision || self.is_fenced() {
+            self.refresh_locked().await?
+        } else {
+            Applied::of(in_force, CutCount::default())
+        };
+        let cut = self.applications.lock().of(revision, touched);
+        Ok(Applied::of(applied.revision, cut))
+    }
+
+    /// Applies what the store holds now, whatever has changed.
     ///
     /// # Errors
     /// [`ApplyError`]; the process then serves nothing until a later call succeeds, since the
@@ -446,12 +481,18 @@ impl Directory {
             tracing::error!("the revoked set was refused by its readers");
         }
         let after = self.view();
-        let mut cut = CutCount::default();
+        let (mut cut, mut cuts) = (CutCount::default(), Vec::new());
         for entry in before.snapshot.grants() {
             let id = entry.grant.id;
             let live_now = after.live_revision(id);
             if live(entry) != live_now {
-                cut = cut.plus(self.gates.change(id, live_now));
+                let (peer, count) = (entry.peer.id, self.gates.change(id, live_now));
+                cut = cut.plus(count);
+                cuts.push(Cut {
+                    grant: id,
+                    peer,
+                    count,
+                });
                 // Every gate is closed: no further lease is booked for what is over.
                 if let (Some(_), Some(cell)) = (live(entry), before.lease(id)) {
                     let now = self.parts.clock.boot_nanos();
@@ -461,13 +502,8 @@ impl Directory {
         }
         self.parts.metrics.cut(cut);
         self.parts.metrics.store_revision(revision);
-        Applied {
-            revision,
-            waited_ms: 0,
-            connections_closed: cut.closed,
-            connections_reset: cut.reset,
-            notice: None,
-        }
+        self.applications.lock().note(revision, cuts);
+        Applied::of(revision, cut)
     }
 }
 

@@ -291,6 +291,45 @@ async fn an_idle_connection_is_told_once_or_closed() {
     world.stop().await;
 }
 
+/// Many acts at once may be applied as one: each holds when it returns, and is told of its own connections only.
+#[tokio::test(flavor = "multi_thread")]
+async fn acts_at_once_each_hold_and_are_told_of_their_own() {
+    let world = Arc::new(World::start().await);
+    let mut acts = Vec::new();
+    for number in 0..12 {
+        let holder = member(&world, &format!("peer-{number}")).await;
+        let mut connections = Vec::new();
+        // Another number of connections for each.
+        for _ in 0..=number % 3 {
+            let mut connection = open(&world, &holder, Shape::of(Wire::H1)).await;
+            let answer = connection.list("tasks", &json!({})).await.unwrap();
+            assert_eq!(answer.head.status, 200);
+            connections.push(connection);
+        }
+        let world = Arc::clone(&world);
+        acts.push(async move {
+            let applied = world.revoke(holder.grant).await;
+            let own = u64::try_from(connections.len()).unwrap();
+            assert_eq!(
+                (applied.connections_closed, applied.connections_reset),
+                (own, 0)
+            );
+            for mut connection in connections {
+                let answer = connection.list("tasks", &json!({})).await.unwrap();
+                assert_eq!(answer.head.status, 403);
+                let reason = &answer.json()["error"]["details"]["reason"];
+                assert_eq!(reason, "grant_revoked");
+            }
+            applied.revision
+        });
+    }
+    let acts: Vec<_> = acts.into_iter().map(tokio::spawn).collect();
+    for act in acts {
+        act.await.unwrap();
+    }
+    Arc::into_inner(world).unwrap().stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_leaves_other_grants_and_their_streams_alone() {
     let world = World::start().await;

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{AdminCode, AdminFailure, Control, parse_user};
 use crate::config::{GatewayAuth, Preset};
+use crate::directory::Touched;
 use crate::gateway::credential::{SubjectAuth, bearer};
 use crate::gateway::{Authority, GatewayError, facts};
 use crate::store::{Actor, SubjectToken};
@@ -107,7 +108,7 @@ impl Control {
             .put_subject_token(&self.act(actor), stored)
             .await?;
         self.credentials.register(&user, &header);
-        self.apply(committed).await?;
+        self.apply(committed, Touched::All).await?;
         Ok(())
     }
 

@@ -118,7 +118,8 @@ impl Control {
             expires_at,
         };
         let committed = self.store.create_grant(&act, grant).await?;
-        let (record, _) = self.apply(committed).await?;
+        let touched = Touched::Grant(committed.value.grant.id);
+        let (record, _) = self.apply(committed, touched).await?;
         Ok(GrantView::of(&record, peer, act.now))
     }
 
@@ -256,7 +257,7 @@ impl Control {
                 AdminFailure::from(error)
                     .hint("for a grant that was enrolled before, use --replace")
             })?;
-            (0, self.apply(committed).await?.1)
+            (0, self.apply(committed, Touched::Grant(grant)).await?.1)
         };
         let url = enrollment_url(&public_url.to_string(), &token, &self.enrollment_pin);
         Ok(TokenView {

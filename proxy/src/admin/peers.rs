@@ -114,9 +114,10 @@ impl Control {
         &self,
         committed: Committed<PeerRecord>,
     ) -> Result<Applied, AdminFailure> {
-        let (peer, applied) = self.apply(committed).await?;
+        let touched = Touched::Peer(committed.value.id);
+        let (peer, applied) = self.apply(committed, touched).await?;
         if peer.direction == PeerDirection::Inbound {
-            return self.settled(applied, Touched::Peer(peer.id)).await;
+            return self.settled(applied, touched).await;
         }
         if let Some(outbound) = &self.outbound {
             outbound.load().await?;

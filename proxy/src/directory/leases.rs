@@ -148,7 +148,7 @@ impl RetiredLeases {
             ));
         }
         for (grant, left) in self.left.lock().iter() {
-            if left.end > now && touches(touched, *grant, left.peer) {
+            if left.end > now && touched.is(*grant, left.peer) {
                 until = until.max(left.end);
                 let millis = millis_until(left.end, now);
                 what.push(format!("leases of grant {grant} ({millis} ms)"));
@@ -167,15 +167,18 @@ impl RetiredLeases {
     pub(super) fn is_unleased(&self, touched: Touched, now: u64) -> bool {
         let left = self.left.lock();
         left.iter()
-            .any(|(grant, left)| left.unleased > now && touches(touched, *grant, left.peer))
+            .any(|(grant, left)| left.unleased > now && touched.is(*grant, left.peer))
     }
 }
 
-fn touches(touched: Touched, grant: GrantId, peer: PeerId) -> bool {
-    match touched {
-        Touched::Grant(one) => one == grant,
-        Touched::Peer(one) => one == peer,
-        Touched::All => true,
+impl Touched {
+    /// Whether a grant of a peer is among them.
+    pub(super) fn is(self, grant: GrantId, peer: PeerId) -> bool {
+        match self {
+            Self::Grant(one) => one == grant,
+            Self::Peer(one) => one == peer,
+            Self::All => true,
+        }
     }
 }
 
