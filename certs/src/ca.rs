@@ -6,6 +6,7 @@
 //! certificate is decided by the caller.
 
 pub mod embedded;
+pub mod step;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::trust::{RevokedSet, TrustAnchors, TrustError, certificate_to_pem};
 use crate::verify::{ChainError, Purpose, verify_chain, verify_path};
 
 pub use embedded::{CaMaterial, EmbeddedCa};
+pub use step::StepCa;
 
 /// How long a client certificate is good for, unless told otherwise.
 pub const CLIENT_LIFETIME: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -88,11 +90,43 @@ pub enum CaError {
         /// What differs.
         what: &'static str,
     },
+    /// The CA is to be asked without TLS.
+    #[error("the CA is asked over https only; correct its URL")]
+    NotHttps,
+    /// This back end issues client certificates only.
+    #[error(
+        "this CA issues certificates for peers only; server certificates come from files or the embedded authority"
+    )]
+    ClientsOnly,
+    /// The CA could not be asked.
+    #[error("the CA at {origin} cannot be reached: {why}; see that it runs and that its root is the pinned one")]
+    Unreachable {
+        /// Where it should be.
+        origin: String,
+        /// What happened.
+        why: String,
+    },
+    /// The CA refused.
+    #[error("the CA refused with status {status}: {reason}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        reason: String,
+    },
+    /// The CA's answer cannot be read.
+    #[error("the CA's answer holds {what}")]
+    Unreadable {
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 /// A request for a client certificate.
 #[derive(Debug, Clone)]
 pub struct ClientIssue {
+    /// Names this act, in the intent that is recorded before it and towards the CA.
+    pub id: Uuid,
     /// The peer's request, for its key.
     pub csr: VerifiedCsr,
     /// The grant the certificate is for.

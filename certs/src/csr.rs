@@ -67,6 +67,7 @@ pub struct VerifiedCsr {
     der: Vec<u8>,
     public_key: Vec<u8>,
     kind: KeyKind,
+    common_name: Option<String>,
 }
 
 impl VerifiedCsr {
@@ -100,10 +101,19 @@ impl VerifiedCsr {
             .verify_signature()
             .map_err(|_| CsrError::BadSignature)?;
         let public_key = key.raw.to_vec();
+        let common_name = request
+            .certification_request_info
+            .subject
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok())
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned);
         Ok(Self {
             der,
             public_key,
             kind,
+            common_name,
         })
     }
 
@@ -123,6 +133,12 @@ impl VerifiedCsr {
     #[must_use]
     pub fn public_key(&self) -> &[u8] {
         &self.public_key
+    }
+
+    /// The first common name the request asks for: said to authorities that compare it, given to no certificate by itself.
+    #[must_use]
+    pub fn common_name(&self) -> Option<&str> {
+        self.common_name.as_deref()
     }
 
     /// The kind of the key.

@@ -81,6 +81,30 @@ impl Serial {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The number in decimal, as other tools write it.
+    #[must_use]
+    pub fn to_decimal(&self) -> String {
+        // Digits, lowest first; each hex digit multiplies by 16 and adds itself.
+        let mut digits: Vec<u32> = vec![0];
+        for hex in self.0.chars().filter_map(|c| c.to_digit(16)) {
+            let mut carry = hex;
+            for digit in &mut digits {
+                let sum = *digit * 16 + carry;
+                *digit = sum % 10;
+                carry = sum / 10;
+            }
+            while carry > 0 {
+                digits.push(carry % 10);
+                carry /= 10;
+            }
+        }
+        digits
+            .iter()
+            .rev()
+            .filter_map(|digit| char::from_digit(*digit, 10))
+            .collect()
+    }
 }
 
 impl fmt::Display for Serial {

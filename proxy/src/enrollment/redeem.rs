@@ -220,6 +220,7 @@ impl Redeemer {
     ) -> Result<IssuedCertificate, RedeemError> {
         let ends_at = claim.grant.ends_at();
         let request = ClientIssue {
+            id: intent,
             csr,
             grant: claim.grant.id.uuid(),
             subject: claim.grant.subject.uuid(),

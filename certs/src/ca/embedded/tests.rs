@@ -34,6 +34,7 @@ fn csr() -> VerifiedCsr {
 
 fn client() -> ClientIssue {
     ClientIssue {
+        id: Uuid::from_u128(1),
         csr: csr(),
         grant: GRANT,
         subject: SUBJECT,
