@@ -99,7 +99,9 @@ pub enum CaError {
     )]
     ClientsOnly,
     /// The CA could not be asked.
-    #[error("the CA at {origin} cannot be reached: {why}; see that it runs and that its root is the pinned one")]
+    #[error(
+        "the CA at {origin} cannot be reached: {why}; see that it runs and that its root is the pinned one"
+    )]
     Unreachable {
         /// Where it should be.
         origin: String,

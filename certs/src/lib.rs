@@ -24,7 +24,7 @@ pub mod trust;
 pub mod verify;
 
 pub use ca::{
-    CaError, CertificateAuthority, ClientIssue, EmbeddedCa, IssuedCertificate, ServerIssue,
+    CaError, CertificateAuthority, ClientIssue, EmbeddedCa, IssuedCertificate, ServerIssue, StepCa,
 };
 pub use clock::{Clock, SystemClock};
 pub use credential::{Credential, CredentialError};

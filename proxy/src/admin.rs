@@ -8,6 +8,7 @@
 //! `socket.rs` the unix socket. The command line is in `cli` and talks to the socket only.
 
 mod audit;
+mod authority_check;
 mod candidate;
 mod check;
 mod explained;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 
 use ::policy::id::{GrantId, PeerId, UserId};
 use ::policy::time::UnixMillis;
-use certs::{CertificateAuthority, Clock, Sealer};
+use certs::{CertificateAuthority, Clock, Sealer, StepCa};
 use parking_lot::Mutex;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -91,6 +92,8 @@ pub struct Control {
     pub sealer: Arc<Sealer>,
     /// Who issues certificates to peers.
     pub ca: Arc<dyn CertificateAuthority>,
+    /// Who signs for peers, where that is a step-ca.
+    pub step: Option<Arc<StepCa>>,
     /// The client of the local gateway.
     pub gateway: Arc<GatewayClient>,
     /// As whom the gateway is asked.

@@ -5,6 +5,7 @@
 
 mod assertion_proof;
 mod audit;
+mod authority;
 mod confinement;
 mod process;
 mod readiness;
@@ -56,6 +57,7 @@ use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, Sto
 use crate::telemetry::{Metrics, ops};
 use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
 
+use authority::Authorities;
 pub use process::{init_authority, run};
 use secrets::Secrets;
 
@@ -88,6 +90,9 @@ pub enum StartError {
     /// The policy or the store's content.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// Who signs for peers.
+    #[error("the certificate authority of [ca]: {0}")]
+    Authority(String),
     /// The server certificate.
     #[error("no server certificate: {0}")]
     Certificate(String),
@@ -248,11 +253,19 @@ async fn compose(
         sealer: &base.sealer,
         act: &act,
     };
-    let authority = secrets.authority(base.clock.unix_seconds()).await?;
-    let pin = fingerprint(authority.root());
-    let anchors = TrustAnchors::new(1, authority.anchors()).map_err(|error| {
-        StartError::Seal(format!("the embedded authority cannot be trusted: {error}"))
-    })?;
+    let embedded = secrets.authority(base.clock.unix_seconds()).await?;
+    let pin = fingerprint(embedded.root());
+    let Authorities {
+        servers: authority,
+        clients,
+        step,
+    } = Authorities::open(&config.ca, embedded, Arc::clone(&base.clock))?;
+    let trusted = |roots| {
+        TrustAnchors::new(1, roots)
+            .map_err(|error| StartError::Authority(format!("its root cannot be trusted: {error}")))
+    };
+    let server_anchors = trusted(authority.anchors())?;
+    let anchors = trusted(clients.anchors())?;
     if let Some(expiry) = anchors.earliest_not_after() {
         base.metrics.certificate_expiry("ca", "", expiry);
     }
@@ -324,7 +337,8 @@ async fn compose(
         let parts = ServingParts {
             inbound,
             authority: Arc::clone(&authority),
-            anchors_pem: anchors.to_pem(),
+            clients,
+            anchors_pem: server_anchors.to_pem(),
             trust,
             revoked,
         };
@@ -375,6 +389,7 @@ async fn compose(
         clock: Arc::clone(&base.clock),
         sealer: Arc::clone(&base.sealer),
         ca: authority,
+        step,
         gateway: client,
         credentials,
         outbound,
@@ -561,7 +576,10 @@ async fn subject_credentials(
 
 struct ServingParts {
     inbound: Arc<Inbound>,
+    /// Signs for the listeners.
     authority: Arc<dyn CertificateAuthority>,
+    /// Signs for peers.
+    clients: Arc<dyn CertificateAuthority>,
     anchors_pem: String,
     trust: TrustReceiver,
     revoked: RevokedReceiver,
@@ -612,7 +630,7 @@ async fn serve(
         .map_err(refused)?;
     let redeemer = Redeemer::new(
         Arc::clone(&base.store),
-        Arc::clone(&parts.authority),
+        parts.clients,
         clock(),
         Arc::new(Applying(Arc::clone(&parts.inbound.directory))),
         EnrollmentTerms {

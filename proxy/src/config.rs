@@ -57,6 +57,8 @@ pub struct Config {
     pub seal: SealSource,
     /// The embedded server certificate.
     pub tls: Tls,
+    /// Who signs the certificates of peers.
+    pub ca: Ca,
     /// Bounds and lifetimes.
     pub limits: Limits,
     /// Leases on answers.
@@ -191,6 +193,26 @@ pub struct Tls {
     /// Host names and addresses it is valid for, without duplicates: those of the public URLs and
     /// `tls.server_names`.
     pub server_names: Vec<String>,
+}
+
+/// Who signs the certificates of peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ca {
+    /// This process, with a key that its store holds sealed.
+    Embedded,
+    /// A step-ca.
+    Step {
+        /// `https://host[:port]`, without a slash at the end.
+        origin: String,
+        /// File with its root certificate.
+        root_file: PathBuf,
+        /// Name of the JWK provisioner.
+        provisioner: String,
+        /// File with the provisioner's key.
+        key_file: PathBuf,
+        /// File with the password of that key.
+        password_file: Option<PathBuf>,
+    },
 }
 
 /// Bounds and lifetimes.

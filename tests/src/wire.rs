@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use certs::testing::Minted;
+use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 
 use crate::http2::Http2;
@@ -57,7 +58,19 @@ impl Client {
         minted: &Minted,
         root: &CertificateDer<'static>,
     ) -> io::Result<Self> {
-        let config = tls::client(Some(minted), root, &[wire.alpn()]);
+        Self::open_with(wire, address, tls::client(Some(minted), root, &[])).await
+    }
+
+    /// Connects with this configuration, whose protocols are set here.
+    ///
+    /// # Errors
+    /// As [`tls::connect`].
+    pub async fn open_with(
+        wire: Wire,
+        address: SocketAddr,
+        mut config: ClientConfig,
+    ) -> io::Result<Self> {
+        config.alpn_protocols = vec![wire.alpn().as_bytes().to_vec()];
         Ok(match wire {
             Wire::H1 => Self::H1(Box::new(RawConnection::open(address, config).await?)),
             Wire::H2 => Self::H2(Http2::open(address, config).await?),

@@ -5,6 +5,7 @@
 //! file knows what is said. Source: step-ca's HTTP API, version 1.0.
 
 mod jwe;
+mod key_error;
 mod provisioner;
 mod token;
 
@@ -25,7 +26,8 @@ use super::{
 use crate::identity::{self, Serial};
 use crate::trust::{TrustAnchors, TrustError, pem_section};
 
-pub use provisioner::{ProvisionerKey, ProvisionerKeyError};
+pub use key_error::ProvisionerKeyError;
+pub use provisioner::ProvisionerKey;
 use token::{SigningClaims, TokenClaims};
 
 /// How long one call of the CA may take, connection included.
@@ -141,10 +143,7 @@ impl StepCa {
     ///
     /// # Errors
     /// [`CaError::Root`] when the pinned root is not a self-signed CA certificate, [`CaError::NotHttps`].
-    pub fn new(
-        settings: StepSettings,
-        transport: Arc<dyn StepTransport>,
-    ) -> Result<Self, CaError> {
+    pub fn new(settings: StepSettings, transport: Arc<dyn StepTransport>) -> Result<Self, CaError> {
         if !settings.origin.starts_with("https://") {
             return Err(CaError::NotHttps);
         }
@@ -211,6 +210,26 @@ impl StepCa {
             clock_ahead: answer.date.map(|date| date.saturating_sub(now)),
             has_crl: self.fetch_crl().await?.is_some(),
         })
+    }
+
+    /// Where it is asked.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.settings.origin
+    }
+
+    /// Has a certificate issued for nobody, checks it like any other, and revokes it: shows that the provisioner's key is taken,
+    /// that its template writes both extensions, and what lifetime it gives. Returns that lifetime, seconds.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub async fn prove(&self, asked: ClientIssue) -> Result<i64, CaError> {
+        let (id, now) = (asked.id, asked.now);
+        let issued = self.sign_client(&asked).await?;
+        let id = Uuid::new_v5(&id, b"revoke");
+        self.revoke(issued.serial(), "a proof only", id, now)
+            .await?;
+        Ok(issued.not_after().saturating_sub(now))
     }
 
     async fn sign_client(&self, asked: &ClientIssue) -> Result<IssuedCertificate, CaError> {
@@ -334,9 +353,7 @@ impl fmt::Debug for StepCa {
 }
 
 /// The leaf and what lies between it and the root.
-fn chain(
-    body: &[u8],
-) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), CaError> {
+fn chain(body: &[u8]) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), CaError> {
     let unreadable = |what: &'static str| CaError::Unreadable { what };
     let answer: SignAnswer =
         serde_json::from_slice(body).map_err(|_| unreadable("not the JSON of a signature"))?;

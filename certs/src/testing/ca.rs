@@ -90,6 +90,12 @@ impl TestCa {
         self.path.last().unwrap()
     }
 
+    /// This CA's private key as PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+
     /// The root as PEM.
     #[must_use]
     pub fn root_pem(&self) -> String {

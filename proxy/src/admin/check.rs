@@ -98,13 +98,7 @@ impl Control {
         checks.push(self.check_policy());
         checks.push(self.check_seal());
         checks.push(self.check_hardening());
-        checks.push(match self.ca.anchors().len() {
-            0 => CheckView::fail("authority", "has no root certificate", "run `ca init`"),
-            count => CheckView::ok(
-                "authority",
-                format!("embedded, {count} root certificate(s)"),
-            ),
-        });
+        checks.extend(self.check_authority().await);
         if let Some(end) = self.server_not_after {
             let remedy = "restart: the embedded authority issues a new one at start";
             checks.push(expiry(

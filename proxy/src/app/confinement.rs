@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, GatewayAuth, SealSource};
+use crate::config::{Ca, Config, GatewayAuth, SealSource};
 use crate::hardening::Needs;
 
 /// What resolving host names and loading its modules reads, and what the runtime asks of the kernel.
@@ -44,6 +44,16 @@ pub(super) fn needs(config: &Config) -> Needs {
     {
         needs.read.push(token_file.clone());
         needs.write.extend(directory(jwks_file));
+    }
+    if let Ca::Step {
+        root_file,
+        key_file,
+        password_file,
+        ..
+    } = &config.ca
+    {
+        let files = [Some(root_file), Some(key_file), password_file.as_ref()];
+        needs.read.extend(files.into_iter().flatten().cloned());
     }
     for socket in [&config.admin.socket, &config.session.socket] {
         needs.write.extend(directory(socket));

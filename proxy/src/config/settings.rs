@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub seal: Seal,
     /// The server certificate that the embedded authority issues for both TLS listeners.
     pub tls: Tls,
+    /// Who signs the certificates of enrolled peers.
+    pub ca: Ca,
     /// Bounds and lifetimes.
     pub limits: Limits,
     /// For how long answers may be served from a cache, and what revoking waits for.
@@ -69,6 +71,7 @@ impl Default for Settings {
             policy: Policy::default(),
             seal: Seal::default(),
             tls: Tls::default(),
+            ca: Ca::default(),
             limits: Limits::default(),
             lease: Lease::default(),
             cache: Cache::default(),
@@ -298,6 +301,32 @@ pub(crate) struct Seal {
 pub(crate) struct Tls {
     /// Host names or addresses in the certificate besides those of the public URLs.
     pub server_names: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Ca {
+    /// `embedded` keeps its key, sealed, in the database; `step-ca` asks a step-ca over HTTPS, for which the other keys are needed.
+    pub backend: CaBackend,
+    /// Origin of the step-ca, such as `https://ca.example:9000`.
+    pub url: Option<String>,
+    /// File with the self-signed root certificate of the step-ca, PEM: the only one its server certificate and those of peers
+    /// may lead to.
+    pub root_file: Option<String>,
+    /// Name of the JWK provisioner; `mosaic-fed` unless set.
+    pub provisioner: Option<String>,
+    /// File with the private key of the provisioner: a JWK, or one encrypted as JWE.
+    pub key_file: Option<String>,
+    /// File with the password of an encrypted key.
+    pub password_file: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum CaBackend {
+    #[default]
+    Embedded,
+    StepCa,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -301,6 +301,30 @@ fn relations_between_keys_are_checked() {
             "tls.server_names",
             "neither",
         ),
+        ("[ca]\nurl = \"https://ca\"", "ca.url", "no effect"),
+        (
+            "[ca]\npassword_file = \"x\"",
+            "ca.password_file",
+            "no effect",
+        ),
+        ("[ca]\nbackend = \"step-ca\"", "ca.url", "required"),
+        ("[ca]\nbackend = \"step-ca\"", "ca.root_file", "required"),
+        ("[ca]\nbackend = \"step-ca\"", "ca.key_file", "required"),
+        (
+            "[ca]\nbackend = \"step-ca\"\nurl = \"http://ca\"",
+            "ca.url",
+            "not https",
+        ),
+        (
+            "[ca]\nbackend = \"step-ca\"\nurl = \"https://u@ca\"",
+            "ca.url",
+            "credentials",
+        ),
+        (
+            "[ca]\nbackend = \"step-ca\"\nurl = \"https://ca/x\"",
+            "ca.url",
+            "more than",
+        ),
         (
             "[timeouts]\ntls_ms = 30001",
             "timeouts.tls_ms",
@@ -319,6 +343,25 @@ fn relations_between_keys_are_checked() {
             .any(|problem| problem.key == key && problem.message.contains(says));
         assert!(found, "{text}: {problems:#?}");
     }
+}
+
+#[test]
+fn a_step_ca_is_read_with_its_files() {
+    assert_eq!(read(LEAST).unwrap().ca, Ca::Embedded);
+    let text = format!(
+        "{LEAST}[ca]\nbackend = \"step-ca\"\nurl = \"https://ca.example:9000/\"\nroot_file = \"root.crt\"\n\
+         key_file = \"/run/key\"\n"
+    );
+    assert_eq!(
+        read(&text).unwrap().ca,
+        Ca::Step {
+            origin: "https://ca.example:9000".to_owned(),
+            root_file: "/etc/fed/root.crt".into(),
+            provisioner: "mosaic-fed".to_owned(),
+            key_file: "/run/key".into(),
+            password_file: None,
+        }
+    );
 }
 
 #[test]

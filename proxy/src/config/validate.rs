@@ -3,6 +3,7 @@
 //! Invariant: every relation between keys is checked here, once, and all of it even when the first check
 //! fails; a problem points at the place of the key that has to change.
 
+mod authority;
 mod doors;
 mod gateway;
 
@@ -97,12 +98,13 @@ impl Check<'_> {
         let ops = self.address("ops.listen", &settings.ops.listen);
         let gateway = self.gateway(settings.gateway);
         let seal = self.seal(settings.seal, &data_dir);
+        let ca = self.ca(&settings.ca);
         let policy_dir = self.path("policy.dir", &settings.policy.dir);
         self.timeouts(&settings.timeouts);
         let audit = self.audit(&settings.audit, &data_dir);
         self.breaker(&settings.breaker);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
-        let (ops, gateway, seal) = (ops?, gateway?, seal?);
+        let (ops, gateway, seal, ca) = (ops?, gateway?, seal?, ca?);
         self.listeners_apart(&[
             (
                 "federation.listen",
@@ -141,6 +143,7 @@ impl Check<'_> {
             policy: Policy { dir: policy_dir },
             seal,
             tls,
+            ca,
             limits: limits(&settings.limits, &settings.lease),
             lease: lease(&settings.lease),
             cache: Cache {

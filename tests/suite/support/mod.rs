@@ -19,6 +19,7 @@ pub mod process;
 pub mod reader;
 pub mod relay;
 pub mod search;
+pub mod step;
 pub mod stream;
 pub mod truth;
 

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::provisioner::{ProvisionerKeyError, malformed};
+use super::key_error::{ProvisionerKeyError, malformed};
 
 /// Rounds of PBKDF2 that a header may ask for; `step` writes 100,000 to 600,000.
 const ROUNDS: std::ops::RangeInclusive<u32> = 1_000..=10_000_000;
@@ -130,11 +130,12 @@ impl<'a> Encrypted<'a> {
             "PBES2-HS512+A256KW" => (pbkdf2::PBKDF2_HMAC_SHA512, &AES_256, 32),
             other => return Err(unsupported(other)),
         };
-        let (content, size): (&'static Algorithm, usize) = match header.enc.as_deref().unwrap_or_default() {
-            "A128GCM" => (&AES_128_GCM, 16),
-            "A256GCM" => (&AES_256_GCM, 32),
-            other => return Err(unsupported(other)),
-        };
+        let (content, size): (&'static Algorithm, usize) =
+            match header.enc.as_deref().unwrap_or_default() {
+                "A128GCM" => (&AES_128_GCM, 16),
+                "A256GCM" => (&AES_256_GCM, 32),
+                other => return Err(unsupported(other)),
+            };
         let rounds = header.p2c.filter(|rounds| ROUNDS.contains(rounds));
         let rounds = rounds
             .and_then(NonZeroU32::new)

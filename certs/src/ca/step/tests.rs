@@ -32,7 +32,9 @@ struct Scripted {
 #[async_trait]
 impl StepTransport for Scripted {
     async fn send(&self, request: StepRequest<'_>) -> Result<StepAnswer, StepUnreachable> {
-        let body = request.body.map(|body| serde_json::from_slice(&body).unwrap());
+        let body = request
+            .body
+            .map(|body| serde_json::from_slice(&body).unwrap());
         self.asked
             .lock()
             .unwrap()
@@ -44,7 +46,10 @@ impl StepTransport for Scripted {
 /// Runs a future that never waits.
 fn run<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
         Poll::Ready(value) => value,
         Poll::Pending => panic!("it waits"),
     }

@@ -1,0 +1,200 @@
+//! step-ca as the authority for peers: the real program, its own code, over real TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod support;
+
+use std::sync::Arc;
+
+use certs::{PeerIdentity, PrivateKey};
+use proxy::admin::{CheckOutcome, CheckView};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use support::enroll::{Ticket, redeem, request, ticket};
+use support::step::{self, StepProcess, TEMPLATE};
+use tests::{Client, Response, Wire, World};
+
+/// A template that forgets whom the certificate is for.
+const FORGETFUL: &str = r#"{"subject": {{ toJson .Subject }}, "sans": {{ toJson .SANs }},
+ "keyUsage": ["digitalSignature"], "extKeyUsage": ["clientAuth"]}"#;
+/// A template that believes what the request says of itself.
+const GULLIBLE: &str = r#"{"subject": {{ toJson .Subject }}, "sans": {{ toJson .SANs }},
+ "keyUsage": ["digitalSignature"], "extKeyUsage": ["clientAuth"],
+ "extensions": [
+  {"id": "1.3.6.1.4.1.99999.1", "value": {{ printf "\x0c%c%s" 36 "00000000-0000-4000-8000-000000000001" | b64enc | toJson }}},
+  {"id": "1.3.6.1.4.1.99999.2", "value": {{ printf "\x0c%c%s" 36 "00000000-0000-4000-8000-000000000002" | b64enc | toJson }}}]}"#;
+
+async fn world(step: &StepProcess, key: &str) -> World {
+    let short = "[limits]\nclient_certificate_days = 1\n";
+    let settings = format!("{}{short}", step.settings(key));
+    World::builder().settings(&settings).start().await
+}
+
+async fn redeemed(world: &World, ticket: &Ticket) -> (PrivateKey, Response) {
+    let (key, csr) = request();
+    let response = redeem(world.enrollment(), ticket.pin, &ticket.token, &csr).await;
+    (key, response.unwrap())
+}
+
+fn chain(response: &Response) -> Vec<CertificateDer<'static>> {
+    let answer = response.json();
+    let pem = answer["certChainPem"].as_str().unwrap();
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .map(|one| one.unwrap())
+        .collect()
+}
+
+/// A peer with this certificate.
+fn client(world: &World, chain: &[CertificateDer<'static>], key: &PrivateKey) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(world.root().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::try_from(key.pkcs8().to_vec()).unwrap();
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain.to_vec(), key)
+        .unwrap()
+}
+
+fn authority(checks: &[CheckView]) -> &CheckView {
+    checks.iter().find(|one| one.name == "authority").unwrap()
+}
+
+/// The whole way: token, one-time token, signature, both extensions, a question over mTLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_enrolls_and_asks_with_a_certificate_of_step_ca() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    for key in ["provisioner.jwk", "provisioner.jwe"] {
+        let step = StepProcess::start(&program, TEMPLATE, "24h0m0s");
+        let world = world(&step, key).await;
+        world.let_in(reference_gateway::plan::AMIRA).await;
+        let (grant, ticket) = ticket(&world).await;
+        let (private, response) = redeemed(&world, &ticket).await;
+        assert_eq!(response.status, 200, "{}\n{}", response.text(), step.log());
+        let chain = chain(&response);
+        assert_eq!(chain.len(), 2, "leaf and intermediate");
+        let identity = PeerIdentity::decode(&chain[0], 0).unwrap();
+        assert_eq!(identity.grant, grant.uuid());
+        for wire in Wire::BOTH {
+            let config = client(&world, &chain, &private);
+            let mut client = Client::open_with(wire, world.federation(), config)
+                .await
+                .unwrap();
+            let path = "/api/federation/v1/list/tasks";
+            let answer = client.post(path, "{}").await.unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(!answer.json()["items"].as_array().unwrap().is_empty());
+        }
+        world.stop().await;
+    }
+}
+
+/// The embedded authority's certificates open nothing where a step-ca is the authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_the_embedded_authority_is_a_strangers() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    let step = StepProcess::start(&program, TEMPLATE, "24h0m0s");
+    let world = world(&step, "provisioner.jwk").await;
+    let holder = world.amira().await;
+    let config = tests::tls::client(Some(&holder.minted), world.root(), &[]);
+    let alert = tests::tls::refusal(world.federation(), config).await;
+    assert_eq!(alert, rustls::AlertDescription::UnknownCA);
+    world.stop().await;
+}
+
+/// What step-ca signed and was not asked for is refused, recorded, and revoked there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_without_the_extensions_or_with_others_gives_no_certificate() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    for (template, said) in [(FORGETFUL, "no identity"), (GULLIBLE, "another grant id")] {
+        let step = StepProcess::start(&program, template, "24h0m0s");
+        let world = world(&step, "provisioner.jwk").await;
+        let (grant, ticket) = ticket(&world).await;
+        let (_, response) = redeemed(&world, &ticket).await;
+        assert_eq!(response.status, 503, "{}", response.text());
+        let detail = world
+            .control()
+            .show_grant(&grant.to_string())
+            .await
+            .unwrap();
+        assert!(detail.certificates.is_empty());
+        assert_eq!(detail.grant.status, policy::grant::GrantStatus::Pending);
+        let log = step.log();
+        assert!(log.contains("/1.0/revoke"), "{log}");
+        let checks = world.control().checks().await.unwrap();
+        let check = authority(&checks);
+        assert_eq!(check.outcome, CheckOutcome::Fail);
+        assert!(check.found.contains(said), "{}", check.found);
+        assert!(check.remedy.as_deref().unwrap().contains("federation.tpl"));
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_ca_that_is_down_or_refuses_spends_the_token_and_says_so() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    // Its certificates live for an hour, and a day is asked for.
+    let mut step = StepProcess::start(&program, TEMPLATE, "1h0m0s");
+    let world = world(&step, "provisioner.jwk").await;
+    let (_, refused) = ticket(&world).await;
+    let (_, response) = redeemed(&world, &refused).await;
+    assert_eq!(response.status, 503, "{}", response.text());
+    let checks = world.control().checks().await.unwrap();
+    let check = authority(&checks);
+    assert_eq!(check.outcome, CheckOutcome::Fail);
+    assert!(check.found.contains("refused"), "{}", check.found);
+    step.stop();
+    let (_, down) = ticket(&world).await;
+    let (_, response) = redeemed(&world, &down).await;
+    assert_eq!(response.status, 503, "{}", response.text());
+    let (_, again) = redeemed(&world, &down).await;
+    assert_eq!(again.status, 410);
+    let checks = world.control().checks().await.unwrap();
+    let check = authority(&checks);
+    assert_eq!(check.outcome, CheckOutcome::Fail);
+    assert!(check.found.contains("cannot be reached"), "{}", check.found);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_that_the_authority_works_and_whether_it_has_a_crl() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    let step = StepProcess::start(&program, TEMPLATE, "24h0m0s");
+    let world = world(&step, "provisioner.jwk").await;
+    let checks = world.control().checks().await.unwrap();
+    let check = authority(&checks);
+    assert_eq!(check.outcome, CheckOutcome::Ok, "{}", check.found);
+    assert!(
+        check.found.contains("issues and revokes"),
+        "{}",
+        check.found
+    );
+    let has_none = checks.iter().find(|one| one.name == "authority's CRL");
+    // Versions before 0.23 have no CRL; newer ones were told to publish one.
+    let asked = std::process::Command::new("curl")
+        .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"])
+        .arg(step.file("root.crt"))
+        .arg(format!("{}/1.0/crl", step.url()))
+        .output()
+        .unwrap();
+    let published = asked.stdout == b"200";
+    assert_eq!(has_none.is_none(), published);
+    world.stop().await;
+}

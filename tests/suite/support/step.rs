@@ -1,0 +1,152 @@
+//! A real step-ca in a process of its own.
+//!
+//! `MOSAIC_TEST_STEP_CA` names the program (`./run test` finds or builds one); without it the tests of it say that they were
+//! skipped.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use certs::testing::TestCa;
+use certs::trust::certificate_to_pem;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The template that is shipped.
+pub const TEMPLATE: &str = include_str!("../../../compose/step-ca/federation.tpl");
+const KEYS: &str = include_str!("../../../certs/testdata/provisioner-keys.json");
+/// How often the process is asked whether it has started, and how long apart.
+const LOOKS: u32 = 3_000;
+const APART: Duration = Duration::from_millis(20);
+
+/// The program, or `None` after having said so.
+pub fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("MOSAIC_TEST_STEP_CA").map(PathBuf::from);
+    if path.is_none() {
+        super::skipped("step-ca", "MOSAIC_TEST_STEP_CA is not set");
+    }
+    path
+}
+
+/// A running step-ca with one JWK provisioner.
+pub struct StepProcess {
+    child: Child,
+    dir: TempDir,
+    address: SocketAddr,
+}
+
+impl StepProcess {
+    /// One whose provisioner writes certificates by `template` and lets them live for `max` at most.
+    pub fn start(program: &Path, template: &str, max: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = TestCa::root("step root");
+        let issuer = root.intermediate("step intermediate");
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let root_file = write("root.crt", &root.root_pem());
+        let issuer_file = write("issuer.crt", &certificate_to_pem(issuer.der()));
+        let issuer_key = write("issuer.key", &issuer.key_pem());
+        let keys: Value = serde_json::from_str(KEYS).unwrap();
+        write("provisioner.jwk", &keys["p256"].to_string());
+        write("provisioner.jwe", keys["jwe"].as_str().unwrap());
+        write("password", "correct horse battery\n");
+        let mut public = keys["p256"].clone();
+        public.as_object_mut().unwrap().remove("d");
+        public["kid"] = keys["thumb"].clone();
+        public["use"] = "sig".into();
+        public["alg"] = "ES256".into();
+        // A port that was free a moment ago: the program cannot say which it took.
+        let address = TcpListener::bind("127.0.0.1:0")
+            .and_then(|socket| socket.local_addr())
+            .unwrap();
+        let settings = json!({
+            "root": root_file,
+            "crt": issuer_file,
+            "key": issuer_key,
+            "address": address.to_string(),
+            "dnsNames": ["127.0.0.1", "localhost"],
+            "logger": {"format": "text"},
+            "db": {"type": "bbolt", "dataSource": dir.path().join("db")},
+            "crl": {"enabled": true},
+            "authority": {"provisioners": [{
+                "type": "JWK",
+                "name": "mosaic-fed",
+                "key": public,
+                "claims": {
+                    "minTLSCertDuration": "5m0s",
+                    "defaultTLSCertDuration": max,
+                    "maxTLSCertDuration": max,
+                },
+                "options": {"x509": {"template": template}},
+            }]},
+        });
+        let config = write("ca.json", &settings.to_string());
+        let log = std::fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new(program)
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut process = Self {
+            child,
+            dir,
+            address,
+        };
+        let mut looks = 0;
+        while std::net::TcpStream::connect(address).is_err() {
+            looks += 1;
+            let ended = process.child.try_wait().unwrap();
+            assert!(ended.is_none() && looks < LOOKS, "{}", process.log());
+            std::thread::sleep(APART);
+        }
+        process
+    }
+
+    /// Its origin.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// What it has written to its log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    /// A file of its directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The section `[ca]` for it; `key` is `provisioner.jwk` or `provisioner.jwe`.
+    pub fn settings(&self, key: &str) -> String {
+        let path = |name: &str| self.file(name).display().to_string();
+        let mut text = format!(
+            "[ca]\nbackend = \"step-ca\"\nurl = \"{}\"\nroot_file = \"{}\"\nkey_file = \"{}\"\n",
+            self.url(),
+            path("root.crt"),
+            path(key)
+        );
+        if key.ends_with(".jwe") {
+            text.push_str(&format!("password_file = \"{}\"\n", path("password")));
+        }
+        text
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for StepProcess {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
