@@ -191,8 +191,11 @@ pub struct Directory {
     applications: Mutex<Applications>,
     /// The longest lease that the store knows to be possible.
     longest: Mutex<Duration>,
-    /// One change at a time; also what `reload_policy` holds from reading to applying.
+    /// One change is applied at a time.
     changing: tokio::sync::Mutex<()>,
+    /// One reload of the policy at a time, from reading to applying. Other changes are applied meanwhile: reading, checking
+    /// and publishing files takes longer than a change may be held up.
+    reloading: tokio::sync::Mutex<()>,
     /// Why the view in force is behind the store, if it is: then nothing is served.
     fenced: ArcSwap<Option<String>>,
 }
@@ -216,6 +219,7 @@ impl Directory {
             applications: Mutex::default(),
             longest: Mutex::new(longest),
             changing: tokio::sync::Mutex::new(()),
+            reloading: tokio::sync::Mutex::new(()),
             fenced: ArcSwap::from_pointee(None),
             parts,
         });
@@ -373,7 +377,7 @@ impl Directory {
     /// # Errors
     /// [`ApplyError::Policy`] with every problem; then nothing changed.
     pub async fn reload_policy(&self, act: &Act) -> Result<Applied, ApplyError> {
-        let _one = self.changing.lock().await;
+        let _one = self.reloading.lock().await;
         let reloaded = self.reload_policy_locked(act).await;
         match &reloaded {
             Ok(_) => self
@@ -400,7 +404,7 @@ impl Directory {
             .as_ref()
             .is_some_and(|bundle| bundle.sha256 == sha256)
         {
-            return self.refresh_locked().await;
+            return self.refresh().await;
         }
         let bundle = PolicyBundle {
             files,
@@ -408,6 +412,7 @@ impl Directory {
             applied_at: act.now,
         };
         let candidate = build(&self.parts, &image, rules, Some(&bundle))?;
+        // Where a change was applied since the image was read, the grant counts as touched, which is more than need be.
         let before = self.view();
         let touched = candidate
             .snapshot
@@ -424,8 +429,8 @@ impl Directory {
             sha256,
             touched,
         };
-        let _committed = self.parts.store.publish_policy(act, publication).await?;
-        self.refresh_locked().await
+        let committed = self.parts.store.publish_policy(act, publication).await?;
+        self.apply(committed.revision, Touched::All).await
     }
 
     /// What would be in force with other policy files. Nothing is published.
