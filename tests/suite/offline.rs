@@ -29,7 +29,7 @@ use support::reader::PATIENCE;
 use tests::home::door;
 use tests::world::operator;
 use tests::{Home, Response, World};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 /// Deadlines that a test can wait for; the breaker stays open until it is reset.
@@ -454,7 +454,35 @@ const PAIRS: usize = 41;
 /// What two medians of the same thing differ by on a busy machine.
 const NOISE: Duration = Duration::from_millis(4);
 
-/// AC-7: work is stopped, then it is gone, and a session goes on with what is here.
+/// An address at which connections vanish: nobody accepts them, and what the kernel has no room for it drops.
+struct Swallow {
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Swallow {
+    async fn at(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        // Longer than the kernel waits before it sends the first packet again.
+        let patience = Duration::from_secs(3);
+        while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(address)).await
+        {
+            waiting.push(connected.unwrap());
+            assert!(waiting.len() < 64, "there is room for ever more");
+        }
+        Self {
+            _listener: listener,
+            _waiting: waiting,
+        }
+    }
+}
+
+/// AC-7: work is stopped, then it is gone, then the network swallows what is sent to it, and a session goes on with what
+/// is here.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_sources_go_on_without_the_one_that_is_away() {
     let settings = without_cache().replace("[breaker]", "fanout_ms = 2000\n[breaker]");
@@ -475,7 +503,7 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
     let door = Door {
         socket: desk.config.session.socket.clone(),
     };
-    for outage in ["stopped", "gone"] {
+    for outage in ["stopped", "gone", "swallowed"] {
         let until = SystemClock.boot_nanos() + u64::try_from(PATIENCE.as_nanos()).unwrap();
         loop {
             let (answer, _) = door.query(&first, "all").await;
@@ -484,9 +512,14 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
             }
             assert!(SystemClock.boot_nanos() < until, "{answer}");
         }
+        let mut swallow = None;
         match outage {
             "stopped" => signal(&work, "-STOP"),
-            _ => work.kill(),
+            "gone" => work.kill(),
+            _ => {
+                work.kill();
+                swallow = Some(Swallow::at(work.federation).await);
+            }
         }
         cut_at_the_deadline(&door, &first).await;
         // With the breaker open nothing is waited for.
@@ -521,7 +554,10 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
         );
         match outage {
             "stopped" => signal(&work, "-CONT"),
-            _ => work.start_again(),
+            _ => {
+                drop(swallow);
+                work.start_again();
+            }
         }
         desk.control()
             .reset_peer(&operator(), "work")
