@@ -16,6 +16,7 @@ pub mod key;
 pub mod oid;
 mod provider;
 pub mod publish;
+pub mod rotation;
 pub mod seal;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
