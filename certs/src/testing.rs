@@ -273,6 +273,15 @@ impl Minted {
         }
     }
 
+    /// A chain that somebody else has issued, leaf first, with its key.
+    #[must_use]
+    pub fn of(chain: Vec<CertificateDer<'static>>, key: PrivateKey) -> Self {
+        Self {
+            chain,
+            key: Arc::new(key),
+        }
+    }
+
     /// The leaf's DER.
     #[must_use]
     pub fn leaf(&self) -> &CertificateDer<'static> {

@@ -170,6 +170,13 @@ deny_codes! {
         "The certificate no longer leads to a trust anchor."
         "Ask the other side for a new token (`grant token --replace`).";
 
+    RenewalConflict "renewal_conflict" Identity
+        "A renewal was asked for with a certificate that is not the newest used one of its grant."
+        "Renew with the newest certificate; if it is lost, ask for a new token (`grant token --replace`).";
+    RenewalUnavailable "renewal_unavailable" Identity
+        "A certificate could not be issued, or the first use of one could not be written down."
+        "Try again later; the other side's operator sees the cause in its log.";
+
     RateExceeded "rate_exceeded" Rate
         "The grant asks more often than it may."
         "Ask again when the time in Retry-After has passed.";
@@ -228,6 +235,9 @@ deny_codes! {
     InvalidId "invalid_id" Request
         "The id is not one a row can have."
         "Use an id as a list answered it.";
+    InvalidCsr "invalid_csr" Request
+        "The certificate request is not one that can be issued for."
+        "Send `{\"csrPem\"}` with a new PKCS#10 request for a P-256, P-384, Ed25519 or RSA key, signed by itself.";
     AmbiguousFraming "ambiguous_framing" Request
         "The request can be read in more than one way."
         "Send one Content-Length or one Transfer-Encoding, and no folded headers.";

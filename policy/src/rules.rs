@@ -72,6 +72,8 @@ struct PeerRules {
     allow_sensitive: Vec<Resource>,
     /// The older protocol it is treated by.
     compat: Option<Compat>,
+    /// Whether it is suspended on a renewal conflict, by its own rules.
+    suspend_on_renewal_conflict: bool,
 }
 
 /// The section of one peer, before its ceiling meets the common one.
@@ -80,12 +82,14 @@ struct PeerPart {
     allowance: Allowance,
     allow_sensitive: BTreeSet<Resource>,
     compat: Option<Compat>,
+    suspend_on_renewal_conflict: bool,
 }
 
 /// What all files say together.
 #[derive(Default)]
 struct Parts {
     ceiling: Option<(Reach, Allowance)>,
+    suspend_on_renewal_conflict: bool,
     peers: BTreeMap<PeerName, PeerPart>,
     redaction: Redaction,
     fields: Paths,
@@ -102,6 +106,7 @@ type Paths = BTreeMap<Resource, Vec<String>>;
 pub struct RuleSet {
     ceiling: Arc<Reach>,
     allowance: Allowance,
+    suspend_on_renewal_conflict: bool,
     peers: BTreeMap<PeerName, PeerRules>,
     redaction: Arc<Redaction>,
     mapping: Option<Arc<Mapping>>,
@@ -155,6 +160,14 @@ impl RuleSet {
         self.peers.get(peer).and_then(|rules| rules.compat)
     }
 
+    /// Whether a peer is suspended when one of its earlier certificates asks for renewal: by the common rule, or its own.
+    #[must_use]
+    pub fn suspends_on_renewal_conflict(&self, peer: &PeerName) -> bool {
+        let own = self.peers.get(peer);
+        self.suspend_on_renewal_conflict
+            || own.is_some_and(|rules| rules.suspend_on_renewal_conflict)
+    }
+
     /// The peers that have rules of their own.
     pub fn peers(&self) -> impl Iterator<Item = &PeerName> {
         self.peers.keys()
@@ -194,6 +207,7 @@ impl RuleSet {
     fn assemble(parts: Parts) -> Self {
         let Parts {
             ceiling,
+            suspend_on_renewal_conflict,
             peers,
             redaction,
             fields,
@@ -207,6 +221,7 @@ impl RuleSet {
             "ceiling": ceiling
                 .as_ref()
                 .map(|(reach, allowance)| json!({ "reach": reach_form(reach), "allowance": allowance })),
+            "suspend_on_renewal_conflict": suspend_on_renewal_conflict,
             "peers": peers
                 .iter()
                 .map(|(name, part)| (name.to_string(), peer_form(part)))
@@ -229,6 +244,7 @@ impl RuleSet {
                     allowance,
                     allow_sensitive: part.allow_sensitive.into_iter().collect(),
                     compat: part.compat,
+                    suspend_on_renewal_conflict: part.suspend_on_renewal_conflict,
                 };
                 (name, rules)
             })
@@ -238,6 +254,7 @@ impl RuleSet {
         Self {
             ceiling: Arc::new(reach),
             allowance,
+            suspend_on_renewal_conflict,
             peers,
             redaction: Arc::new(redaction),
             mapping: mapping.map(Arc::new),
@@ -254,6 +271,7 @@ fn peer_form(part: &PeerPart) -> Value {
         "allowance": part.allowance,
         "allow_sensitive": part.allow_sensitive,
         "compat": part.compat,
+        "suspend_on_renewal_conflict": part.suspend_on_renewal_conflict,
     })
 }
 

@@ -10,6 +10,7 @@
 mod audit;
 mod authority_check;
 mod candidate;
+mod certificates;
 mod check;
 mod explained;
 mod failure;
@@ -47,6 +48,7 @@ pub use audit::AuditQuery;
 pub use candidate::{
     ChangedDecision, ComparePolicy, GrantDiff, PolicyDiff, ReplayPolicy, ReplayedPage,
 };
+pub use certificates::{CertificateRow, RenewCertificates, RenewedView, RevokedView};
 pub use check::{CheckOutcome, CheckView};
 pub use explained::{ExplainedRequest, ReasonView};
 pub use failure::{AdminCode, AdminFailure};

@@ -48,6 +48,7 @@ use crate::gateway::{Gateway, GatewayClient, GatewayLimits, Origin};
 use crate::hardening::Hardening;
 use crate::inbound::authenticate::Authenticator;
 use crate::inbound::finish::Recorder;
+use crate::inbound::renew::{RenewalParts, Renewals};
 use crate::inbound::service::{AnswerLimits, Inbound, serve_connection};
 use crate::outbound::{
     BreakerRules, Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway,
@@ -333,6 +334,17 @@ async fn compose(
             contacted: Box::new(move |peer| heard.contacted(peer)),
             store: Arc::clone(&base.store),
             throttle: Arc::clone(&limits),
+            renewals: Renewals::new(RenewalParts {
+                store: Arc::clone(&base.store),
+                authority: Arc::clone(&clients),
+                directory: Arc::clone(&directory),
+                trust: trust.clone(),
+                server_anchors_pem: server_anchors.to_pem(),
+                lifetime: config.limits.client_certificate,
+                overlap: config.limits.renewal_overlap,
+                clock: Arc::clone(&base.clock),
+                metrics: Arc::clone(&base.metrics),
+            }),
         });
         let parts = ServingParts {
             inbound,
@@ -724,6 +736,28 @@ async fn sweep_cache(outbound: Arc<Outbound>, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// Renews credentials when they are due. Looks every second: timers stand still while a machine sleeps, the clock of
+/// certificates does not.
+async fn renew_credentials(outbound: Arc<Outbound>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        () = outbound.resume_renewals() => {}
+        _ = stop.wait_for(|stop| *stop) => return,
+    }
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        tokio::select! {
+            biased;
+            _ = outbound.renew_due() => {}
+            // Cut off anywhere, the next process goes on from there.
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
 /// The asking side: the session door.
 async fn ask(
     base: &Base,
@@ -737,6 +771,7 @@ async fn ask(
     outbound.load().await?;
     outbound.warm_up(None);
     listeners.spawn(sweep_cache(Arc::clone(&outbound), stopped.clone()));
+    listeners.spawn(renew_credentials(Arc::clone(&outbound), stopped.clone()));
     let socket = &config.session.socket;
     let door = DoorListener::bind_unix(socket, 0o660)
         .await

@@ -9,6 +9,7 @@
 mod arguments;
 mod audit;
 mod authority;
+mod certificate;
 mod demo;
 mod doctor;
 mod door;
@@ -250,6 +251,7 @@ async fn ask(
         }
         Command::Grant(command) => grant::run(context, command, console).await,
         Command::Peer(command) => peer::run(context, command, console).await,
+        Command::Cert(command) => certificate::run(context, command, console).await,
         Command::Session(command) => session::run(context, command, console).await,
         Command::Query(command) => query::run(context, command, console).await,
         Command::Audit(command) => audit::run(context, command, console).await,

@@ -234,6 +234,8 @@ pub struct Limits {
     pub enrollment_token_ttl: Duration,
     /// Life of an issued client certificate.
     pub client_certificate: Duration,
+    /// For how long the certificate before is good beside a renewed one.
+    pub renewal_overlap: Duration,
     /// Requests to one peer at once.
     pub peer_requests: usize,
 }

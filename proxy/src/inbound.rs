@@ -11,6 +11,7 @@ pub mod authenticate;
 pub mod budget;
 pub mod finish;
 pub mod lease;
+pub mod renew;
 pub mod respond;
 pub mod search;
 pub mod service;

@@ -31,6 +31,10 @@ pub use source::{SourceLimits, SourceQuotas};
 
 /// Calls for `capabilities` that a lease pays for by itself (specification, section 7).
 const REVALIDATIONS: u32 = 2;
+/// Renewals of certificates that a grant may ask for at once, and in each [`RENEWAL_WINDOW`]. One is enough for most of a
+/// life; further ones are repeats after a lost answer.
+const RENEWALS: u32 = 10;
+const RENEWAL_WINDOW: Duration = Duration::from_secs(60);
 /// What a peer is told when too many of its requests are under way (specification, section 7).
 const CONCURRENCY_WAIT: Duration = Duration::from_secs(1);
 
@@ -41,6 +45,8 @@ pub enum Purpose {
     Questions,
     /// `capabilities`, by which a lease is renewed.
     Revalidation,
+    /// `renew`, by which a certificate is renewed.
+    Renewal,
 }
 
 /// Whose bucket it is.
@@ -125,11 +131,12 @@ pub struct Refused {
 impl Limits {
     /// Lets in one request of an authenticated grant, or refuses it and takes nothing.
     ///
-    /// `revalidates` is true for `capabilities`, which has a bucket of its own first.
+    /// `capabilities` ([`Purpose::Revalidation`]) has a bucket of its own first, `renew` ([`Purpose::Renewal`]) only one
+    /// of its own: questions must not keep a certificate from being renewed, nor renewals take from them.
     ///
     /// # Errors
     /// [`Refused`].
-    pub async fn enter(&self, entry: &GrantEntry, revalidates: bool) -> Result<Entered, Refused> {
+    pub async fn enter(&self, entry: &GrantEntry, purpose: Purpose) -> Result<Entered, Refused> {
         // The slot comes first, since it can be given back.
         let Some(slot) = self.in_flight.enter(entry.peer.id) else {
             return Err(Refused {
@@ -139,20 +146,26 @@ impl Limits {
             });
         };
         let grant = entry.grant.id;
+        let own = |purpose, quota| Limited {
+            key: BucketKey { grant, purpose },
+            quota,
+        };
         let limits = [
-            Limited {
-                key: BucketKey {
-                    grant,
-                    purpose: Purpose::Revalidation,
-                },
-                quota: self.revalidation,
-            },
+            own(Purpose::Revalidation, self.revalidation),
             questions(grant, entry.limits.rate),
+            own(
+                Purpose::Renewal,
+                Quota::per_window(RENEWALS, RENEWAL_WINDOW),
+            ),
         ];
-        let from = usize::from(!revalidates);
+        let range = match purpose {
+            Purpose::Revalidation => 0..2,
+            Purpose::Questions => 1..2,
+            Purpose::Renewal => 2..3,
+        };
         let drawn = self
             .limiter
-            .draw(limits.get(from..).unwrap_or_default())
+            .draw(limits.get(range).unwrap_or_default())
             .await;
         match drawn.from {
             Some(_) => Ok(Entered {

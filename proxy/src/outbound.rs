@@ -9,7 +9,7 @@
 //! put one question to one peer, step by step: `attempt.rs` lets it go out, or not, by what
 //! `reach.rs` knows of the peer; `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
 //! means for the grant; `notice.rs` tells a session of an outage. `local.rs` and `own.rs` ask the user's own gateway,
-//! `fanout.rs` and `combined.rs` all sources at once (`page.rs`, `merge.rs`, `position.rs`, `ranked.rs`); `add_peer.rs` is
+//! `renewal.rs` renews credentials in time. `fanout.rs` and `combined.rs` ask all sources at once (`page.rs`, `merge.rs`, `position.rs`, `ranked.rs`); `add_peer.rs` is
 //! how a peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
 
 pub mod add_peer;
@@ -35,6 +35,7 @@ pub(crate) mod fixture;
 mod flight;
 mod form;
 mod hit;
+mod issued;
 mod lease;
 pub mod listener;
 pub mod local;
@@ -51,6 +52,7 @@ pub mod reach;
 pub mod reaches;
 mod recall;
 mod relay;
+mod renewal;
 pub mod rewrite;
 pub mod route;
 pub mod session;
@@ -90,6 +92,7 @@ pub use local::{LocalAnswer, LocalQuestion, LocalSource};
 pub use own::OwnGateway;
 pub use reach::{ReachRules, ReachState};
 pub use reaches::Reaches;
+pub use renewal::{RenewError, RenewalPlan, Renewed};
 pub use route::{PeerRoute, RouteTable};
 use session::SessionKey;
 pub use session::{Doorway, SessionToken};
@@ -263,8 +266,8 @@ impl Outbound {
     /// that the first question need not wait for a handshake. A peer whose breaker is not closed is left alone,
     /// and what goes wrong is left for that first question to find out.
     pub fn warm_up(&self, user: Option<&UserId>) {
-        let now = UnixMillis(self.clock.unix_millis());
         for route in self.table.load().routes() {
+            let now = UnixMillis(route.their_now(self.clock.as_ref()));
             let is_meant = user.is_none_or(|user| route.user == *user)
                 && route.reach.is_closed()
                 && state::may_ask(route.peer_state, route.state(), route.not_after, now).is_ok();
@@ -325,6 +328,13 @@ impl Outbound {
         let Some(learned) = learned.filter(|learned| state::is_news(peer.state(), *learned)) else {
             return;
         };
+        // What is said of a credential that has a successor says nothing of the grant.
+        if self
+            .current(peer)
+            .is_some_and(|now| now.credential != peer.credential)
+        {
+            return;
+        }
         peer.set_state(learned);
         if learned != CredentialState::Active {
             peer.lease.forget();

@@ -12,6 +12,7 @@
 mod change;
 mod error;
 mod record;
+mod renewal;
 mod sqlite;
 
 #[cfg(test)]
@@ -36,8 +37,12 @@ pub use change::{
 pub use error::{OpenError, StoreError};
 pub use record::{
     CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantRecord,
-    OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, RowMark, RowsBooked,
-    SealedSecret, SecretPurpose, SessionRecord, Sha256, StoreImage, SubjectToken,
+    OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, RenewalTries, RowMark,
+    RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, StoreImage, SubjectToken,
+};
+pub use renewal::{
+    IssuedRenewal, KnownCertificate, NewRenewal, PendingRenewal, RenewalRequest, RenewalStart,
+    RenewalStore, RenewedCertificate, RevokedCertificate,
 };
 pub use sqlite::{Migrated, SqliteOptions, SqliteStore};
 
@@ -54,7 +59,7 @@ pub const EXPIRED_CERTIFICATE_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 /// reached, and with [`StoreError::Corrupt`] when a row does not read back as what was written.
 /// Dropping a call's future leaves either the whole change or nothing.
 #[async_trait]
-pub trait Store: AuditLog + Send + Sync {
+pub trait Store: AuditLog + RenewalStore + Send + Sync {
     /// Whether the database answers a read and would accept a write right now.
     async fn health(&self) -> Result<(), StoreError>;
 

@@ -47,7 +47,8 @@ impl Home {
         Self::start_set(dir, clock, "").await
     }
 
-    async fn start_set(dir: TempDir, clock: Arc<dyn Clock>, settings: &str) -> Self {
+    /// Starts one in a directory, with a clock and more settings.
+    pub async fn start_set(dir: TempDir, clock: Arc<dyn Clock>, settings: &str) -> Self {
         let cache = if settings.contains("[cache]") {
             ""
         } else {

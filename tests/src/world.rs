@@ -315,6 +315,12 @@ impl World {
         self.manual.as_ref().expect("built with manual_clock()")
     }
 
+    /// The same, for another sidecar to go by.
+    #[must_use]
+    pub fn shared_clock(&self) -> Arc<ManualClock> {
+        Arc::clone(self.manual.as_ref().expect("built with manual_clock()"))
+    }
+
     /// Where the federation listener is.
     #[must_use]
     pub fn federation(&self) -> SocketAddr {

@@ -296,6 +296,7 @@ fn every_metric_is_listed_and_no_other() {
     metrics.breaker("work", false);
     metrics.held_back("work", HeldBack::Open);
     metrics.rate_limit_wait("work");
+    metrics.renewal("work", true);
     let text = String::from_utf8(metrics.render().unwrap()).unwrap();
     let exported: BTreeSet<String> = text
         .lines()

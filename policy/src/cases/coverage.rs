@@ -2,7 +2,8 @@
 //!
 //! Invariant: a rule is what a file says, read off its tables, so a key added to the format is covered or named like
 //! every other. A rule without which nothing is different is no rule; one that cannot be taken out alone is left out.
-//! Elsewhere on purpose: `[mapping]` is left out, since a case asks no gateway (`gateway check` does).
+//! Elsewhere on purpose: `[mapping]` is left out, since a case asks no gateway (`gateway check` does), and what is not
+//! about questions, since a case is one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -153,6 +154,9 @@ impl Walk<'_, '_> {
         for (key, value) in table.iter() {
             let name: &str = key.get_ref();
             if path.is_empty() && matches!(name, "schema" | "mapping") {
+                continue;
+            }
+            if name == "suspend_on_renewal_conflict" {
                 continue;
             }
             path.push(name.to_owned());

@@ -22,21 +22,23 @@ use crate::rows::redact::{Redaction, RedactionError};
 /// The version of the format; every file says it.
 pub(super) const SCHEMA: u64 = 1;
 pub(super) const FILE_KEYS: [&str; 5] = ["schema", "ceiling", "peers", "redaction", "mapping"];
-pub(super) const CEILING_KEYS: [&str; 6] = [
+pub(super) const CEILING_KEYS: [&str; 7] = [
     "resources",
     "max_rows_per_query",
     "teams",
     "include_personal",
     "rate_limit",
     "rows_per_day",
+    "suspend_on_renewal_conflict",
 ];
-pub(super) const PEER_KEYS: [&str; 8] = [
+pub(super) const PEER_KEYS: [&str; 9] = [
     "resources",
     "max_rows_per_query",
     "teams",
     "include_personal",
     "rate_limit",
     "rows_per_day",
+    "suspend_on_renewal_conflict",
     "allow_sensitive",
     "compat",
 ];
@@ -54,6 +56,7 @@ struct PeerSection {
 #[derive(Default)]
 struct Bundle {
     ceiling: Option<(Reach, Allowance, Place)>,
+    suspend_on_renewal_conflict: bool,
     peers: BTreeMap<PeerName, PeerSection>,
     fields: BTreeMap<Resource, Vec<(String, Place)>>,
     exempt: BTreeMap<Resource, Vec<(String, Place)>>,
@@ -95,6 +98,7 @@ pub(super) fn bundle(files: &[(&str, &str)]) -> Result<RuleSet, Vec<Problem>> {
         ceiling: bundle
             .ceiling
             .map(|(reach, allowance, _)| (reach, allowance)),
+        suspend_on_renewal_conflict: bundle.suspend_on_renewal_conflict,
         peers,
         redaction: redaction.unwrap_or_default(),
         fields: plain(&bundle.fields),
@@ -159,6 +163,7 @@ fn read_ceiling(reader: &mut Reader<'_>, bundle: &mut Bundle, section: Section<'
     }
     let (reach, _) = read_reach(reader, section);
     let allowance = read_allowance(reader, section);
+    let suspend = read_suspend(reader, section);
     if bundle.ceiling.is_some() {
         reader.problem(
             section.span(),
@@ -167,6 +172,7 @@ fn read_ceiling(reader: &mut Reader<'_>, bundle: &mut Bundle, section: Section<'
         );
     } else {
         bundle.ceiling = Some((reach, allowance, (reader.file, section.span())));
+        bundle.suspend_on_renewal_conflict = suspend;
     }
 }
 
@@ -190,6 +196,7 @@ fn read_peer(reader: &mut Reader<'_>, bundle: &mut Bundle, name: PeerName, secti
         }
     }
     let compat = reader.parsed(section, "compat", Compat::parse);
+    let suspend_on_renewal_conflict = read_suspend(reader, section);
     if bundle.peers.contains_key(&name) {
         let message = format!("peers.{name} is in another file already");
         reader.problem(section.span(), message, "keep one");
@@ -204,6 +211,7 @@ fn read_peer(reader: &mut Reader<'_>, bundle: &mut Bundle, name: PeerName, secti
                 allowance,
                 allow_sensitive,
                 compat,
+                suspend_on_renewal_conflict,
             },
             names_resources,
             place,
@@ -246,6 +254,12 @@ fn read_reach(reader: &mut Reader<'_>, section: Section<'_>) -> (Reach, bool) {
         max_rows_per_query,
     };
     (reach, names_resources)
+}
+
+/// Whether a peer is suspended when one of its earlier certificates asks for renewal.
+fn read_suspend(reader: &mut Reader<'_>, section: Section<'_>) -> bool {
+    let said = reader.boolean(section, "suspend_on_renewal_conflict");
+    said.unwrap_or(false)
 }
 
 /// The rate and the rows a day of a section.

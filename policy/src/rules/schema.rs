@@ -60,6 +60,10 @@ pub(super) struct CeilingTable {
     /// Different rows that one grant may see in a UTC day; any number when absent.
     #[schemars(range(min = 1, max = 10_000_000))]
     rows_per_day: Option<u32>,
+    /// Whether the peer is suspended when one of its earlier certificates asks for renewal, which only a copy of its keys or
+    /// a restored backup does. True in the ceiling counts for every peer.
+    #[schemars(default)]
+    suspend_on_renewal_conflict: bool,
 }
 
 /// What one peer can reach at most.
@@ -80,6 +84,10 @@ pub(super) struct PeerTable {
     /// Different rows that one grant may see in a UTC day; any number when absent.
     #[schemars(range(min = 1, max = 10_000_000))]
     rows_per_day: Option<u32>,
+    /// Whether the peer is suspended when one of its earlier certificates asks for renewal, which only a copy of its keys or
+    /// a restored backup does. True in the ceiling counts for every peer.
+    #[schemars(default)]
+    suspend_on_renewal_conflict: bool,
     /// Sensitive resources that a scope for this peer may name.
     #[schemars(default)]
     allow_sensitive: BTreeSet<Resource>,

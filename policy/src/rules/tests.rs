@@ -127,6 +127,30 @@ fn allowances_that_say_nothing_or_too_much() {
 }
 
 #[test]
+fn a_renewal_conflict_suspends_by_the_common_rule_or_the_peers_own() {
+    let parse = |text: &str| parse(text).unwrap();
+    let (home, away) = ("home".parse().unwrap(), "away".parse().unwrap());
+    let base = "schema = 1\n[ceiling]\nresources = [\"tasks\"]\n";
+    let suspends = |rules: &RuleSet| {
+        [&home, &away].map(|peer: &PeerName| rules.suspends_on_renewal_conflict(peer))
+    };
+    let none = parse(base);
+    assert_eq!(suspends(&none), [false, false]);
+    let all = parse(&format!("{base}suspend_on_renewal_conflict = true\n"));
+    assert_eq!(suspends(&all), [true, true]);
+    let one = parse(&format!(
+        "{base}[peers.home]\nsuspend_on_renewal_conflict = true\n"
+    ));
+    assert_eq!(suspends(&one), [true, false]);
+    assert!(none.hash() != all.hash() && none.hash() != one.hash());
+    // A peer cannot be let off the common rule.
+    let off = parse(&format!(
+        "{base}suspend_on_renewal_conflict = true\n[peers.home]\nsuspend_on_renewal_conflict = false\n"
+    ));
+    assert_eq!(suspends(&off), [true, true]);
+}
+
+#[test]
 fn no_rule_denies() {
     for rules in [
         RuleSet::deny_all(),

@@ -3,6 +3,7 @@
 //! Invariant: every check that is not ok says what to do. What can be checked without the process is in
 //! `cli/doctor.rs`.
 
+use certs::rotation::{Jitter, Life};
 use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,7 @@ use super::status::TIER_NOTE;
 use super::{AdminFailure, Control, days_left};
 use crate::config::SealSource;
 use crate::hardening::Confinement;
-use crate::store::{CertificateState, CredentialState};
+use crate::store::{CertificateState, CredentialState, OutboundCredential};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +72,6 @@ impl CheckView {
 }
 
 /// Days before the end of a certificate from which on it is worth a look.
-const CLIENT_WARN_DAYS: i64 = 14;
 const SERVER_WARN_DAYS: i64 = 30;
 
 impl Control {
@@ -229,7 +229,7 @@ impl Control {
         for leaf in image
             .certificates
             .iter()
-            .filter(|leaf| leaf.state == CertificateState::Active)
+            .filter(|leaf| leaf.state == CertificateState::Active && leaf.retires_at.is_none())
         {
             let grant = image
                 .grants
@@ -238,24 +238,18 @@ impl Control {
             if grant.is_some_and(|record| record.grant.status_at(now).is_final()) {
                 continue;
             }
-            let remedy = format!(
-                "run `grant token {} --replace` and hand the URL to the peer",
-                leaf.grant
-            );
-            let of = format!(" (grant {})", leaf.grant);
-            let check = expiry(
-                "client certificate",
-                &of,
-                leaf.not_after,
-                now,
-                CLIENT_WARN_DAYS,
-                &remedy,
-            );
             // A peer's lapsed certificate is the peer's failure, not this process's.
-            checks.extend((check.outcome != CheckOutcome::Ok).then_some(CheckView {
-                outcome: CheckOutcome::Warn,
-                ..check
-            }));
+            if is_overdue(leaf.not_before, leaf.not_after, now) {
+                let found = format!(
+                    "of grant {} ends at {} and has not been renewed",
+                    leaf.grant, leaf.not_after
+                );
+                let remedy = format!(
+                    "see whether the peer is up; once it has ended, run `grant token {} --replace` and hand the URL to the peer",
+                    leaf.grant
+                );
+                checks.push(CheckView::warn("client certificate", found, remedy));
+            }
         }
         for credential in self.store.list_outbound_credentials().await? {
             if credential.state != CredentialState::Active {
@@ -266,24 +260,58 @@ impl Control {
                 .iter()
                 .find(|peer| peer.id == credential.peer)
                 .map(|peer| peer.name.to_string());
-            let of = format!(" towards peer {}", name.unwrap_or_default());
-            let remedy =
-                "ask the peer's operator for `grant token --replace` and run `peer add` again";
-            let check = expiry(
-                "credential",
-                &of,
-                credential.not_after,
+            checks.extend(check_credential(
+                &credential,
+                &name.unwrap_or_default(),
                 now,
-                CLIENT_WARN_DAYS,
-                remedy,
-            );
-            checks.extend((check.outcome != CheckOutcome::Ok).then_some(check));
+            ));
         }
         if checks.is_empty() {
             checks.push(CheckView::ok("certificates", "none is near its end"));
         }
         Ok(checks)
     }
+}
+
+/// A credential that we ask with: whether it has ended, or is due and not renewed.
+fn check_credential(
+    credential: &OutboundCredential,
+    peer: &str,
+    now: UnixMillis,
+) -> Option<CheckView> {
+    let (name, end) = ("credential", credential.not_after);
+    let theirs = now.saturating_add(credential.skew_ms);
+    if theirs > end {
+        let remedy = "ask the peer's operator for `grant token --replace` and run `peer add` again";
+        return Some(CheckView::fail(
+            name,
+            format!("towards peer {peer} expired at {end}"),
+            remedy,
+        ));
+    }
+    let tries = &credential.tries;
+    let begins = credential.began_at.unwrap_or(credential.created_at);
+    let why = match &tries.failure {
+        Some(why) if tries.failures > 0 => why.clone(),
+        _ if is_overdue(begins, end, theirs) => "it was due long ago".to_owned(),
+        _ => return None,
+    };
+    let found = format!(
+        "towards peer {peer} ends at {end} and could not be renewed {} time(s): {why}",
+        tries.failures
+    );
+    let remedy = "it is tried again until then; `cert renew` tries at once";
+    Some(CheckView::warn(name, found, remedy))
+}
+
+/// Whether half of the time that is meant for renewing a certificate has passed.
+fn is_overdue(begins: UnixMillis, ends: UnixMillis, now: UnixMillis) -> bool {
+    let life = Life {
+        begins: begins.0,
+        ends: ends.0,
+    };
+    let due = life.due(Jitter::NONE);
+    now.0 > due.saturating_add(ends.0.saturating_sub(due) / 2)
 }
 
 fn expiry(

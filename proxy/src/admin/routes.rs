@@ -24,7 +24,7 @@ use super::gateway::SetToken;
 use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, AuditQuery, ComparePolicy, Control, CreateGrant,
-    CreateSession, CreateToken, EditGrant, Explain, ReplayPolicy, RevokeGrant,
+    CreateSession, CreateToken, EditGrant, Explain, RenewCertificates, ReplayPolicy, RevokeGrant,
 };
 use crate::store::Actor;
 
@@ -47,6 +47,9 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/grants/{id}", get(show_grant).put(edit_grant))
         .route("/grants/{id}/revoke", post(revoke_grant))
         .route("/grants/{id}/token", post(create_token))
+        .route("/certificates", get(list_certificates))
+        .route("/certificates/renew", post(renew_certificates))
+        .route("/certificates/{serial}/revoke", post(revoke_certificate))
         .route("/peers", get(list_peers).post(add_peer))
         .route("/peers/{name}", get(show_peer))
         .route("/peers/{name}/suspend", post(suspend_peer))
@@ -220,6 +223,26 @@ async fn create_token(
 ) -> Result<Response, AdminFailure> {
     let token = control.create_token(&actor, &id, body).await?;
     Ok((StatusCode::CREATED, Json(token)).into_response())
+}
+
+async fn list_certificates(State(control): Shared) -> Answer<impl Serialize> {
+    control.list_certificates().await.map(items)
+}
+
+async fn renew_certificates(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<RenewCertificates>,
+) -> Answer<impl Serialize> {
+    control.renew_certificates(&actor, body).await.map(items)
+}
+
+async fn revoke_certificate(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(serial): Path<String>,
+) -> Answer<impl Serialize> {
+    control.revoke_certificate(&actor, &serial).await.map(Json)
 }
 
 async fn list_peers(State(control): Shared) -> Answer<impl Serialize> {

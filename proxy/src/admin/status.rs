@@ -190,7 +190,9 @@ impl Control {
                 let expiry = image
                     .certificates
                     .iter()
-                    .filter(|leaf| leaf.grant == grant.id && leaf.state == CertificateState::Active)
+                    .filter(|leaf| {
+                        leaf.grant == grant.id && leaf.state_at(now) == CertificateState::Active
+                    })
                     .map(|leaf| leaf.not_after)
                     .max();
                 Some(InboundView {

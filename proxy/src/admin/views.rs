@@ -13,6 +13,7 @@ use policy::time::UnixMillis;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::certificates::{renews_at, serial_of};
 use crate::audit::AuditRow;
 use crate::outbound::{BreakerState, ReachState};
 use crate::store::{
@@ -85,6 +86,10 @@ pub struct CertificateView {
     pub not_after: UnixMillis,
     /// Whole days until then, negative when past.
     pub days_left: i64,
+    /// When it was first used; a renewed one is `null` until then.
+    pub confirmed_at: Option<UnixMillis>,
+    /// When a newer one takes over for good.
+    pub retires_at: Option<UnixMillis>,
 }
 
 impl CertificateView {
@@ -94,10 +99,12 @@ impl CertificateView {
         Self {
             fingerprint: hex::encode(entry.fingerprint),
             serial: entry.serial.clone(),
-            state: entry.state.as_str(),
+            state: entry.state_at(now).as_str(),
             not_before: entry.not_before,
             not_after: entry.not_after,
             days_left: days_left(entry.not_after, now),
+            confirmed_at: entry.confirmed_at,
+            retires_at: entry.retires_at,
         }
     }
 }
@@ -216,10 +223,18 @@ pub struct CredentialView {
     pub subject: SubjectId,
     /// Its state.
     pub state: &'static str,
+    /// Serial number of its certificate.
+    pub serial: Option<String>,
     /// End of validity.
     pub not_after: UnixMillis,
     /// Whole days until then, negative when past.
     pub days_left: i64,
+    /// When it is renewed, or tried again.
+    pub renews_at: Option<UnixMillis>,
+    /// Failed tries to renew it since the last that worked.
+    pub renewal_failures: u32,
+    /// Why the last one failed.
+    pub renewal_failure: Option<String>,
 }
 
 impl CredentialView {
@@ -229,8 +244,12 @@ impl CredentialView {
             user: credential.local_user.clone(),
             subject: credential.subject,
             state: credential.state.as_str(),
+            serial: serial_of(&credential.chain_pem),
             not_after: credential.not_after,
             days_left: days_left(credential.not_after, now),
+            renews_at: renews_at(credential, now),
+            renewal_failures: credential.tries.failures,
+            renewal_failure: credential.tries.failure.clone(),
         }
     }
 }

@@ -77,6 +77,9 @@ pub(super) enum Command {
     /// The other sides
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Certificates: ours, and those we issued
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Local sessions that may ask peers
     #[command(subcommand)]
     Session(SessionCommand),
@@ -190,6 +193,23 @@ pub(super) enum PeerCommand {
     Reset {
         /// Local name
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CertCommand {
+    /// List the server's, the authority's, those we ask with and those we issued
+    List,
+    /// Renew those we ask with now, instead of when they are due
+    Renew {
+        /// Only for this peer
+        #[arg(long, value_name = "NAME")]
+        peer: Option<String>,
+    },
+    /// Revoke one that we issued; returns when nothing is answered under it any more
+    Revoke {
+        /// Serial number
+        serial: String,
     },
 }
 

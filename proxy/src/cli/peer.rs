@@ -155,6 +155,9 @@ fn show(peer: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
             ("STATE", "/state"),
             ("CERTIFICATE EXPIRES", "/not_after"),
             ("DAYS", "/days_left"),
+            ("RENEWS", "/renews_at"),
+            ("FAILURES", "/renewal_failures"),
+            ("NOT RENEWED", "/renewal_failure"),
         ];
         console.table(&columns, &credentials)?;
     }

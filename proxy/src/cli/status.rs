@@ -92,6 +92,8 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("USER", "/credential/user"),
         ("CERTIFICATE EXPIRES", "/credential/not_after"),
         ("DAYS", "/credential/days_left"),
+        ("RENEWS", "/credential/renews_at"),
+        ("NOT RENEWED", "/credential/renewal_failure"),
         ("BREAKER", "/reach/breaker"),
         ("OPEN UNTIL", "/reach/open_until"),
         ("RATE LEFT", "/reach/rate_left"),

@@ -365,6 +365,12 @@ pub(crate) struct Limits {
     /// How long an issued client certificate lives, days.
     #[schemars(range(min = 1, max = 825))]
     pub client_certificate_days: u32,
+    /// The same in seconds, instead of days. Peers renew by themselves when a third is left, at most seven days before the end.
+    #[schemars(range(min = 300, max = 71_280_000))]
+    pub client_certificate_s: Option<u32>,
+    /// For how long a certificate is good beside the one that took its place, from the first use of that one, seconds.
+    #[schemars(range(min = 0, max = 604_800))]
+    pub renewal_overlap_s: u32,
     /// Requests to one peer that are out at once; further ones wait for a place within their deadline.
     #[schemars(range(min = 1, max = 10_000))]
     pub peer_requests: u32,
@@ -383,6 +389,8 @@ impl Default for Limits {
             search_rows: 20_000,
             enrollment_token_ttl_s: 900,
             client_certificate_days: 90,
+            client_certificate_s: None,
+            renewal_overlap_s: 3_600,
             peer_requests: 32,
         }
     }

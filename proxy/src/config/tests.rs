@@ -72,8 +72,26 @@ fn defaults_are_those_of_the_specification() {
         config.limits.client_certificate,
         Duration::from_secs(90 * 86_400)
     );
+    assert_eq!(config.limits.renewal_overlap, Duration::from_secs(3_600));
     assert_eq!(config.timeouts.total, Duration::from_secs(30));
     assert_eq!(config.tls.server_names, ["work.example"]);
+}
+
+#[test]
+fn the_life_of_certificates_is_given_once() {
+    let lifetime = |lines: &str| {
+        let text = format!("{LEAST}[limits]\n{lines}");
+        read(&text).map(|config| config.limits.client_certificate)
+    };
+    assert_eq!(
+        lifetime("client_certificate_s = 300").unwrap(),
+        Duration::from_secs(300)
+    );
+    let twice = lifetime("client_certificate_s = 300\nclient_certificate_days = 90");
+    let problems = twice.unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].key, "limits.client_certificate_s");
+    assert!(lifetime("client_certificate_s = 299").is_err());
 }
 
 #[test]

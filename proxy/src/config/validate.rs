@@ -103,6 +103,7 @@ impl Check<'_> {
         self.timeouts(&settings.timeouts);
         let audit = self.audit(&settings.audit, &data_dir);
         self.breaker(&settings.breaker);
+        self.client_certificate(&settings.limits);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal, ca) = (ops?, gateway?, seal?, ca?);
         self.listeners_apart(&[
@@ -158,6 +159,17 @@ impl Check<'_> {
             },
             landlock: settings.hardening.landlock,
         })
+    }
+
+    fn client_certificate(&mut self, limits: &settings::Limits) {
+        let days = self.sources.contains_key("limits.client_certificate_days");
+        if days && limits.client_certificate_s.is_some() {
+            self.add(
+                "limits.client_certificate_s",
+                "the life of client certificates is given twice".to_owned(),
+                "keep this key or client_certificate_days",
+            );
+        }
     }
 
     fn roles(&mut self, roles: &settings::Roles) -> Roles {
@@ -409,9 +421,11 @@ fn limits(section: &settings::Limits, lease: &settings::Lease) -> Limits {
         ),
         search_rows: section.search_rows,
         enrollment_token_ttl: Duration::from_secs(section.enrollment_token_ttl_s.into()),
-        client_certificate: Duration::from_secs(
-            u64::from(section.client_certificate_days) * 86_400,
-        ),
+        client_certificate: Duration::from_secs(section.client_certificate_s.map_or_else(
+            || u64::from(section.client_certificate_days) * 86_400,
+            u64::from,
+        )),
+        renewal_overlap: Duration::from_secs(section.renewal_overlap_s.into()),
         peer_requests: count(section.peer_requests),
     }
 }

@@ -293,6 +293,11 @@ impl Redeemer {
         }
     }
 
+    /// The present time, milliseconds since the Unix epoch.
+    pub(super) fn now_millis(&self) -> i64 {
+        self.clock.unix_millis()
+    }
+
     /// A UUIDv7 of the present time.
     pub(super) fn now_id(&self) -> Uuid {
         let now = self.clock.unix_millis();

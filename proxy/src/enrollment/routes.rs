@@ -21,7 +21,7 @@ use super::ENROLLMENT_PATH;
 use super::caller::Caller;
 use super::redeem::{RedeemError, Redeemed, Redeemer};
 use crate::limit::whole_seconds;
-use crate::message::headers::REQUEST_ID;
+use crate::message::headers::{REQUEST_ID, TIME};
 use crate::message::status::WireCode;
 
 /// Largest request body, bytes.
@@ -219,7 +219,12 @@ async fn csr_of(headers: &HeaderMap, body: Body) -> Result<String, Refusal> {
 
 fn answered(redeemer: &Redeemer, redeemed: &Redeemed) -> Response {
     match serde_json::to_string(redeemed) {
-        Ok(text) => json_response(StatusCode::OK, text, &redeemer.now_id().to_string()),
+        Ok(text) => {
+            let mut response = json_response(StatusCode::OK, text, &redeemer.now_id().to_string());
+            let time = HeaderValue::from(redeemer.now_millis());
+            response.headers_mut().insert(TIME, time);
+            response
+        }
         Err(error) => {
             tracing::error!(%error, "an enrollment answer could not be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

@@ -16,6 +16,8 @@ use policy::reach::RowLimit;
 use policy::request::{ItemId, QueryFilter};
 use policy::revision::EffectiveRevision;
 use policy::rows::Tally;
+use policy::snapshot::GrantEntry;
+use policy::time::UnixMillis;
 
 use crate::directory::View;
 use crate::gateway::GatewayError;
@@ -144,6 +146,17 @@ impl Answering<'_> {
     ) -> Result<(), Halt> {
         let body = serde_json::to_vec(capabilities).unwrap_or_default();
         self.whole(revision, body).await
+    }
+
+    /// Answers `renew` for the certificate of the connection.
+    ///
+    /// # Errors
+    /// [`Halt`].
+    pub async fn renew(&mut self, entry: &Arc<GrantEntry>, csr_pem: &str) -> Result<(), Halt> {
+        let identity = self.connection.identity().ok_or(Halt::PeerGone)?;
+        let renewed = self.inbound.renewals.renew(entry, &identity, csr_pem);
+        let body = renewed.await.map_err(Halt::Refused)?;
+        self.whole(entry.effective_revision, body).await
     }
 
     /// Answers `list`.
@@ -471,11 +484,12 @@ impl Body {
     ) -> Result<(), Halt> {
         answering.begin(self.revision)?;
         self.begun = true;
-        let request_id = answering.exchange.request_id();
         let lease = answering.lease.header();
         let rate = answering.rate.take();
+        let now = UnixMillis(answering.inbound.recorder.clock.unix_millis());
+        let of = (answering.exchange.request_id(), now);
         let (session, revision) = (&mut *answering.session, self.revision);
-        respond::begin_answer(session, request_id, revision, lease, length, rate).await?;
+        respond::begin_answer(session, of, revision, lease, length, rate).await?;
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use policy::time::UnixMillis;
 use rustls_pki_types::CertificateDer;
 
 use crate::directory::{Directory, View};
-use crate::store::CertificateState;
+use crate::store::{CertificateState, Sha256};
 use crate::transport::gate::Registration;
 use crate::transport::{AcceptedConnection, ConnectionGate, MtlsStream};
 
@@ -84,6 +84,8 @@ pub struct Authenticated {
     pub entry: Arc<GrantEntry>,
     /// The instant it was proved at.
     pub now: UnixMillis,
+    /// Fingerprint of the certificate, when this is its first use.
+    pub unconfirmed: Option<Sha256>,
 }
 
 impl Authenticator {
@@ -119,7 +121,7 @@ impl Authenticator {
         if now.0.div_euclid(1000) > identity.not_after {
             return Err(DenyCode::CertificateExpired);
         }
-        match leaf.state {
+        match leaf.state_at(now) {
             CertificateState::Active => {}
             CertificateState::Superseded => return Err(DenyCode::CertificateSuperseded),
             CertificateState::Revoked => return Err(DenyCode::CertificateRevoked),
@@ -128,6 +130,7 @@ impl Authenticator {
         Ok(Authenticated {
             entry: Arc::clone(entry),
             now,
+            unconfirmed: leaf.confirmed_at.is_none().then_some(leaf.fingerprint),
         })
     }
 

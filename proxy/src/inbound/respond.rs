@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, res
 use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use policy::revision::EffectiveRevision;
+use policy::time::UnixMillis;
 
 use crate::message::failure::Failure;
 use crate::message::headers;
@@ -22,6 +23,7 @@ pub struct PeerGone;
 static REQUEST_ID: HeaderName = HeaderName::from_static(headers::REQUEST_ID);
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static(headers::RATE_LIMIT_POLICY);
 static RATE_LIMIT: HeaderName = HeaderName::from_static(headers::RATE_LIMIT);
+static TIME: HeaderName = HeaderName::from_static(headers::TIME);
 static REVISION: HeaderName = HeaderName::from_static(headers::REVISION);
 static LEASE: HeaderName = HeaderName::from_static(headers::LEASE);
 
@@ -32,6 +34,7 @@ const FIELDS: usize = 12;
 fn head(
     status: StatusCode,
     request_id: &str,
+    at: UnixMillis,
     length: Option<usize>,
     http2: bool,
     rate: Option<RateFields>,
@@ -45,6 +48,7 @@ fn head(
     fields.insert(header::CACHE_CONTROL, never);
     let id = HeaderValue::from_str(request_id).map_err(|_| PeerGone)?;
     fields.insert(REQUEST_ID.clone(), id);
+    fields.insert(TIME.clone(), HeaderValue::from(at.0));
     match length {
         Some(length) => {
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -71,19 +75,26 @@ async fn write_head(session: &mut ServerSession, head: response::Parts) -> Resul
         .map_err(|_| PeerGone)
 }
 
-/// Writes the head of a 200; `lease` is `None` for a peer that keeps none, `length` for a streamed body.
+/// Writes the head of a 200 at `at`; `lease` is `None` for a peer that keeps none, `length` for a streamed body.
 ///
 /// # Errors
 /// [`PeerGone`].
 pub async fn begin_answer(
     session: &mut ServerSession,
-    request_id: &str,
+    (request_id, at): (&str, UnixMillis),
     revision: EffectiveRevision,
     lease: Option<HeaderValue>,
     length: Option<usize>,
     rate: Option<RateFields>,
 ) -> Result<(), PeerGone> {
-    let mut head = head(StatusCode::OK, request_id, length, session.is_http2(), rate)?;
+    let mut head = head(
+        StatusCode::OK,
+        request_id,
+        at,
+        length,
+        session.is_http2(),
+        rate,
+    )?;
     let value = HeaderValue::try_from(revision.to_string()).map_err(|_| PeerGone)?;
     head.headers.insert(REVISION.clone(), value);
     if let Some(lease) = lease {
@@ -107,13 +118,13 @@ pub async fn write_body(
         .map_err(|_| PeerGone)
 }
 
-/// Writes a refusal as a whole response. Returns the bytes of its body.
+/// Writes a refusal at `at` as a whole response. Returns the bytes of its body.
 ///
 /// # Errors
 /// [`PeerGone`].
 pub async fn refuse(
     session: &mut ServerSession,
-    request_id: &str,
+    (request_id, at): (&str, UnixMillis),
     failure: &Failure,
     rate: Option<RateFields>,
 ) -> Result<u64, PeerGone> {
@@ -125,6 +136,7 @@ pub async fn refuse(
     let mut head = head(
         failure.http_status(),
         request_id,
+        at,
         Some(length),
         session.is_http2(),
         rate,

@@ -26,13 +26,14 @@ use policy::query_hash::QueryHash;
 use policy::request::{AccessRequest, QueryFilter};
 use policy::resource::Resource;
 use policy::snapshot::GrantEntry;
+use policy::time::UnixMillis;
 use policy::verb::Verb;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::AuditOutcome;
 use crate::directory::{Directory, View};
 use crate::gateway::Gateway;
-use crate::limit::{Limits, Slot};
+use crate::limit::{Limits, Purpose, Slot};
 use crate::message::body::{Body, BodyProblem, MAX_BODY};
 use crate::message::failure::Failure;
 use crate::message::rate::{RateFields, RateTeller};
@@ -43,9 +44,10 @@ use crate::transport::wait::within;
 use crate::transport::{AcceptedConnection, AnswerGuard};
 
 use super::answer::{Answering, Halt, ListQuestion};
-use super::authenticate::{Authenticator, Connection};
+use super::authenticate::{Authenticated, Authenticator, Connection};
 use super::finish::{Ending, Exchange, Recorder};
 use super::lease::{AnswerLease, LeaseBounds};
+use super::renew::Renewals;
 use super::respond;
 
 /// How often a question is planned again when its grant keeps changing under it.
@@ -93,6 +95,8 @@ pub struct Inbound {
     pub store: Arc<dyn Store>,
     /// How much may be asked.
     pub throttle: Arc<Limits>,
+    /// Renews certificates and confirms them.
+    pub renewals: Arc<Renewals>,
 }
 
 /// Serves one accepted connection to its end.
@@ -240,15 +244,15 @@ impl ConnectionApp {
                 let mut rate = None;
                 let mut failure = Failure::from(DenyCode::AmbiguousFraming);
                 // Such a request counts as well, unless there is no room for it.
-                if let Ok(entry) = self.authenticated()
-                    && let Err(refused) = self.admitted(&entry, false, &mut rate).await
+                if let Ok(entry) = self.identified().await
+                    && let Err(refused) = self.admitted(&entry, Purpose::Questions, &mut rate).await
                 {
                     failure = refused.in_doubt();
                 }
                 self.refuse(session, exchange, &failure, rate).await;
             }
             Err(code) => {
-                let _ = respond::refuse(session, "-", &code.into(), None).await;
+                let _ = respond::refuse(session, ("-", self.now()), &code.into(), None).await;
             }
         }
     }
@@ -262,7 +266,7 @@ impl ConnectionApp {
         let mut exchange = match Exchange::begin(&self.inbound.recorder) {
             Ok(exchange) => exchange,
             Err(code) => {
-                let refused = respond::refuse(session, "-", &code.into(), None).await;
+                let refused = respond::refuse(session, ("-", self.now()), &code.into(), None).await;
                 return refused.is_ok();
             }
         };
@@ -305,6 +309,10 @@ impl ConnectionApp {
             // Dropping the exchange records that it was cut off.
             Err(Halt::PeerGone) => false,
         }
+    }
+
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.inbound.recorder.clock.unix_millis())
     }
 
     fn note_connection(&self, exchange: &mut Exchange) {
@@ -360,7 +368,7 @@ impl ConnectionApp {
         if shown.retry_after.is_some() && !shown.close && has_short_body(session) {
             session.set_close_on_response_before_downstream_finish(false);
         }
-        let written = respond::refuse(session, &request_id, shown, rate).await;
+        let written = respond::refuse(session, (&request_id, self.now()), shown, rate).await;
         if session.is_http2() && failure.ends_identity() {
             self.dismissal.notify_one();
         }
@@ -412,14 +420,18 @@ impl ConnectionApp {
         exchange: &mut Exchange,
         rate: &mut Option<RateFields>,
     ) -> Result<(Result<Route, DenyCode>, Slot), Failure> {
-        let entry = self.authenticated()?;
+        let entry = self.identified().await?;
         let head = session.req_header();
         let route = Route::parse(&head.method, head.uri.path(), head.uri.query());
         if let Ok(route) = &route {
             exchange.note_query(route.verb(), route.resource());
         }
-        let revalidates = matches!(route, Ok(Route::Capabilities));
-        let slot = self.admitted(&entry, revalidates, rate).await?;
+        let purpose = match &route {
+            Ok(Route::Capabilities) => Purpose::Revalidation,
+            Ok(Route::Renew) => Purpose::Renewal,
+            _ => Purpose::Questions,
+        };
+        let slot = self.admitted(&entry, purpose, rate).await?;
         Ok((route, slot))
     }
 
@@ -427,24 +439,49 @@ impl ConnectionApp {
     async fn admitted(
         &self,
         entry: &GrantEntry,
-        revalidates: bool,
+        purpose: Purpose,
         rate: &mut Option<RateFields>,
     ) -> Result<Slot, Failure> {
-        match self.inbound.throttle.enter(entry, revalidates).await {
+        // What is told is how the grant's own rate stands, which renewals do not draw on.
+        let tell = |standing| {
+            (purpose != Purpose::Renewal)
+                .then(|| self.teller.tell(entry.limits.rate, standing))
+                .flatten()
+        };
+        match self.inbound.throttle.enter(entry, purpose).await {
             Ok(entered) => {
-                *rate = self.teller.tell(entry.limits.rate, entered.standing);
+                *rate = tell(entered.standing);
                 Ok(entered.slot)
             }
             Err(refused) => {
-                *rate = refused
-                    .standing
-                    .and_then(|standing| self.teller.tell(entry.limits.rate, standing));
+                *rate = refused.standing.and_then(tell);
                 Err(Failure::wait(refused.code, refused.retry_in))
             }
         }
     }
 
-    fn authenticated(&self) -> Result<Arc<GrantEntry>, DenyCode> {
+    /// Proves who asks. The first request of a renewed certificate confirms it, before anything else is looked at.
+    async fn identified(&self) -> Result<Arc<GrantEntry>, DenyCode> {
+        let authenticated = self.authenticated()?;
+        let Some(fingerprint) = authenticated.unconfirmed else {
+            return Ok(authenticated.entry);
+        };
+        let entry = &authenticated.entry;
+        let confirming =
+            self.inbound
+                .renewals
+                .confirm(&entry.peer.name, entry.grant.id, &fingerprint);
+        // Boxed: it happens once in the life of a certificate.
+        Box::pin(confirming).await?;
+        let again = self.authenticated()?;
+        match again.unconfirmed {
+            None => Ok(again.entry),
+            // What is in force is behind the store.
+            Some(_) => Err(DenyCode::RenewalUnavailable),
+        }
+    }
+
+    fn authenticated(&self) -> Result<Authenticated, DenyCode> {
         if self.inbound.directory.is_fenced() {
             return Err(DenyCode::Fenced);
         }
@@ -452,7 +489,6 @@ impl ConnectionApp {
         self.inbound
             .authenticator
             .authenticate(&self.connection, &view)
-            .map(|authenticated| authenticated.entry)
     }
 
     /// Authenticates, decides and answers under one view.
@@ -482,7 +518,10 @@ impl ConnectionApp {
             resource: route.resource(),
             limit,
         };
-        exchange.note_decision(entry);
+        let renews = *route == Route::Renew;
+        if !renews {
+            exchange.note_decision(entry);
+        }
         let revision = entry.effective_revision;
         let lease = self.lease(session, exchange, &view, entry)?;
         let mut answering = Answering {
@@ -495,6 +534,9 @@ impl ConnectionApp {
             rate,
             under_way,
         };
+        if let (true, Some(csr_pem)) = (renews, &body.csr_pem) {
+            return Box::pin(answering.renew(entry, csr_pem)).await;
+        }
         if *route == Route::Search {
             let query = body.search_query().map_err(refused)?;
             let named = body.resources.as_deref();

@@ -40,6 +40,8 @@ pub struct Body {
     pub outer_limit: Option<Value>,
     /// The opaque continuation of an earlier answer.
     pub cursor: Option<String>,
+    /// `csrPem` of a renewal.
+    pub csr_pem: Option<String>,
     /// `params` as sent, for the query hash.
     pub params: Value,
 }
@@ -78,6 +80,7 @@ impl Body {
                 ("cursor", Value::String(cursor)) if !cursor.is_empty() => {
                     body.cursor = Some(cursor)
                 }
+                ("csrPem", Value::String(pem)) => body.csr_pem = Some(pem),
                 ("cursor", Value::Null) => {}
                 ("cursor", _) => {
                     return problem(
@@ -97,7 +100,7 @@ impl Body {
                         format!("`{key}` cannot be chosen: the client certificate names it"),
                     );
                 }
-                ("verb" | "resource" | "params", _) => {
+                ("verb" | "resource" | "params" | "csrPem", _) => {
                     return problem(
                         DenyCode::MalformedBody,
                         format!("`{key}` has the wrong type"),
@@ -147,7 +150,7 @@ impl Body {
         let (lists, searches) = match route {
             Route::List { .. } => (true, false),
             Route::Search => (false, true),
-            Route::Get { .. } | Route::Capabilities => (false, false),
+            Route::Get { .. } | Route::Capabilities | Route::Renew => (false, false),
         };
         let limited = self.limit.is_some() || self.outer_limit.is_some();
         let paged = !self.filter.is_null() || self.cursor.is_some();
@@ -157,6 +160,12 @@ impl Body {
                 DenyCode::UnknownKey,
                 "only `list` takes a filter and a cursor, and only `list` and `search` a limit",
             );
+        }
+        match (&self.csr_pem, route) {
+            (Some(_), Route::Renew) => {}
+            (None, Route::Renew) => return problem(DenyCode::InvalidCsr, "`csrPem` is missing"),
+            (None, _) => {}
+            (Some(_), _) => return problem(DenyCode::UnknownKey, "only `renew` takes `csrPem`"),
         }
         if searched && !searches {
             return problem(
@@ -408,6 +417,14 @@ mod tests {
             assert_eq!(fits(&list), listed, "{params}");
             assert_eq!(fits(&Route::Search), searched, "{params}");
             assert!(!fits(&Route::Capabilities), "{params}");
+            assert!(!fits(&Route::Renew), "{params}");
+        }
+        let renewal = Body::parse(br#"{"csrPem":"x"}"#);
+        let fits = |route: &Route| renewal.clone().and_then(|body| body.fits(route));
+        assert_eq!(fits(&Route::Renew), Ok(()));
+        for other in [&list, &Route::Search, &Route::Capabilities] {
+            let refused = fits(other).map_err(|problem| problem.code);
+            assert_eq!(refused, Err(DenyCode::UnknownKey));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! into our own records.
 
 use http::HeaderMap;
+use jiff::fmt::rfc2822::DateTimeParser;
 
 /// Minted by the serving side for every exchange.
 pub const REQUEST_ID: &str = "x-request-id";
@@ -13,6 +14,8 @@ pub const REVISION: &str = "x-mosaic-revision";
 pub const LEASE: &str = "x-mosaic-lease";
 /// `1` from a peer that keeps leases.
 pub const ACCEPT_LEASE: &str = "x-mosaic-accept-lease";
+/// The serving side's wall clock when it answered, milliseconds since the Unix epoch: what `Date` says in whole seconds.
+pub const TIME: &str = "x-mosaic-time";
 /// How the grant's rate stands.
 pub const RATE_LIMIT: &str = "ratelimit";
 /// What the grant's rate is.
@@ -57,6 +60,23 @@ pub fn trace_id(headers: &HeaderMap) -> Option<String> {
     valid.then(|| trace.to_owned())
 }
 
+/// When an answer says that it was written: milliseconds since the Unix epoch, and how coarse that is. Of
+/// [`TIME`] where there is one, else of `Date`.
+#[must_use]
+pub fn time_of(headers: &HeaderMap) -> Option<(i64, i64)> {
+    let text = |name| headers.get(name)?.to_str().ok();
+    let exact = text(TIME)
+        .filter(|text| text.len() <= 16)
+        .and_then(|text| text.parse().ok())
+        .filter(|millis| *millis >= 0);
+    if let Some(millis) = exact {
+        return Some((millis, 1));
+    }
+    let date = text(http::header::DATE.as_str())?;
+    let stamp = DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some((stamp.as_millisecond(), 1_000))
+}
+
 /// Whether the peer says that it keeps leases.
 #[must_use]
 pub fn accepts_lease(headers: &HeaderMap) -> bool {
@@ -86,6 +106,22 @@ mod tests {
             http::HeaderName::from_static(name),
             HeaderValue::from_static(value),
         )])
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_as_exact_as_it_says() {
+        let date = one("date", "Fri, 27 Nov 2026 23:22:05 GMT");
+        assert_eq!(time_of(&date), Some((1_795_821_725_000, 1_000)));
+        let mut both = date.clone();
+        both.insert(TIME, HeaderValue::from_static("1795821725123"));
+        assert_eq!(time_of(&both), Some((1_795_821_725_123, 1)));
+        for odd in ["", "-1", "x", "99999999999999999999", "1e3"] {
+            let mut headers = date.clone();
+            headers.insert(TIME, HeaderValue::from_static(odd));
+            assert_eq!(time_of(&headers), time_of(&date), "{odd}");
+        }
+        assert_eq!(time_of(&HeaderMap::new()), None);
+        assert_eq!(time_of(&one("date", "yesterday")), None);
     }
 
     #[test]

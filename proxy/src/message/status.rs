@@ -57,7 +57,8 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::CertificateRevoked
         | D::CertificateSuperseded
         | D::CertificateExpired
-        | D::CertificateUntrusted => (StatusCode::FORBIDDEN, WireCode::Forbidden),
+        | D::CertificateUntrusted
+        | D::RenewalConflict => (StatusCode::FORBIDDEN, WireCode::Forbidden),
         D::RateExceeded | D::ConcurrencyExceeded | D::RowsPerDayExceeded => {
             (StatusCode::TOO_MANY_REQUESTS, WireCode::RateLimited)
         }
@@ -78,6 +79,7 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::InvalidQuery
         | D::InvalidResources
         | D::InvalidId
+        | D::InvalidCsr
         | D::AmbiguousFraming
         | D::UpgradeRefused => (StatusCode::BAD_REQUEST, WireCode::InvalidRequest),
         D::UnknownResource
@@ -95,6 +97,7 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::GatewayUnreachable
         | D::FactsUnavailable
         | D::RowBudgetUnavailable
+        | D::RenewalUnavailable
         | D::Fenced
         | D::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, WireCode::Unavailable),
     }

@@ -33,6 +33,8 @@ pub enum Route {
     Search,
     /// `GET` or `POST capabilities`.
     Capabilities,
+    /// `POST renew`: another certificate for the same grant.
+    Renew,
 }
 
 impl Route {
@@ -44,6 +46,7 @@ impl Route {
             Self::Get { .. } => "get",
             Self::Search => "search",
             Self::Capabilities => "capabilities",
+            Self::Renew => "renew",
         }
     }
 
@@ -52,7 +55,7 @@ impl Route {
     pub fn resource(&self) -> Option<&str> {
         match self {
             Self::List { resource } | Self::Get { resource, .. } => Some(resource),
-            Self::Search | Self::Capabilities => None,
+            Self::Search | Self::Capabilities | Self::Renew => None,
         }
     }
 
@@ -62,7 +65,24 @@ impl Route {
     pub fn hashed_params<'v>(&self, params: &'v Value) -> Cow<'v, Value> {
         match self {
             Self::Get { id, .. } => Cow::Owned(json!({ "id": id.as_str() })),
-            Self::List { .. } | Self::Search | Self::Capabilities => Cow::Borrowed(params),
+            Self::List { .. } | Self::Search | Self::Capabilities | Self::Renew => {
+                Cow::Borrowed(params)
+            }
+        }
+    }
+
+    /// As [`parse`](Self::parse), of what a session may ask: certificates are this side's own business.
+    ///
+    /// # Errors
+    /// The same, and `UnknownRoute` for `renew`.
+    pub fn parse_question(
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+    ) -> Result<Self, DenyCode> {
+        match Self::parse(method, path, query)? {
+            Self::Renew => Err(DenyCode::UnknownRoute),
+            route => Ok(route),
         }
     }
 
@@ -78,6 +98,7 @@ impl Route {
         let (route, get_allowed) = match (verb, resource, id, more) {
             ("capabilities", None, None, None) => (Self::Capabilities, true),
             ("search", None, None, None) => (Self::Search, false),
+            ("renew", None, None, None) => (Self::Renew, false),
             ("list", Some(resource), None, None) if is_word(resource) => (
                 Self::List {
                     resource: resource.to_owned(),
@@ -183,6 +204,18 @@ mod tests {
         ] {
             assert_eq!(post(path), Err(DenyCode::UnknownRoute), "{path}");
         }
+    }
+
+    #[test]
+    fn a_session_cannot_ask_for_certificates() {
+        let path = "/api/federation/v1/renew";
+        assert_eq!(post(path), Ok(Route::Renew));
+        for method in [Method::POST, Method::GET] {
+            let asked = Route::parse_question(&method, path, None);
+            assert!(asked.is_err(), "{method}: {asked:?}");
+        }
+        let search = Route::parse_question(&Method::POST, "/api/federation/v1/search", None);
+        assert_eq!(search, Ok(Route::Search));
     }
 
     #[test]

@@ -14,10 +14,13 @@ mod error;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use certs::rotation::PeerClock;
+use certs::rotation::peer_clock::Said;
 use certs::{Clock, PrivateKey, SealPurpose, TrustAnchors};
 use http::{Method, StatusCode};
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::peer::PeerName;
+use policy::time::UnixMillis;
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde_json::json;
@@ -36,6 +39,7 @@ use super::route::client_of;
 use checked::{Enrolled, EnrollmentAnswer, check_answer};
 pub use error::AddPeerError;
 
+use crate::message::headers::time_of;
 use crate::message::target::Route;
 use crate::store::{Actor, NewOutboundPeer, OutboundAdded, PeerDirection};
 
@@ -147,9 +151,10 @@ impl Outbound {
         let csr = key
             .csr_pem(order.name.as_str())
             .map_err(AddPeerError::Key)?;
-        let answer = self.redeem(&order, &csr).await?;
-        let enrolled = check_answer(answer, &order, &key, self.clock.unix_seconds())?;
-        let (peer_id, reenrolled) = self.keep(&order, &enrolled, &key).await?;
+        let (answer, theirs) = self.redeem(&order, &csr).await?;
+        let now = theirs.now(self.clock.unix_millis(), self.clock.boot_nanos());
+        let enrolled = check_answer(answer, &order, &key, now.div_euclid(1_000))?;
+        let (peer_id, reenrolled) = self.keep(&order, &enrolled, (&key, theirs)).await?;
         let (capabilities, unproven) = match self.prove(&order, &enrolled).await {
             Ok(capabilities) => (Some(capabilities), None),
             Err(why) => (None, Some(why)),
@@ -195,7 +200,12 @@ impl Outbound {
         Ok(())
     }
 
-    async fn redeem(&self, order: &Order, csr_pem: &str) -> Result<EnrollmentAnswer, AddPeerError> {
+    /// Redeems the token: the answer, and what it says of the peer's clock.
+    async fn redeem(
+        &self,
+        order: &Order,
+        csr_pem: &str,
+    ) -> Result<(EnrollmentAnswer, PeerClock), AddPeerError> {
         let listener = &order.url.listener;
         tracing::info!(%listener, token = order.url.token_prefix(), peer = %order.name, "redeeming an enrollment token");
         let client = PeerClient::new(
@@ -223,12 +233,23 @@ impl Outbound {
         };
         let reply = client.ask(&question).await.map_err(unreachable)?;
         let status = reply.head.status;
+        let mut theirs = PeerClock::default();
+        if let Some((millis, resolution)) = time_of(&reply.head.headers) {
+            theirs.hear(Said {
+                millis,
+                resolution,
+                sent: reply.sent,
+                received: reply.received,
+            });
+        }
         let body = reply.body.collect(MAX_ANSWER).await.map_err(unreachable)?;
         let body = body.ok_or(AddPeerError::BadAnswer("it is too long"))?;
         match status {
-            StatusCode::OK => serde_json::from_slice(&body).map_err(|_| {
-                AddPeerError::BadAnswer("it lacks a part, or an id is not a canonical UUID")
-            }),
+            StatusCode::OK => serde_json::from_slice(&body)
+                .map(|answer| (answer, theirs))
+                .map_err(|_| {
+                    AddPeerError::BadAnswer("it lacks a part, or an id is not a canonical UUID")
+                }),
             StatusCode::NOT_FOUND => Err(AddPeerError::UnknownToken),
             StatusCode::GONE => Err(AddPeerError::TokenSpent),
             _ => Err(AddPeerError::Refused {
@@ -244,7 +265,7 @@ impl Outbound {
         &self,
         order: &Order,
         enrolled: &Enrolled,
-        key: &PrivateKey,
+        (key, theirs): (&PrivateKey, PeerClock),
     ) -> Result<(PeerId, bool), AddPeerError> {
         let credential_id = Uuid::new_v4();
         let row = credential_id.as_hyphenated().to_string();
@@ -252,6 +273,7 @@ impl Outbound {
             .sealer
             .seal(SealPurpose::CredentialKey, &row, key.pkcs8())
             .map_err(AddPeerError::Seal)?;
+        let (wall, boot) = (self.clock.unix_millis(), self.clock.boot_nanos());
         let peer = NewOutboundPeer {
             id: PeerId::new(time_ordered_id(self.clock.as_ref())),
             name: order.name.clone(),
@@ -265,6 +287,8 @@ impl Outbound {
             chain_pem: enrolled.credential.chain_pem(),
             sealed_key,
             not_after: enrolled.not_after,
+            began_at: UnixMillis(theirs.now(wall, boot)),
+            skew_ms: theirs.skew(wall, boot),
         };
         let spent = |cause| AddPeerError::Store { cause, spent: true };
         let act = self.act(order.actor.clone());

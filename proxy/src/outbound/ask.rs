@@ -13,7 +13,7 @@
 //! 6. *open*: a 200 is read as untrusted input and becomes a [`PeerAnswer`] under its lease; a copy to keep is taken
 //!    from what that writes, never from what the peer sent. Everything else becomes a [`Refused`].
 //!
-//! Invariant: every call leaves exactly one record, whatever becomes of it. What goes out is built from scratch;
+//! Invariant: every question leaves exactly one record for each credential it was put with, whatever becomes of it. What goes out is built from scratch;
 //! nothing of the caller's request but method, route, body, request id and trace parent is in it.
 //!
 //! Reading a reply is in `relay.rs`, what words of a peer mean in `state.rs`, connections in `client.rs`.
@@ -136,6 +136,38 @@ impl Refused {
 /// # Errors
 /// [`Refused`], recorded already; but for a peer of another user, of which nothing is asked.
 pub(super) async fn fetch(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Refused> {
+    let was_over = ask.peer.is_over();
+    let refused = match fetch_once(outbound, ask.clone()).await {
+        Ok(answer) => return Ok(answer),
+        Err(refused) => refused,
+    };
+    if was_over || !calls_outdated(&refused.failure) {
+        return Err(refused);
+    }
+    // The credential was exchanged while the question was out, or the process ended in between: once more, with the
+    // newest, as a request of its own.
+    match outbound.newer_than(&ask.peer).await {
+        Some(peer) => fetch_once(outbound, Ask { peer, ..ask }).await,
+        None => Err(refused),
+    }
+}
+
+/// Whether a refusal is of the certificate and not of the grant.
+fn calls_outdated(failure: &DoorFailure) -> bool {
+    let said = match failure {
+        DoorFailure::Peer(error) => error.forbidden_reason(),
+        DoorFailure::Offline(error) => Some(error.reason()),
+        // The alert says no more than that.
+        DoorFailure::Refused(state::LocalRefusal::GrantRevoked) => Some("certificate_revoked"),
+        _ => None,
+    };
+    matches!(
+        said,
+        Some("certificate_superseded" | "certificate_revoked" | "certificate_expired")
+    )
+}
+
+async fn fetch_once(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Refused> {
     // Routes are found by user; should one ever be found otherwise, it leads nowhere.
     if ask.peer.user != ask.session.user {
         return Err(DoorFailure::NoSuchPeer.into());
@@ -188,7 +220,7 @@ pub(super) fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFail
 /// The client, if the grant is in force as far as this side knows.
 pub(super) fn admit(outbound: &Outbound, ask: &Ask) -> Result<ReadyClient, DoorFailure> {
     let peer = &ask.peer;
-    let now = UnixMillis(outbound.clock.unix_millis());
+    let now = UnixMillis(peer.their_now(outbound.clock.as_ref()));
     state::may_ask(peer.peer_state, peer.state(), peer.not_after, now)
         .map_err(DoorFailure::Refused)?;
     peer.client
@@ -199,7 +231,7 @@ pub(super) fn admit(outbound: &Outbound, ask: &Ask) -> Result<ReadyClient, DoorF
 /// Which limit of the peer a question counts against.
 const fn quota_of(route: &Route) -> Quota {
     match route {
-        Route::Capabilities => Quota::Capabilities,
+        Route::Capabilities | Route::Renew => Quota::Capabilities,
         Route::List { .. } | Route::Get { .. } | Route::Search => Quota::Rows,
     }
 }
@@ -235,6 +267,8 @@ async fn open(
     mut exchange: Exchange,
 ) -> Result<PeerAnswer, Refused> {
     note_reply(&mut exchange, &reply.head, reply.attempt);
+    ask.peer
+        .hear(&reply.head.headers, reply.sent, reply.received);
     let learned = state::learned_from_answer(reply.head.status, None);
     outbound.learn(&ask.peer, learned, "answered").await;
     outbound.record_contact(&ask.peer, Contact::Success).await;
@@ -386,6 +420,7 @@ pub(super) fn path_of(route: &Route) -> String {
         }
         Route::Search => format!("{BASE}search"),
         Route::Capabilities => format!("{BASE}capabilities"),
+        Route::Renew => format!("{BASE}renew"),
     }
 }
 

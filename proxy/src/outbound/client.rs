@@ -65,6 +65,8 @@ pub struct Reply {
     pub attempt: u8,
     /// When it was sent the last time, nanoseconds since boot.
     pub sent: u64,
+    /// When its head had arrived, nanoseconds since boot.
+    pub received: u64,
 }
 
 /// The client of one peer under one credential.
@@ -132,6 +134,7 @@ impl PeerClient {
             self.close_idle();
         }
         let (response, connection, attempt) = asked?;
+        let received = self.pool.clock.boot_nanos();
         let (head, incoming) = response.into_parts();
         let sent = connection.sent_at;
         let body = ReplyBody {
@@ -145,6 +148,7 @@ impl PeerClient {
             body,
             attempt,
             sent,
+            received,
         })
     }
 

@@ -116,7 +116,7 @@ impl Asking<'_> {
     /// Puts a request in the form of the wire protocol to one peer.
     async fn relay(self, peer: Arc<PeerRoute>, path: &str) -> Result<Response, Refused> {
         let known = |failure| Refused::by(&peer, failure);
-        let route = Route::parse(&self.parts.method, path, self.parts.uri.query())
+        let route = Route::parse_question(&self.parts.method, path, self.parts.uri.query())
             .map_err(|code| known(DoorFailure::Own(code.into())))?;
         let body = read_body(&self.parts, self.body).await.map_err(known)?;
         let question = Ask {

@@ -75,7 +75,7 @@ impl Fanout<'_> {
         match self.query.route {
             Route::List { .. } => self.list().await,
             Route::Search => Ok(self.search().await),
-            Route::Get { .. } | Route::Capabilities => Ok(self.each().await),
+            Route::Get { .. } | Route::Capabilities | Route::Renew => Ok(self.each().await),
         }
     }
 

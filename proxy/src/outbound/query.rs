@@ -161,7 +161,7 @@ fn route(verb: &str, resource: Option<String>, id: Option<String>) -> Result<Rou
 
 /// The list of a resource whose name is one that a path can hold.
 fn named(resource: &str) -> Result<Route, Failure> {
-    Route::parse(&Method::POST, &format!("{BASE}list/{resource}"), None)
+    Route::parse_question(&Method::POST, &format!("{BASE}list/{resource}"), None)
         .or_else(|_| malformed("`resource` must be the name of a resource"))
 }
 

@@ -46,6 +46,12 @@ impl Reaches {
         }
     }
 
+    /// Where what concerns peers that are asked is counted.
+    #[must_use]
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// That of `name`, which is to be a configured peer.
     #[must_use]
     pub fn of(&self, name: &PeerName) -> Arc<PeerReach> {

@@ -37,7 +37,7 @@ pub(super) const fn shape_of(route: &Route) -> Shape {
         Route::List { .. } => Shape::Items,
         Route::Get { .. } => Shape::Item,
         Route::Search => Shape::Hits,
-        Route::Capabilities => Shape::Plain,
+        Route::Capabilities | Route::Renew => Shape::Plain,
     }
 }
 

@@ -9,7 +9,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use certs::identity::fingerprint;
+use certs::rotation::PeerClock;
+use certs::rotation::peer_clock::Said;
 use certs::{Clock, Credential, PrivateKey, SealPurpose, Sealer, TrustAnchors};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::peer::{PeerName, PeerState};
@@ -22,7 +25,9 @@ use super::endpoint::{Endpoint, UrlError};
 use super::lease::LeaseHolder;
 use super::reach::PeerReach;
 use super::reaches::Reaches;
-use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecord};
+use super::renewal::plan::RenewalPlan;
+use crate::message::headers::time_of;
+use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecord, RenewalTries};
 
 /// Milliseconds between two records of the same kind of contact with one peer.
 const CONTACT_EVERY_MILLIS: i64 = 1_000;
@@ -91,6 +96,14 @@ pub struct PeerRoute {
     pub reach: Arc<PeerReach>,
     /// The client, or why there is none.
     pub client: Result<ReadyClient, CredentialFault>,
+    /// When its credential is renewed.
+    pub(super) plan: RenewalPlan,
+    /// Held while it is renewed.
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// What has been tried to renew it.
+    tries: Mutex<RenewalTries>,
+    /// The clock of the peer.
+    their_clock: Arc<Mutex<PeerClock>>,
     /// The leases of what it has answered.
     pub(super) lease: Arc<LeaseHolder>,
     /// The state of the grant as last heard.
@@ -135,10 +148,54 @@ impl PeerRoute {
         self.lease.until()
     }
 
+    /// The peer's clock, as far as it is known.
+    #[must_use]
+    pub fn their_clock(&self) -> PeerClock {
+        *self.their_clock.lock()
+    }
+
+    /// What the peer's clock shows now, milliseconds since the Unix epoch: it is what ends certificates.
+    #[must_use]
+    pub fn their_now(&self, clock: &dyn Clock) -> i64 {
+        self.their_clock()
+            .now(clock.unix_millis(), clock.boot_nanos())
+    }
+
+    /// Notes the time that an answer carries.
+    pub(super) fn hear(&self, headers: &HeaderMap, sent: u64, received: u64) {
+        if let Some((millis, resolution)) = time_of(headers) {
+            self.their_clock.lock().hear(Said {
+                millis,
+                resolution,
+                sent,
+                received,
+            });
+        }
+    }
+
+    /// What has been tried to renew the credential.
+    #[must_use]
+    pub fn tries(&self) -> RenewalTries {
+        self.tries.lock().clone()
+    }
+
+    /// Notes what has been tried.
+    pub(super) fn set_tries(&self, tries: RenewalTries) {
+        *self.tries.lock() = tries;
+    }
+
     /// The state of the grant as last heard.
     #[must_use]
     pub fn state(&self) -> CredentialState {
         *self.state.lock()
+    }
+
+    /// Whether the grant is known to be over, by the peer's word.
+    pub(super) fn is_over(&self) -> bool {
+        !matches!(
+            self.state(),
+            CredentialState::Active | CredentialState::Suspended
+        )
     }
 
     /// Notes what was heard, until the next load.
@@ -260,6 +317,10 @@ fn build_route(
     basis: &RouteBasis<'_>,
 ) -> PeerRoute {
     let hash = basis_of(peer, credential);
+    let endpoint = peer
+        .endpoint_url
+        .as_deref()
+        .and_then(|url| Endpoint::parse(url).ok());
     let same = earlier.filter(|earlier| earlier.basis == hash && earlier.client.is_ok());
     let client = match same {
         Some(earlier) => earlier.client.clone(),
@@ -269,6 +330,7 @@ fn build_route(
         tracing::error!(peer = %peer.name, %fault, "the credential of a peer cannot be used");
     }
     let reach = basis.reaches.of(&peer.name);
+    let own = earlier.filter(|earlier| earlier.peer == peer.id);
     if same.is_none() {
         // Another credential or endpoint: what was known of the old one says nothing.
         reach.reset();
@@ -277,10 +339,7 @@ fn build_route(
         peer: peer.id,
         name: peer.name.clone(),
         common_name: peer.common_name.clone(),
-        endpoint: peer
-            .endpoint_url
-            .as_deref()
-            .and_then(|url| Endpoint::parse(url).ok()),
+        endpoint,
         peer_state: peer.state,
         user: credential.local_user.clone(),
         credential: credential.id,
@@ -289,6 +348,13 @@ fn build_route(
         not_after: credential.not_after,
         reach,
         client,
+        plan: RenewalPlan::of(credential),
+        turn: own.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.turn)),
+        tries: Mutex::new(credential.tries.clone()),
+        their_clock: own.map_or_else(
+            || Arc::new(Mutex::new(PeerClock::with_skew(credential.skew_ms))),
+            |earlier| Arc::clone(&earlier.their_clock),
+        ),
         lease: same.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.lease)),
         state: Mutex::new(credential.state),
         contact: Mutex::new(same.and_then(|earlier| *earlier.contact.lock())),

@@ -31,6 +31,11 @@ pub enum Actor {
         /// Lower-case hex.
         prefix: String,
     },
+    /// A peer that asks us, by its name.
+    Peer {
+        /// The local name.
+        name: PeerName,
+    },
     /// The sidecar itself; the name of the task.
     Sidecar(&'static str),
 }
@@ -41,6 +46,7 @@ impl fmt::Display for Actor {
             Self::Operator { uid } => write!(f, "uid:{uid}"),
             Self::AdminToken => f.write_str("admin-token"),
             Self::Enrollee { prefix } => write!(f, "enrollee:{prefix}"),
+            Self::Peer { name } => write!(f, "peer:{name}"),
             Self::Sidecar(task) => write!(f, "sidecar:{task}"),
         }
     }
@@ -219,6 +225,10 @@ pub struct NewOutboundPeer {
     pub sealed_key: Vec<u8>,
     /// End of validity of the leaf.
     pub not_after: UnixMillis,
+    /// When it came, by the peer's clock.
+    pub began_at: UnixMillis,
+    /// How far the peer's clock is ahead of ours, milliseconds.
+    pub skew_ms: i64,
 }
 
 impl fmt::Debug for NewOutboundPeer {

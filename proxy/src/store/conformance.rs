@@ -18,6 +18,7 @@ mod grants;
 mod life;
 mod outbound;
 mod removal;
+mod renewal;
 mod rows_seen;
 mod tokens;
 
@@ -87,6 +88,15 @@ laws! {
     removal:
         removing_an_inbound_peer_revokes_what_it_had_and_frees_its_name,
         removing_an_outbound_peer_forgets_its_keys;
+    renewal:
+        a_renewed_certificate_takes_over_with_its_first_use,
+        a_known_request_gets_its_certificate_again,
+        only_the_newest_confirmed_gets_another,
+        a_grant_that_is_over_gets_no_certificate,
+        one_certificate_is_revoked_alone,
+        the_next_credential_takes_the_place_of_the_old,
+        a_renewal_ends_with_its_credential,
+        tries_are_kept_and_a_failing_peer_is_degraded;
     rows_seen:
         a_budget_counts_different_rows_exactly,
         grants_and_days_have_budgets_of_their_own,

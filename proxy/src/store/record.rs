@@ -169,8 +169,25 @@ pub struct CertificateEntry {
     pub not_before: UnixMillis,
     /// End of validity.
     pub not_after: UnixMillis,
-    /// Its state.
+    /// Its state; one whose `retires_at` has come is superseded, whatever is written here.
     pub state: CertificateState,
+    /// When it was first used; a renewed one is unconfirmed until then.
+    pub confirmed_at: Option<UnixMillis>,
+    /// From when on it is superseded.
+    pub retires_at: Option<UnixMillis>,
+}
+
+impl CertificateEntry {
+    /// What counts at `now`.
+    #[must_use]
+    pub fn state_at(&self, now: UnixMillis) -> CertificateState {
+        match self.state {
+            CertificateState::Active if self.retires_at.is_some_and(|at| at <= now) => {
+                CertificateState::Superseded
+            }
+            state => state,
+        }
+    }
 }
 
 /// An issued certificate in full.
@@ -184,6 +201,17 @@ pub struct CertificateRecord {
     pub revoked_at: Option<UnixMillis>,
     /// The leaf, DER.
     pub der: Vec<u8>,
+}
+
+/// What has been tried to renew a credential since it last worked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RenewalTries {
+    /// Failures.
+    pub failures: u32,
+    /// When the last try began, by the peer's clock.
+    pub tried_at: Option<UnixMillis>,
+    /// Why it failed.
+    pub failure: Option<String>,
 }
 
 /// A credential we hold for asking a peer as one local user.
@@ -209,6 +237,12 @@ pub struct OutboundCredential {
     pub state: CredentialState,
     /// When it was stored.
     pub created_at: UnixMillis,
+    /// When it came, by the peer's clock; unknown for one from before that was noted.
+    pub began_at: Option<UnixMillis>,
+    /// How far the peer's clock was ahead of ours then, milliseconds.
+    pub skew_ms: i64,
+    /// What has been tried to renew it.
+    pub tries: RenewalTries,
 }
 
 impl fmt::Debug for OutboundCredential {

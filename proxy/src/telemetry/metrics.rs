@@ -43,6 +43,44 @@ pub struct Metrics {
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
     cache_questions: IntCounterVec,
+    renewals: IntCounterVec,
+    renewal_failing: IntGaugeVec,
+    renewals_served: IntCounterVec,
+}
+
+/// What became of a request for renewal that we were asked, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServedRenewal {
+    /// A certificate was issued.
+    Issued,
+    /// It was one that is known, and got the same certificate again.
+    Known,
+    /// It was not one that can be issued for.
+    Refused,
+    /// It came with an earlier certificate than the newest.
+    Conflict,
+    /// It could not be issued or registered.
+    Failed,
+}
+
+impl ServedRenewal {
+    const ALL: [Self; 5] = [
+        Self::Issued,
+        Self::Known,
+        Self::Refused,
+        Self::Conflict,
+        Self::Failed,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Known => "known",
+            Self::Refused => "refused",
+            Self::Conflict => "conflict",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// A side of a federated request, as a label.
@@ -212,6 +250,29 @@ impl Metrics {
             "Questions to peers that can be answered from memory: hit or miss.",
             &["result"],
         )?;
+        let renewals = counter(
+            "renewals_total",
+            "Tries to renew our credentials, by peer and result.",
+            &["peer", "result"],
+        )?;
+        let renewals_served = counter(
+            "renewals_served_total",
+            "Requests of peers for the renewal of a certificate, by result.",
+            &["result"],
+        )?;
+        for result in ServedRenewal::ALL {
+            renewals_served
+                .with_label_values(&[result.as_str()])
+                .inc_by(0);
+        }
+        let renewal_failing = IntGaugeVec::new(
+            Opts::new(
+                format!("{PREFIX}_renewal_failing"),
+                "1 while a credential that is due cannot be renewed, by peer.",
+            ),
+            &["peer"],
+        )?;
+        registry.register(Box::new(renewal_failing.clone()))?;
         for result in ["hit", "miss"] {
             cache_questions.with_label_values(&[result]).inc_by(0);
         }
@@ -264,6 +325,9 @@ impl Metrics {
             held_back,
             rate_limit_waits,
             cache_questions,
+            renewals,
+            renewal_failing,
+            renewals_served,
         })
     }
 
@@ -365,12 +429,33 @@ impl Metrics {
         self.rate_limit_waits.with_label_values(&[peer]).inc();
     }
 
+    /// Counts a try to renew the credential for a configured peer.
+    pub fn renewal(&self, peer: &str, renewed: bool) {
+        let result = if renewed { "renewed" } else { "failed" };
+        self.renewals.with_label_values(&[peer, result]).inc();
+        self.renewal_failing
+            .with_label_values(&[peer])
+            .set(i64::from(!renewed));
+    }
+
+    /// Counts a peer's request for renewal.
+    pub fn renewal_served(&self, result: ServedRenewal) {
+        self.renewals_served
+            .with_label_values(&[result.as_str()])
+            .inc();
+    }
+
     /// Removes the series of a peer that is no longer configured.
     pub fn forget_peer(&self, peer: &str) {
         // A series that never began is as good as removed.
         let _ = self.breaker_open.remove_label_values(&[peer]);
         let _ = self.breaker_opened.remove_label_values(&[peer]);
         let _ = self.rate_limit_waits.remove_label_values(&[peer]);
+        let _ = self.renewal_failing.remove_label_values(&[peer]);
+        let _ = self.expiry.remove_label_values(&["client", peer]);
+        for result in ["renewed", "failed"] {
+            let _ = self.renewals.remove_label_values(&[peer, result]);
+        }
         for why in HeldBack::ALL {
             let _ = self.held_back.remove_label_values(&[peer, why.as_str()]);
         }

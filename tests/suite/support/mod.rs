@@ -13,6 +13,7 @@ pub mod enlist;
 pub mod enroll;
 pub mod hole;
 pub mod kernel;
+pub mod line;
 pub mod log;
 pub mod onboard;
 pub mod process;

@@ -3,14 +3,13 @@
 //! Invariant: an [`Enrolled`] holds a certificate over our own key for exactly the grant and subject it came with,
 //! valid now, usable anchors, and an endpoint on the host that was enrolled with unless the operator gave one.
 
-use certs::{Credential, PeerIdentity, PrivateKey, TrustAnchors};
+use certs::{Credential, PrivateKey};
 use policy::id::{GrantId, SubjectId};
 use policy::time::UnixMillis;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use super::super::endpoint::Endpoint;
+use super::super::issued::{Issued, IssuedParts};
 use super::{AddPeerError, Order};
 
 const MILLIS_PER_SECOND: i64 = 1_000;
@@ -50,31 +49,21 @@ pub(super) fn check_answer(
     now: i64,
 ) -> Result<Enrolled, AddPeerError> {
     let bad = AddPeerError::BadAnswer;
-    let leaf = CertificateDer::from_pem_slice(answer.cert_pem.as_bytes())
-        .map_err(|_| bad("the certificate is not PEM"))?;
-    let mut chain = vec![leaf.clone()];
-    for sent in CertificateDer::pem_slice_iter(answer.cert_chain_pem.as_bytes()) {
-        let sent = sent.map_err(|_| bad("the certificate chain is not PEM"))?;
-        if sent != leaf {
-            chain.push(sent);
-        }
-    }
-    let identity = PeerIdentity::decode(&leaf, 0).map_err(|_| {
-        bad("the certificate gives no identity: its extensions, key usage or serial are wrong")
-    })?;
+    let parts = IssuedParts {
+        cert: &answer.cert_pem,
+        chain: &answer.cert_chain_pem,
+        trust_bundle: &answer.trust_bundle_pem,
+    };
+    let Issued {
+        credential,
+        identity,
+    } = Issued::check(&parts, key, now).map_err(bad)?;
     if identity.grant != answer.grant_id.uuid() || identity.subject != answer.subject_user_id.uuid()
     {
         return Err(bad(
             "the certificate is for another grant or subject than the answer says",
         ));
     }
-    if identity.not_after < now || identity.not_before > now {
-        return Err(bad("the certificate is not valid now; check both clocks"));
-    }
-    let credential = Credential::new(chain, key)
-        .map_err(|_| bad("the certificate is not for the key that was sent"))?;
-    TrustAnchors::from_pem(0, answer.trust_bundle_pem.as_bytes())
-        .map_err(|_| bad("the trust bundle cannot be used"))?;
     if answer.common_name.is_empty()
         || answer.common_name.len() > 255
         || answer.common_name.chars().any(char::is_control)

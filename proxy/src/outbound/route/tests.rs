@@ -62,6 +62,9 @@ impl Side {
             state: CredentialState::Active,
             not_after: UnixMillis(i64::MAX),
             created_at: UnixMillis(0),
+            began_at: None,
+            skew_ms: 0,
+            tries: RenewalTries::default(),
         }
     }
 

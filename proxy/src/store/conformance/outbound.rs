@@ -20,6 +20,8 @@ pub(super) fn new_peer(n: u64) -> NewOutboundPeer {
         chain_pem: "chain".to_owned(),
         sealed_key: vec![9; 60],
         not_after: after(YEAR),
+        began_at: after(0),
+        skew_ms: 0,
     }
 }
 

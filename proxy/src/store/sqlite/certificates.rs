@@ -9,7 +9,7 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use super::super::{
-    CertificateEntry, CertificateRecord, CertificateState, EnrolledCertificate, StoreError,
+    CertificateEntry, CertificateRecord, CertificateState, EnrolledCertificate, Sha256, StoreError,
 };
 use super::column::{Columns, driver};
 
@@ -21,7 +21,19 @@ fn entry(columns: Columns<'_>) -> Result<CertificateEntry, StoreError> {
         not_before: columns.millis("not_before")?,
         not_after: columns.millis("not_after")?,
         state: columns.member("state", CertificateState::parse)?,
+        confirmed_at: columns.opt_millis("confirmed_at")?,
+        retires_at: columns.opt_millis("retires_at")?,
     })
+}
+
+macro_rules! entries {
+    ($tail:literal) => {
+        concat!(
+            "SELECT fingerprint, grant_id, serial, not_before, not_after, state, confirmed_at, retires_at \
+             FROM certificates ",
+            $tail
+        )
+    };
 }
 
 fn columns(row: &SqliteRow) -> Columns<'_> {
@@ -36,14 +48,11 @@ pub(super) async fn list_kept(
     conn: &mut SqliteConnection,
     kept_from: UnixMillis,
 ) -> Result<Vec<CertificateEntry>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT fingerprint, grant_id, serial, not_before, not_after, state FROM certificates \
-         WHERE not_after > ?",
-    )
-    .bind(kept_from.0)
-    .fetch_all(conn)
-    .await
-    .map_err(driver)?;
+    let rows = sqlx::query(entries!("WHERE not_after > ?"))
+        .bind(kept_from.0)
+        .fetch_all(conn)
+        .await
+        .map_err(driver)?;
     rows.iter().map(|row| entry(columns(row))).collect()
 }
 
@@ -52,8 +61,8 @@ pub(super) async fn list(
     grant: GrantId,
 ) -> Result<Vec<CertificateRecord>, StoreError> {
     let rows = sqlx::query(
-        "SELECT fingerprint, grant_id, serial, not_before, not_after, state, issued_at, revoked_at, der \
-         FROM certificates WHERE grant_id = ? ORDER BY issued_at DESC, fingerprint",
+        "SELECT fingerprint, grant_id, serial, not_before, not_after, state, confirmed_at, retires_at, issued_at, \
+         revoked_at, der FROM certificates WHERE grant_id = ? ORDER BY issued_at DESC, issue DESC, fingerprint",
     )
     .bind(grant.to_string())
     .fetch_all(conn)
@@ -72,6 +81,51 @@ pub(super) async fn list(
         .collect()
 }
 
+/// The certificate with that fingerprint.
+pub(super) async fn find(
+    conn: &mut SqliteConnection,
+    fingerprint: &Sha256,
+) -> Result<Option<CertificateEntry>, StoreError> {
+    let row = sqlx::query(entries!("WHERE fingerprint = ?"))
+        .bind(fingerprint.as_slice())
+        .fetch_optional(conn)
+        .await
+        .map_err(driver)?;
+    row.as_ref().map(|row| entry(columns(row))).transpose()
+}
+
+/// The certificates with that serial number; two issuers may use the same.
+pub(super) async fn by_serial(
+    conn: &mut SqliteConnection,
+    serial: &str,
+) -> Result<Vec<CertificateEntry>, StoreError> {
+    let rows = sqlx::query(entries!("WHERE serial = ?"))
+        .bind(serial)
+        .fetch_all(conn)
+        .await
+        .map_err(driver)?;
+    rows.iter().map(|row| entry(columns(row))).collect()
+}
+
+/// How many certificates of a grant open it at `now`.
+pub(super) async fn count_good(
+    conn: &mut SqliteConnection,
+    grant: GrantId,
+    now: UnixMillis,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT count(*) AS good FROM certificates WHERE grant_id = ?1 AND state = 'active' AND not_after >= ?2 \
+         AND (retires_at IS NULL OR retires_at > ?2)",
+    )
+    .bind(grant.to_string())
+    .bind(now.0)
+    .fetch_one(conn)
+    .await
+    .map_err(driver)?;
+    columns(&row).count("good")
+}
+
+/// Registers a certificate, as one that has been used.
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
     grant: GrantId,
@@ -79,8 +133,9 @@ pub(super) async fn insert(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO certificates (fingerprint, grant_id, serial, not_before, not_after, state, issued_at, der) \
-         VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
+        "INSERT INTO certificates (fingerprint, grant_id, serial, not_before, not_after, state, issued_at, der, \
+         confirmed_at, issue) VALUES (?1, ?2, ?3, ?4, ?5, 'active', ?6, ?7, ?6, \
+         (SELECT COALESCE(MAX(issue) + 1, 0) FROM certificates WHERE grant_id = ?2))",
     )
     .bind(certificate.fingerprint.as_slice())
     .bind(grant.to_string())

@@ -10,7 +10,7 @@ use policy::time::UnixMillis;
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Act, Committed, Enrollment, GrantRecord, IssueIntent, StoreError};
+use super::super::{Act, Committed, Enrollment, GrantRecord, IssueIntent, Sha256, StoreError};
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
 use super::writer::Writer;
@@ -24,19 +24,31 @@ pub(super) async fn record_intent(
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let record = pending(conn, intent.grant, act.now).await?;
-    sqlx::query(
-        "INSERT INTO issue_intents (id, grant_id, csr_sha256, created_at) VALUES (?, ?, ?, ?)",
-    )
-    .bind(intent.id.to_string())
-    .bind(intent.grant.to_string())
-    .bind(intent.csr_sha256.as_slice())
-    .bind(act.now.0)
-    .execute(conn)
-    .await
-    .map_err(driver)?;
+    insert_intent(conn, intent.id, intent.grant, &intent.csr_sha256, act.now).await?;
     let admin = AdminAct::on_grant("certificate.intent", &record.grant)
         .text("intent", &intent.id.to_string());
     change.commit(admin, ()).await
+}
+
+/// Writes down that a certificate is about to be asked for.
+pub(super) async fn insert_intent(
+    conn: &mut SqliteConnection,
+    id: Uuid,
+    grant: GrantId,
+    csr_sha256: &Sha256,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO issue_intents (id, grant_id, csr_sha256, created_at) VALUES (?, ?, ?, ?)",
+    )
+    .bind(id.to_string())
+    .bind(grant.to_string())
+    .bind(csr_sha256.as_slice())
+    .bind(now.0)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
 }
 
 pub(super) async fn fail_intent(
@@ -114,7 +126,7 @@ async fn pending(
 
 /// Closes an open intent as issued, or as failed when `why` says so; the grant it was for, which has to be
 /// `expected` where that is given.
-async fn close_intent(
+pub(super) async fn close_intent(
     conn: &mut SqliteConnection,
     intent: Uuid,
     expected: Option<GrantId>,

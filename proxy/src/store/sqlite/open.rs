@@ -47,6 +47,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "rows seen",
         include_str!("../../../../migrations/sqlite/0005_rows_seen.sql"),
     ),
+    (
+        6,
+        "renewal",
+        include_str!("../../../../migrations/sqlite/0006_renewal.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.

@@ -7,10 +7,11 @@ use policy::id::{GrantId, PeerId, UserId};
 use policy::time::UnixMillis;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
+use uuid::Uuid;
 
 use super::super::{
     Act, Committed, CredentialChange, CredentialState, NewOutboundPeer, OutboundAdded,
-    OutboundCredential, PeerDirection, PeerRecord, StoreError,
+    OutboundCredential, PeerDirection, PeerRecord, RenewalTries, StoreError,
 };
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
@@ -33,16 +34,45 @@ fn decode(row: &SqliteRow) -> Result<OutboundCredential, StoreError> {
         not_after: columns.millis("not_after")?,
         state: columns.member("state", CredentialState::parse)?,
         created_at: columns.millis("created_at")?,
+        began_at: columns.opt_millis("began_at")?,
+        skew_ms: columns.integer("skew_ms")?,
+        tries: RenewalTries {
+            failures: columns.count("renewal_failures")?,
+            tried_at: columns.opt_millis("renewal_tried_at")?,
+            failure: columns.opt_text("renewal_failure")?,
+        },
     })
+}
+
+macro_rules! select_credentials {
+    ($tail:literal) => {
+        concat!(
+            "SELECT id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, not_after, state, created_at, \
+             began_at, skew_ms, renewal_failures, renewal_tried_at, renewal_failure FROM outbound_credentials ",
+            $tail
+        )
+    };
+}
+
+pub(super) async fn load(
+    conn: &mut SqliteConnection,
+    id: Uuid,
+) -> Result<OutboundCredential, StoreError> {
+    let row = sqlx::query(select_credentials!("WHERE id = ?"))
+        .bind(id.to_string())
+        .fetch_optional(conn)
+        .await
+        .map_err(driver)?
+        .ok_or_else(|| StoreError::not_found("credential", id))?;
+    decode(&row)
 }
 
 pub(super) async fn list(
     conn: &mut SqliteConnection,
 ) -> Result<Vec<OutboundCredential>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, not_after, state, created_at \
-         FROM outbound_credentials ORDER BY peer_id, created_at DESC, id DESC",
-    )
+    let rows = sqlx::query(select_credentials!(
+        "ORDER BY peer_id, created_at DESC, id DESC"
+    ))
     .fetch_all(conn)
     .await
     .map_err(driver)?;
@@ -111,6 +141,13 @@ async fn reenroll(
             new.name
         )));
     }
+    drop_renewals(conn, peer.id).await?;
+    // The new credential is a working one.
+    sqlx::query("UPDATE peers SET state = 'active' WHERE id = ? AND state = 'degraded'")
+        .bind(peer.id.to_string())
+        .execute(&mut *conn)
+        .await
+        .map_err(driver)?;
     sqlx::query(
         "UPDATE peers SET endpoint_url = ?, common_name = ?, trust_bundle_pem = ? WHERE id = ?",
     )
@@ -157,7 +194,7 @@ async fn insert_credential(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO outbound_credentials (id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, \
-         not_after, state, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'active', ?)",
+         not_after, state, created_at, began_at, skew_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'active', ?, ?, ?)",
     )
     .bind(new.credential_id.to_string())
     .bind(peer.to_string())
@@ -168,6 +205,21 @@ async fn insert_credential(
     .bind(&new.sealed_key)
     .bind(new.not_after.0)
     .bind(now.0)
+    .bind(new.began_at.0)
+    .bind(new.skew_ms)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+/// Gives up every renewal of a peer's credentials that is under way, with its key.
+async fn drop_renewals(conn: &mut SqliteConnection, peer: PeerId) -> Result<(), StoreError> {
+    sqlx::query(
+        "DELETE FROM outbound_renewals WHERE credential_id IN \
+         (SELECT id FROM outbound_credentials WHERE peer_id = ?)",
+    )
+    .bind(peer.to_string())
     .execute(conn)
     .await
     .map_err(driver)?;
@@ -179,6 +231,7 @@ pub(super) async fn discard_of_peer(
     conn: &mut SqliteConnection,
     peer: PeerId,
 ) -> Result<u64, StoreError> {
+    drop_renewals(conn, peer).await?;
     let done = sqlx::query(
         "UPDATE outbound_credentials SET state = 'revoked', sealed_key = x'' WHERE peer_id = ?",
     )

@@ -64,6 +64,8 @@ impl Side {
                 chain_pem: peer.pki.client.chain_pem(),
                 sealed_key,
                 not_after: now.saturating_add(86_400_000),
+                began_at: now,
+                skew_ms: 0,
             };
             let act = StoreAct {
                 id: Uuid::now_v7(),

@@ -1,0 +1,347 @@
+//! Renewal of the certificates that peers ask with: another one for the same grant, and its first use.
+//!
+//! Invariant: one grant is dealt with at a time, and what was begun runs to its end even when the peer hangs up. A new
+//! certificate is unconfirmed until its first request, which is written down before that is answered; so the one
+//! before it ends only once the new one is known to have arrived. A request from any but the newest confirmed
+//! certificate is refused and alarmed: only a copied key or a restored backup makes one (the specification, 4.4).
+//!
+//! Who asks is proved before anything here is called, by `authenticate.rs`. What is stored is in `store/renewal.rs`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::clock::Clock;
+use certs::trust::certificate_to_pem;
+use certs::{
+    CertificateAuthority, ClientIssue, IssuedCertificate, PeerIdentity, TrustReceiver, VerifiedCsr,
+};
+use parking_lot::Mutex;
+use policy::deny::DenyCode;
+use policy::id::GrantId;
+use policy::peer::PeerName;
+use policy::snapshot::GrantEntry;
+use policy::time::UnixMillis;
+use rustls_pki_types::CertificateDer;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::audit::record_id;
+use crate::directory::Directory;
+use crate::message::failure::Failure;
+use crate::store::{
+    Act, Actor, EnrolledCertificate, RenewalRequest, RenewalStart, RenewedCertificate, Sha256,
+    Store, StoreError,
+};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::ServedRenewal;
+
+const MILLIS_PER_SECOND: i64 = 1_000;
+
+/// What certificates are renewed with.
+pub struct RenewalParts {
+    /// Where they are registered.
+    pub store: Arc<dyn Store>,
+    /// Who signs them.
+    pub authority: Arc<dyn CertificateAuthority>,
+    /// What requests are decided by.
+    pub directory: Arc<Directory>,
+    /// The anchors in force, for their generation.
+    pub trust: TrustReceiver,
+    /// The anchors of this side's server certificates, PEM.
+    pub server_anchors_pem: String,
+    /// How long a certificate is good for; the grant's end cuts it short.
+    pub lifetime: Duration,
+    /// For how long the one before it is good too, from the first use of the new one.
+    pub overlap: Duration,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Counted events.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Renews certificates and confirms them.
+pub struct Renewals {
+    parts: RenewalParts,
+    turns: Mutex<HashMap<GrantId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// The answer to `renew` (the specification, section 3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RenewAnswer {
+    /// The certificate, PEM.
+    cert_pem: String,
+    /// The certificate and its intermediates, PEM, without the root.
+    cert_chain_pem: String,
+    /// End of validity, RFC 3339.
+    not_after: String,
+    /// The anchors of this side's server certificates, PEM.
+    trust_bundle_pem: String,
+    /// Their generation.
+    trust_generation: u64,
+}
+
+/// One request for renewal, whose sender is proved.
+struct Asked {
+    entry: Arc<GrantEntry>,
+    serial: String,
+    request: RenewalRequest,
+    csr: VerifiedCsr,
+}
+
+impl Renewals {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(parts: RenewalParts) -> Arc<Self> {
+        Arc::new(Self {
+            parts,
+            turns: Mutex::default(),
+        })
+    }
+
+    /// Notes the first use of a certificate, which has passed every check of its identity. Returns when requests are
+    /// decided by that; what has become of the certificate meanwhile is for the caller to look at again.
+    ///
+    /// # Errors
+    /// [`DenyCode::RenewalUnavailable`] when it could not be written down: the certificate before it would be good
+    /// for longer than it may.
+    pub async fn confirm(
+        &self,
+        peer: &PeerName,
+        grant: GrantId,
+        fingerprint: &Sha256,
+    ) -> Result<(), DenyCode> {
+        let turn = self.turn(grant);
+        let _one = turn.lock().await;
+        let view = self.parts.directory.view();
+        let known = view.leaf(grant, fingerprint);
+        if known.is_none_or(|leaf| leaf.confirmed_at.is_some()) {
+            return Ok(());
+        }
+        let act = self.act(peer);
+        let overlap = self.parts.overlap;
+        let confirmed = self
+            .parts
+            .store
+            .confirm_certificate(&act, grant, fingerprint, overlap)
+            .await;
+        match confirmed {
+            Ok(committed) => {
+                if committed.changed {
+                    tracing::info!(%peer, %grant, "a renewed certificate is in use");
+                }
+            }
+            // It was revoked or replaced: the next look says so.
+            Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::error!(%peer, %grant, %error, "the first use of a certificate could not be written down");
+                return Err(DenyCode::RenewalUnavailable);
+            }
+        }
+        self.apply().await
+    }
+
+    /// Answers `renew` for the holder of `presented`: the body of the answer.
+    ///
+    /// # Errors
+    /// [`Failure`] with `InvalidCsr`, `RenewalConflict` or `RenewalUnavailable`.
+    pub async fn renew(
+        self: &Arc<Self>,
+        entry: &Arc<GrantEntry>,
+        presented: &PeerIdentity,
+        csr_pem: &str,
+    ) -> Result<Vec<u8>, Failure> {
+        let csr = VerifiedCsr::parse(csr_pem).map_err(|error| {
+            self.parts.metrics.renewal_served(ServedRenewal::Refused);
+            Failure::saying(DenyCode::InvalidCsr, error.to_string())
+        })?;
+        let asked = Asked {
+            entry: Arc::clone(entry),
+            serial: presented.serial.as_str().to_owned(),
+            request: RenewalRequest {
+                intent: self.draw_id(),
+                grant: entry.grant.id,
+                presented: presented.fingerprint,
+                csr_sha256: csr.sha256(),
+            },
+            csr,
+        };
+        let this = Arc::clone(self);
+        // A task of its own: the peer hanging up must not stop an act between intent and commit.
+        let act = tokio::spawn(async move { this.renew_whole(asked).await });
+        act.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a renewal broke off");
+            Err(DenyCode::RenewalUnavailable.into())
+        })
+    }
+
+    async fn renew_whole(&self, asked: Asked) -> Result<Vec<u8>, Failure> {
+        let turn = self.turn(asked.entry.grant.id);
+        let _one = turn.lock().await;
+        let metrics = &self.parts.metrics;
+        let peer = &asked.entry.peer.name;
+        let began = self
+            .parts
+            .store
+            .begin_renewal(&self.act(peer), asked.request)
+            .await
+            .map_err(|error| self.failed(&asked, &error))?;
+        match began.value {
+            RenewalStart::Known(known) => {
+                metrics.renewal_served(ServedRenewal::Known);
+                let leaf = CertificateDer::from(known.der);
+                Ok(self.answer(&leaf, known.chain_pem, known.not_after))
+            }
+            RenewalStart::Spent => {
+                metrics.renewal_served(ServedRenewal::Refused);
+                Err(Failure::saying(
+                    DenyCode::InvalidCsr,
+                    "the certificate of this request was revoked; make a new key and request",
+                ))
+            }
+            RenewalStart::Outdated => Err(self.conflict(&asked).await),
+            RenewalStart::Issue => {
+                let issued = self.issue(&asked).await?;
+                metrics.renewal_served(ServedRenewal::Issued);
+                tracing::info!(%peer, grant = %asked.entry.grant.id, not_after = issued.not_after(), "certificate renewed");
+                let end = seconds(issued.not_after());
+                Ok(self.answer(issued.leaf(), issued.chain_pem(), end))
+            }
+        }
+    }
+
+    /// Signs and registers; an intent that leads nowhere is closed with why.
+    async fn issue(&self, asked: &Asked) -> Result<IssuedCertificate, Failure> {
+        let grant = &asked.entry.grant;
+        let request = ClientIssue {
+            id: asked.request.intent,
+            csr: asked.csr.clone(),
+            grant: grant.id.uuid(),
+            subject: grant.subject.uuid(),
+            lifetime: self.parts.lifetime,
+            not_after_cap: grant
+                .ends_at()
+                .map(|end| end.0.div_euclid(MILLIS_PER_SECOND)),
+            now: self.parts.clock.unix_seconds(),
+        };
+        let issued = match self.parts.authority.issue_client(request).await {
+            Ok(issued) => issued,
+            Err(error) => return Err(self.broke(asked, &error).await),
+        };
+        let renewed = RenewedCertificate {
+            request: asked.request,
+            certificate: EnrolledCertificate {
+                fingerprint: issued.fingerprint(),
+                serial: issued.serial().as_str().to_owned(),
+                not_before: seconds(issued.not_before()),
+                not_after: seconds(issued.not_after()),
+                der: issued.leaf().as_ref().to_vec(),
+            },
+            chain_pem: issued.chain_pem(),
+        };
+        let act = self.act(&asked.entry.peer.name);
+        // One that cannot be registered opens nothing.
+        if let Err(error) = self.parts.store.complete_renewal(&act, renewed).await {
+            return Err(self.broke(asked, &error).await);
+        }
+        self.apply().await?;
+        Ok(issued)
+    }
+
+    /// A request that had an intent and gets no certificate.
+    async fn broke(&self, asked: &Asked, error: &(dyn std::fmt::Display + Sync)) -> Failure {
+        let (act, intent) = (self.act(&asked.entry.peer.name), asked.request.intent);
+        let why = error.to_string();
+        if let Err(error) = self.parts.store.fail_issue_intent(&act, intent, &why).await {
+            tracing::error!(%intent, %error, "a failed renewal could not be recorded as failed");
+        }
+        self.failed(asked, &why)
+    }
+
+    fn failed(&self, asked: &Asked, why: &dyn std::fmt::Display) -> Failure {
+        tracing::error!(peer = %asked.entry.peer.name, grant = %asked.entry.grant.id, %why, "a certificate could not be renewed");
+        self.parts.metrics.renewal_served(ServedRenewal::Failed);
+        DenyCode::RenewalUnavailable.into()
+    }
+
+    /// Somebody has a key that is no longer the newest: refused, alarmed, and the peer suspended where policy says so.
+    async fn conflict(&self, asked: &Asked) -> Failure {
+        let peer = &asked.entry.peer;
+        self.parts.metrics.renewal_served(ServedRenewal::Conflict);
+        let suspends = {
+            let view = self.parts.directory.view();
+            view.snapshot
+                .rules()
+                .suspends_on_renewal_conflict(&peer.name)
+        };
+        tracing::error!(
+            peer = %peer.name, grant = %asked.entry.grant.id, serial = asked.serial, suspends,
+            "renewal conflict: an earlier certificate asks for another one; a key may have been copied, or the peer was restored from a backup"
+        );
+        if suspends {
+            let act = Act {
+                actor: Actor::Sidecar("renewal-conflict"),
+                ..self.act(&peer.name)
+            };
+            match self.parts.store.suspend_peer(&act, peer.id).await {
+                // What that takes away is in force with the refresh; leases that are out end by themselves.
+                Ok(_) => drop(self.apply().await),
+                Err(error) => {
+                    tracing::error!(peer = %peer.name, %error, "the peer could not be suspended");
+                }
+            }
+        }
+        DenyCode::RenewalConflict.into()
+    }
+
+    fn answer(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain_pem: String,
+        not_after: UnixMillis,
+    ) -> Vec<u8> {
+        let answer = RenewAnswer {
+            cert_pem: certificate_to_pem(leaf),
+            cert_chain_pem: chain_pem,
+            not_after: not_after.rfc3339().to_string(),
+            trust_bundle_pem: self.parts.server_anchors_pem.clone(),
+            trust_generation: self.parts.trust.load().generation(),
+        };
+        // A struct of texts and a number always has a JSON form.
+        serde_json::to_vec(&answer).unwrap_or_default()
+    }
+
+    /// Brings what requests are decided by up to date.
+    async fn apply(&self) -> Result<(), DenyCode> {
+        match self.parts.directory.refresh().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!(%error, "a change of certificates is not in force yet");
+                Err(DenyCode::RenewalUnavailable)
+            }
+        }
+    }
+
+    fn turn(&self, grant: GrantId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock();
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(turns.entry(grant).or_default())
+    }
+
+    fn act(&self, peer: &PeerName) -> Act {
+        Act {
+            id: self.draw_id(),
+            actor: Actor::Peer { name: peer.clone() },
+            now: UnixMillis(self.parts.clock.unix_millis()),
+        }
+    }
+
+    fn draw_id(&self) -> Uuid {
+        record_id(UnixMillis(self.parts.clock.unix_millis()))
+    }
+}
+
+fn seconds(unix: i64) -> UnixMillis {
+    UnixMillis(unix.saturating_mul(MILLIS_PER_SECOND))
+}

@@ -1,0 +1,267 @@
+//! Renewal on the asking side: from key and request to the next credential.
+//!
+//! Invariant: a credential has at most one renewal under way; the next one takes its place in one transaction, and
+//! the key of the one before is forgotten in it.
+
+use policy::id::PeerId;
+use policy::peer::PeerState;
+use policy::time::UnixMillis;
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::super::{
+    Act, Committed, CredentialState, IssuedRenewal, NewRenewal, OutboundCredential, PeerDirection,
+    PendingRenewal, RenewalTries, StoreError,
+};
+use super::change::{AdminAct, Change};
+use super::column::{Columns, driver};
+use super::writer::Writer;
+use super::{grants, outbound, peers};
+
+pub(super) async fn begin(
+    writer: &mut Writer,
+    act: &Act,
+    renewal: NewRenewal,
+) -> Result<Committed<()>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let credential = current(conn, renewal.credential).await?;
+    // A second one under way, or a taken id, is refused by the table.
+    sqlx::query(
+        "INSERT INTO outbound_renewals (credential_id, id, sealed_key, csr_pem, begun_at) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(renewal.credential.to_string())
+    .bind(renewal.id.to_string())
+    .bind(&renewal.sealed_key)
+    .bind(&renewal.csr_pem)
+    .bind(act.now.0)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    change.commit(admin("renewal.begin", &credential), ()).await
+}
+
+pub(super) async fn find(
+    conn: &mut SqliteConnection,
+    credential: Uuid,
+) -> Result<Option<PendingRenewal>, StoreError> {
+    let row = sqlx::query(
+        "SELECT id, sealed_key, csr_pem, begun_at, chain_pem, trust_bundle_pem, not_after, began_at \
+         FROM outbound_renewals WHERE credential_id = ?",
+    )
+    .bind(credential.to_string())
+    .fetch_optional(conn)
+    .await
+    .map_err(driver)?;
+    let Some(row) = row else { return Ok(None) };
+    let columns = Columns {
+        table: "outbound_renewals",
+        row: &row,
+    };
+    let issued = match columns.opt_text("chain_pem")? {
+        None => None,
+        Some(chain_pem) => Some(IssuedRenewal {
+            chain_pem,
+            trust_bundle_pem: columns.text("trust_bundle_pem")?,
+            not_after: columns.millis("not_after")?,
+            began_at: columns.millis("began_at")?,
+        }),
+    };
+    Ok(Some(PendingRenewal {
+        new: NewRenewal {
+            credential,
+            id: columns.uuid("id")?,
+            sealed_key: columns.bytes("sealed_key")?,
+            csr_pem: columns.text("csr_pem")?,
+        },
+        begun_at: columns.millis("begun_at")?,
+        issued,
+    }))
+}
+
+pub(super) async fn keep(
+    writer: &mut Writer,
+    act: &Act,
+    credential: Uuid,
+    issued: IssuedRenewal,
+) -> Result<Committed<()>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let kept = sqlx::query(
+        "UPDATE outbound_renewals SET chain_pem = ?, trust_bundle_pem = ?, not_after = ?, began_at = ? \
+         WHERE credential_id = ?",
+    )
+    .bind(&issued.chain_pem)
+    .bind(&issued.trust_bundle_pem)
+    .bind(issued.not_after.0)
+    .bind(issued.began_at.0)
+    .bind(credential.to_string())
+    .execute(&mut *conn)
+    .await
+    .map_err(driver)?;
+    if kept.rows_affected() == 0 {
+        return Err(StoreError::not_found("renewal of credential", credential));
+    }
+    let old = current(conn, credential).await?;
+    change.commit(admin("renewal.issued", &old), ()).await
+}
+
+pub(super) async fn finish(
+    writer: &mut Writer,
+    act: &Act,
+    credential: Uuid,
+    skew_ms: i64,
+) -> Result<Committed<Uuid>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let none = || StoreError::not_found("issued renewal of credential", credential);
+    let pending = find(conn, credential).await?.ok_or_else(none)?;
+    let issued = pending.issued.ok_or_else(none)?;
+    let old = current(conn, credential).await?;
+    sqlx::query("DELETE FROM outbound_renewals WHERE credential_id = ?")
+        .bind(credential.to_string())
+        .execute(&mut *conn)
+        .await
+        .map_err(driver)?;
+    sqlx::query(
+        "UPDATE outbound_credentials SET state = 'superseded', sealed_key = x'' WHERE id = ?",
+    )
+    .bind(credential.to_string())
+    .execute(&mut *conn)
+    .await
+    .map_err(driver)?;
+    let id = pending.new.id;
+    insert_next(
+        conn,
+        &old,
+        (id, &pending.new.sealed_key),
+        &issued,
+        (act.now, skew_ms),
+    )
+    .await?;
+    sqlx::query("UPDATE peers SET trust_bundle_pem = ? WHERE id = ?")
+        .bind(&issued.trust_bundle_pem)
+        .bind(old.peer.to_string())
+        .execute(&mut *conn)
+        .await
+        .map_err(driver)?;
+    let admin = admin("renewal.finish", &old)
+        .text("next", &id.to_string())
+        .text("until", &issued.not_after.rfc3339().to_string());
+    change.commit(admin, id).await
+}
+
+async fn insert_next(
+    conn: &mut SqliteConnection,
+    old: &OutboundCredential,
+    (id, sealed_key): (Uuid, &[u8]),
+    issued: &IssuedRenewal,
+    (now, skew_ms): (UnixMillis, i64),
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO outbound_credentials (id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, \
+         not_after, state, created_at, began_at, skew_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'active', ?, ?, ?)",
+    )
+    .bind(id.to_string())
+    .bind(old.peer.to_string())
+    .bind(old.local_user.as_str())
+    .bind(old.grant.to_string())
+    .bind(old.subject.to_string())
+    .bind(&issued.chain_pem)
+    .bind(sealed_key)
+    .bind(issued.not_after.0)
+    .bind(now.0)
+    .bind(issued.began_at.0)
+    .bind(skew_ms)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+pub(super) async fn give_up(
+    writer: &mut Writer,
+    act: &Act,
+    credential: Uuid,
+    why: &str,
+) -> Result<Committed<()>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let gone = sqlx::query("DELETE FROM outbound_renewals WHERE credential_id = ?")
+        .bind(credential.to_string())
+        .execute(&mut *conn)
+        .await
+        .map_err(driver)?;
+    if gone.rows_affected() == 0 {
+        return change.unchanged(()).await;
+    }
+    let old = outbound::load(conn, credential).await?;
+    let admin = admin("renewal.drop", &old).text("why", why);
+    change.commit(admin, ()).await
+}
+
+/// The credential if it is one that is to be renewed.
+async fn current(
+    conn: &mut SqliteConnection,
+    credential: Uuid,
+) -> Result<OutboundCredential, StoreError> {
+    let record = outbound::load(conn, credential).await?;
+    match record.state {
+        CredentialState::Active | CredentialState::Suspended | CredentialState::Expired => {
+            Ok(record)
+        }
+        CredentialState::Superseded | CredentialState::Revoked => Err(StoreError::conflict(
+            format!("the credential {credential} is {} for good", record.state),
+        )),
+    }
+}
+
+fn admin(action: &'static str, credential: &OutboundCredential) -> AdminAct {
+    let mut admin =
+        AdminAct::on_peer(action, credential.peer).text("credential", &credential.id.to_string());
+    admin.grant = Some(credential.grant);
+    admin.subject = Some(credential.subject);
+    admin
+}
+
+pub(super) async fn record_tries(
+    writer: &mut Writer,
+    credential: Uuid,
+    tries: &RenewalTries,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE outbound_credentials SET renewal_failures = ?, renewal_tried_at = ?, renewal_failure = ? \
+         WHERE id = ?",
+    )
+    .bind(i64::from(tries.failures))
+    .bind(tries.tried_at.map(|at| at.0))
+    .bind(tries.failure.as_deref().map(grants::bounded_reason))
+    .bind(credential.to_string())
+    .execute(&mut writer.connection)
+    .await
+    .map_err(driver)?;
+    Ok(())
+}
+
+pub(super) async fn mark_peer(
+    writer: &mut Writer,
+    act: &Act,
+    id: PeerId,
+    degraded: bool,
+    why: &str,
+) -> Result<Committed<()>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let peer = peers::load(conn, id).await?;
+    let next = match (peer.direction, peer.state, degraded) {
+        (PeerDirection::Outbound, PeerState::Active, true) => PeerState::Degraded,
+        (PeerDirection::Outbound, PeerState::Degraded, false) => PeerState::Active,
+        _ => return change.unchanged(()).await,
+    };
+    peers::set_state(conn, id, next).await?;
+    let admin = AdminAct::on_peer("peer.health", id)
+        .text("peer", peer.name.as_str())
+        .text("state", next.as_str())
+        .text("why", why);
+    change.commit(admin, ()).await
+}
