@@ -7,6 +7,7 @@ mod assertion_proof;
 mod audit;
 mod authority;
 mod confinement;
+mod policy_watch;
 mod process;
 mod readiness;
 pub mod secrets;
@@ -59,6 +60,7 @@ use crate::telemetry::{Metrics, ops};
 use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
 
 use authority::Authorities;
+use policy_watch::PolicyWatch;
 pub use process::{init_authority, run};
 use secrets::Secrets;
 
@@ -447,6 +449,12 @@ async fn compose(
     });
     // Held for as long as the process runs: anchors do not change yet, their readers do not know.
     listeners.spawn(hold(trust_publisher, stopped.clone()));
+    if let Some(dir) = policy_dir(config) {
+        let settings = &config.policy;
+        let control = Arc::clone(&control);
+        let looks_after = PolicyWatch::new(control, dir, settings.poll, settings.watch);
+        listeners.spawn(looks_after.run(stopped.clone()));
+    }
     listeners.spawn(expire_grants(Arc::clone(&control), stopped.clone()));
     Ok(control)
 }

@@ -174,6 +174,10 @@ pub enum GatewayAuth {
 pub struct Policy {
     /// Directory of `*.toml` files.
     pub dir: PathBuf,
+    /// Whether the file system is asked to tell of changes.
+    pub watch: bool,
+    /// How often the files are read in any case.
+    pub poll: Duration,
 }
 
 /// Where the sealing secret is.

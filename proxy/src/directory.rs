@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest;
 use certs::clock::Clock;
 use certs::{RevokedPublisher, RevokedSet, Serial};
 use parking_lot::Mutex;
@@ -398,7 +397,7 @@ impl Directory {
         let files = policy_files::load(dir).map_err(ApplyError::Policy)?;
         let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
         let image = self.parts.store.load(now(&self.parts)).await?;
-        let sha256 = hash_of(&files);
+        let sha256 = policy_files::hash_of(&files);
         if image
             .policy
             .as_ref()
@@ -537,22 +536,6 @@ fn serial_of(leaf: &CertificateEntry) -> Option<Serial> {
 }
 
 /// Hash over the names and texts of policy files, in order.
-fn hash_of(files: &[PolicyFile]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for file in files {
-        for part in [file.name.as_bytes(), file.text.as_bytes()] {
-            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
-            context.update(&length.to_be_bytes());
-            context.update(part);
-        }
-    }
-    let mut hash = [0; 32];
-    for (to, from) in hash.iter_mut().zip(context.finish().as_ref()) {
-        *to = *from;
-    }
-    hash
-}
-
 fn stored_rules(image: &StoreImage) -> Result<(Arc<RuleSet>, Option<&PolicyBundle>), ApplyError> {
     match &image.policy {
         None => Ok((Arc::new(RuleSet::deny_all()), None)),

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use aws_lc_rs::digest;
 use policy::rules::RuleSet;
 
 use crate::store::PolicyFile;
@@ -109,6 +110,24 @@ fn read(path: &Path) -> Result<String, String> {
         return Err(format!("it is larger than {MAX_FILE} bytes"));
     }
     std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+/// SHA-256 over names and texts of a set, by which one is told from another.
+#[must_use]
+pub fn hash_of(files: &[PolicyFile]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for file in files {
+        for part in [file.name.as_bytes(), file.text.as_bytes()] {
+            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+            context.update(&length.to_be_bytes());
+            context.update(part);
+        }
+    }
+    let mut hash = [0; 32];
+    for (to, from) in hash.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    hash
 }
 
 /// Parses and checks all files together.

@@ -49,6 +49,7 @@ pub struct WorldBuilder {
     gateway: String,
     service: bool,
     lease: String,
+    policy_lines: String,
     roles: &'static str,
     settings: String,
 }
@@ -110,6 +111,13 @@ impl WorldBuilder {
         self
     }
 
+    /// How the policy files are looked after; unless told otherwise not at all, so that a test decides when they are read.
+    #[must_use]
+    pub fn policy_lines(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.policy_lines);
+        self
+    }
+
     /// It also asks: its own gateway and its peers, through a session door on the unix socket and on TCP.
     #[must_use]
     pub fn asks(mut self) -> Self {
@@ -150,7 +158,7 @@ impl WorldBuilder {
              [enrollment]\nlisten = \"127.0.0.1:0\"\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
              [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n{}\n\
-             [policy]\ndir = \"policy.d\"\n\
+             [policy]\ndir = \"policy.d\"\n{}\n\
              [lease]\n{}\n{}",
             self.roles,
             self.federation,
@@ -158,6 +166,7 @@ impl WorldBuilder {
             self.preset,
             self.gateway,
             if self.service { SERVICE_KEYS } else { "" },
+            self.policy_lines,
             self.lease,
             with_room(&self.settings)
         );
@@ -293,6 +302,7 @@ impl World {
             gateway: String::new(),
             service: false,
             lease: LEASE.to_owned(),
+            policy_lines: "watch = false\npoll_s = 86400".to_owned(),
             roles: "ask = false",
             settings: String::new(),
         }

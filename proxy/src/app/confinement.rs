@@ -33,6 +33,8 @@ pub(super) fn needs(config: &Config) -> Needs {
         ],
     };
     needs.read.push(config.policy.dir.clone());
+    // A directory that is replaced by another is let in through its parent.
+    needs.read.extend(directory(&config.policy.dir));
     if let SealSource::File(path) = &config.seal {
         needs.read.push(path.clone());
     }

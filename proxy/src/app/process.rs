@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 
+use crate::admin::Control;
 use crate::cli::AuthorityRoot;
 use crate::config::{Config, LandlockMode, LogFormat, LogLevel};
 use crate::hardening::{self, Confinement, Hardening, HardeningError};
@@ -30,7 +31,7 @@ fn runtime(config: &Config) -> Result<Runtime, String> {
         .map_err(|error| format!("the runtime cannot be started: {error}"))
 }
 
-/// Runs the sidecar until SIGTERM or SIGINT; a second signal ends it at once.
+/// Runs the sidecar until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reads the policy again.
 ///
 /// # Errors
 /// Why it did not start or did not end well, in words for the operator.
@@ -44,11 +45,15 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
     runtime(&config)?.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
         let running = start_hardened(Arc::new(config), clock, hardening).await.map_err(|error| explain(&error))?;
         tracing::info!(addresses = ?running.addresses(), "ready");
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                Some(()) = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(&running.control)))),
+            }
         }
         tracing::info!("stopping: no new connections, draining");
         tokio::select! {
@@ -57,6 +62,18 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
             _ = interrupt.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
         }
     })
+}
+
+/// What SIGHUP asks for: the same as `policy reload`.
+async fn reload(control: Arc<Control>) {
+    match control.reload_policy(&Actor::Sidecar("hangup")).await {
+        Ok(_) => tracing::info!("the policy was read again (SIGHUP)"),
+        Err(failure) => tracing::error!(
+            error = %failure.message,
+            details = ?failure.details,
+            "the policy was read again (SIGHUP) and is not in force"
+        ),
+    }
 }
 
 /// Gives up what the sidecar does not need, before the first thread that could use it is started.

@@ -277,12 +277,19 @@ impl Default for Gateway {
 pub(crate) struct Policy {
     /// Directory whose `*.toml` files are read together, in the order of their names.
     pub dir: String,
+    /// Whether changes of the files are put in force as the file system tells of them. They are read every `poll_s` in any case.
+    pub watch: bool,
+    /// Seconds between two looks at the files that nothing has told of.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub poll_s: u64,
 }
 
 impl Default for Policy {
     fn default() -> Self {
         Self {
             dir: "policy.d".to_owned(),
+            watch: true,
+            poll_s: 10,
         }
     }
 }

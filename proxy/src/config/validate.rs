@@ -141,7 +141,11 @@ impl Check<'_> {
             },
             ops: Ops { listen: ops },
             gateway,
-            policy: Policy { dir: policy_dir },
+            policy: Policy {
+                dir: policy_dir,
+                watch: settings.policy.watch,
+                poll: Duration::from_secs(settings.policy.poll_s),
+            },
             seal,
             tls,
             ca,
