@@ -38,7 +38,9 @@ PHASES = {
     "hs": ["sidecar", "bare", "nginx"],
     "hs-hybrid": ["sidecar", "bare"],
     "hit": ["door", "echo"],
+    "hit-one": ["door", "echo"],
     "hop": ["pair", "nginx-pair"],
+    "hop-one": ["pair", "nginx-pair"],
     "filter": [],
     "calls": ["sidecar", "bare", "nginx", "lua"],
 }
@@ -131,11 +133,12 @@ def measure_load(bench, target, mode, rows, connections, asked, *more):
 def measure_asking(bench, phase, target, asked):
     """A load on a door, or on what it is compared with; the door must say itself where its answers came from."""
     before = sidecar.hits(target)
-    found = measure_load(bench, target, "keep-alive", 20, asked.connections, asked)
+    connections = 1 if phase.endswith("-one") else asked.connections
+    found = measure_load(bench, target, "keep-alive", 20, connections, asked)
     if before is not None and not found["fault"]:
         hits = sidecar.hits(target) - before
         # Those of the load generator's start are among them.
-        if hits if phase == "hop" else hits < found["requests"] * 0.99:
+        if hits if phase.startswith("hop") else hits < found["requests"] * 0.99:
             found["fault"] = "%d of %d answers were from memory" % (hits, found["requests"])
     return found
 
@@ -187,7 +190,7 @@ def measure(bench, phase, target, asked):
         return measure_memory(bench, target, asked)
     if phase == "calls":
         return measure_calls(bench, target, asked)
-    if phase in ("hit", "hop"):
+    if phase.startswith(("hit", "hop")):
         return measure_asking(bench, phase, target, asked)
     if phase in ("small", "large"):
         rows = 20 if phase == "small" else 1000

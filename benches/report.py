@@ -194,9 +194,11 @@ def text(results, asked, machine):
     hands = "a full handshake for each request, %d at once, " % asked.handshakes
     lines += table(results, "hs", hands + "X25519", HANDSHAKE, peers)
     lines += table(results, "hs-hybrid", hands + "X25519MLKEM768", HANDSHAKE, peers)
-    lines += table(results, "hit", "20 rows from the session door's memory, " + load, LOAD, ("echo",), "door")
-    lines += table(results, "hop", "20 rows end to end over mTLS, " + load, PAIR, ("nginx-pair",), "pair")
     lines += table(results, "mem", "%d idle connections that asked once" % asked.idle, MEMORY, peers)
+    for suffix, load in (("", load), ("-one", "one connection, %g s" % asked.seconds)):
+        memory, hop = "20 rows from the session door's memory, ", "20 rows end to end over mTLS, "
+        lines += table(results, "hit" + suffix, memory + load, LOAD, ("echo",), "door")
+        lines += table(results, "hop" + suffix, hop + load, PAIR, ("nginx-pair",), "pair")
     lines += threads(results) + calls(results)
     lines += bars(results) + quiet(results)
     wrong = faults(results)

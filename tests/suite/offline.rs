@@ -450,9 +450,7 @@ async fn cut_at_the_deadline(door: &Door, session: &str) {
 }
 
 /// Pairs of questions that are compared, of all sources and of the own gateway alone.
-const PAIRS: usize = 41;
-/// What two medians of the same thing differ by on a busy machine.
-const NOISE: Duration = Duration::from_millis(4);
+const PAIRS: usize = 21;
 
 /// An address at which connections vanish: nobody accepts them, and what the kernel has no room for it drops.
 struct Swallow {
@@ -522,7 +520,10 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
             }
         }
         cut_at_the_deadline(&door, &first).await;
-        // With the breaker open nothing is waited for.
+        // With the breaker open nothing is waited for. The own gateway takes the time that one takes that has work to
+        // do, so that the tenth is some milliseconds, and not what two medians differ by on a busy machine.
+        let slow = json!({"over_share": ["slow"], "slow_bytes": 250, "slow_pause_ms": 8});
+        desk.gateway.behave(&slow).await;
         let (mut open, mut local) = (Vec::new(), Vec::new());
         for pair in 0..PAIRS {
             // Which of the two comes first changes, so that neither is the one that finds everything warm.
@@ -542,11 +543,12 @@ async fn all_sources_go_on_without_the_one_that_is_away() {
         for times in [&mut open, &mut local] {
             times.sort();
         }
+        desk.gateway.behave_honestly().await;
         let (all, alone) = (open[PAIRS / 2], local[PAIRS / 2]);
         println!(
             "median of all sources with the breaker open {all:?}, of the own gateway alone {alone:?}"
         );
-        assert!(all <= alone.mul_f64(1.1) + NOISE, "{all:?}, {alone:?}");
+        assert!(all <= alone.mul_f64(1.1), "{all:?}, {alone:?}");
         let longest = open[PAIRS - 1];
         assert!(
             longest < Duration::from_millis(1_900),
