@@ -18,6 +18,7 @@ mod provider;
 pub mod publish;
 pub mod rotation;
 pub mod seal;
+pub mod server_identity;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 pub mod tls;

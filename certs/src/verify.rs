@@ -306,22 +306,35 @@ impl ClientCertVerifier for LiveClientVerifier {
 }
 
 /// Serves the credential in force at each handshake.
-#[derive(Debug)]
 pub struct LiveServerResolver {
-    credential: CredentialReceiver,
+    in_force: Box<dyn Fn() -> Arc<CertifiedKey> + Send + Sync>,
 }
 
 impl LiveServerResolver {
     /// A resolver that reads `credential` at each handshake.
     #[must_use]
     pub fn new(credential: CredentialReceiver) -> Self {
-        Self { credential }
+        Self::reading(move || credential.load().certified_key())
+    }
+
+    /// A resolver that calls `in_force` at each handshake.
+    #[must_use]
+    pub fn reading(in_force: impl Fn() -> Arc<CertifiedKey> + Send + Sync + 'static) -> Self {
+        Self {
+            in_force: Box::new(in_force),
+        }
+    }
+}
+
+impl fmt::Debug for LiveServerResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveServerResolver").finish_non_exhaustive()
     }
 }
 
 impl ResolvesServerCert for LiveServerResolver {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.credential.load().certified_key())
+        Some((self.in_force)())
     }
 }
 
