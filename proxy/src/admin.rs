@@ -42,6 +42,7 @@ use crate::gateway::credential::SubjectCredentials;
 use crate::hardening::Hardening;
 use crate::limit::Limits;
 use crate::outbound::Outbound;
+use crate::server_certificate::ServerCertificate;
 use crate::store::{Act, Actor, Committed, Store};
 
 pub use audit::AuditQuery;
@@ -106,12 +107,10 @@ pub struct Control {
     pub addresses: Addresses,
     /// Where peers enroll, with the real port; `None` when `roles.serve` is off.
     pub enrollment_url: Option<PublicUrl>,
-    /// SHA-256 of the root that the enrollment listener sends last.
-    pub enrollment_pin: [u8; 32],
     /// How much may be asked.
     pub limits: Arc<Limits>,
-    /// End of validity of the server certificate; `None` when `roles.serve` is off.
-    pub server_not_after: Option<UnixMillis>,
+    /// The certificate of our listeners; `None` when `roles.serve` is off.
+    pub server_certificate: Option<Arc<ServerCertificate>>,
     /// Why the last `policy reload` failed, and when; cleared by one that works.
     pub policy_failure: Mutex<Option<PolicyFailure>>,
     /// What this process has given up.

@@ -11,7 +11,6 @@ mod policy_watch;
 mod process;
 mod readiness;
 pub mod secrets;
-mod server_certificate;
 mod throttle;
 
 use std::collections::HashMap;
@@ -21,11 +20,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certs::clock::Clock;
-use certs::identity::fingerprint;
 use certs::publish::channel;
 use certs::{
-    CertificateAuthority, Credential, LiveClientVerifier, LiveServerResolver, RevokedReceiver,
-    RevokedSet, SealPurpose, Sealer, TrustAnchors, TrustReceiver, tls,
+    CertificateAuthority, LiveClientVerifier, LiveServerResolver, RevokedReceiver, RevokedSet,
+    SealPurpose, Sealer, TrustAnchors, TrustReceiver, tls,
 };
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -55,6 +53,7 @@ use crate::outbound::{
     BreakerRules, Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway,
     ReachRules, Reaches,
 };
+use crate::server_certificate::{ServerCertificate, ServerFiles, ServerSource};
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::{Metrics, ops};
 use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
@@ -257,7 +256,6 @@ async fn compose(
         act: &act,
     };
     let embedded = secrets.authority(base.clock.unix_seconds()).await?;
-    let pin = fingerprint(embedded.root());
     let Authorities {
         servers: authority,
         clients,
@@ -267,7 +265,6 @@ async fn compose(
         TrustAnchors::new(1, roots)
             .map_err(|error| StartError::Authority(format!("its root cannot be trusted: {error}")))
     };
-    let server_anchors = trusted(authority.anchors())?;
     let anchors = trusted(clients.anchors())?;
     if let Some(expiry) = anchors.earliest_not_after() {
         base.metrics.certificate_expiry("ca", "", expiry);
@@ -317,6 +314,8 @@ async fn compose(
         stopped.clone(),
     ));
     if config.roles.serve {
+        let server = server_certificate(base, &authority).await?;
+        let told = Arc::clone(&server);
         let heard = Arc::clone(&reaches);
         let inbound = Arc::new(Inbound {
             directory: Arc::clone(&directory),
@@ -341,7 +340,7 @@ async fn compose(
                 authority: Arc::clone(&clients),
                 directory: Arc::clone(&directory),
                 trust: trust.clone(),
-                server_anchors_pem: server_anchors.to_pem(),
+                server_anchors_pem: Box::new(move || told.current().roots_pem()),
                 lifetime: config.limits.client_certificate,
                 overlap: config.limits.renewal_overlap,
                 clock: Arc::clone(&base.clock),
@@ -350,9 +349,8 @@ async fn compose(
         });
         let parts = ServingParts {
             inbound,
-            authority: Arc::clone(&authority),
             clients,
-            anchors_pem: server_anchors.to_pem(),
+            server,
             trust,
             revoked,
         };
@@ -411,11 +409,8 @@ async fn compose(
         enrollment_url: serving
             .as_ref()
             .map(|serving: &Serving| serving.enrollment_url.clone()),
-        enrollment_pin: pin,
         limits,
-        server_not_after: serving
-            .as_ref()
-            .map(|serving| UnixMillis(serving.not_after.saturating_mul(1000))),
+        server_certificate: serving.map(|serving| serving.server),
         policy_failure: Mutex::new(None),
         hardening: base.hardening,
     });
@@ -596,18 +591,38 @@ async fn subject_credentials(
 
 struct ServingParts {
     inbound: Arc<Inbound>,
-    /// Signs for the listeners.
-    authority: Arc<dyn CertificateAuthority>,
     /// Signs for peers.
     clients: Arc<dyn CertificateAuthority>,
-    anchors_pem: String,
+    /// The certificate of the listeners.
+    server: Arc<ServerCertificate>,
     trust: TrustReceiver,
     revoked: RevokedReceiver,
 }
 
 struct Serving {
     enrollment_url: PublicUrl,
-    not_after: i64,
+    server: Arc<ServerCertificate>,
+}
+
+/// The certificate of our listeners: from files where the settings name them, else of our authority.
+async fn server_certificate(
+    base: &Base,
+    authority: &Arc<dyn CertificateAuthority>,
+) -> Result<Arc<ServerCertificate>, StartError> {
+    let tls = &base.config.tls;
+    let source = match &tls.files {
+        None => ServerSource::Authority(Arc::clone(authority)),
+        Some(files) => ServerSource::Files(ServerFiles {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            roots: files.roots.clone(),
+            root: files.root.clone(),
+        }),
+    };
+    let (clock, metrics) = (Arc::clone(&base.clock), Arc::clone(&base.metrics));
+    ServerCertificate::open(source, &tls.server_names, clock, metrics)
+        .await
+        .map_err(StartError::Certificate)
 }
 
 /// The serving side: federation and enrollment listeners.
@@ -630,12 +645,10 @@ async fn serve(
     addresses.enrollment = enrolling.local_addr().ok();
     let endpoint = public(config.federation.public_url.as_ref(), addresses.federation)?;
     let enrollment_url = public(config.enrollment.public_url.as_ref(), addresses.enrollment)?;
-    let names = config.tls.server_names.clone();
-    let credential =
-        server_certificate::issue(&*parts.authority, &names, base.clock.unix_seconds()).await?;
-    let not_after = credential.not_after();
-    base.metrics.certificate_expiry("server", "", not_after);
-    let (publisher, in_force) = channel::<Credential>(credential);
+    let resolver = || {
+        let in_force = parts.server.subscribe();
+        LiveServerResolver::reading(move || in_force.load().credential().certified_key())
+    };
     let refused = |error: tls::TlsConfigError| StartError::Certificate(error.to_string());
     let verifier = LiveClientVerifier::new(parts.trust.clone(), parts.revoked).with_observer(
         Arc::new(|error| {
@@ -644,10 +657,9 @@ async fn serve(
     );
     let clock = || Arc::clone(&base.clock);
     let federation_tls =
-        tls::federation_server_config(verifier, LiveServerResolver::new(in_force.clone()), clock())
-            .map_err(refused)?;
-    let enrollment_tls = tls::enrollment_server_config(LiveServerResolver::new(in_force), clock())
-        .map_err(refused)?;
+        tls::federation_server_config(verifier, resolver(), clock()).map_err(refused)?;
+    let enrollment_tls = tls::enrollment_server_config(resolver(), clock()).map_err(refused)?;
+    let told = Arc::clone(&parts.server);
     let redeemer = Redeemer::new(
         Arc::clone(&base.store),
         parts.clients,
@@ -656,7 +668,7 @@ async fn serve(
         EnrollmentTerms {
             endpoint_url: endpoint.to_string(),
             common_name: endpoint.host().to_owned(),
-            server_anchors_pem: parts.anchors_pem,
+            server_anchors_pem: Arc::new(move || told.current().roots_pem()),
             certificate_lifetime: config.limits.client_certificate,
         },
     );
@@ -688,23 +700,17 @@ async fn serve(
         Arc::clone(&throttle.enrollment),
         stopped.clone(),
     ));
-    let fresh = server_certificate::keep_fresh(
-        parts.authority,
-        names,
-        publisher,
-        clock(),
-        Arc::clone(&base.metrics),
-    );
+    let server = Arc::clone(&parts.server);
     let mut stop = stopped.clone();
     listeners.spawn(async move {
         tokio::select! {
-            () = fresh => {}
+            () = server.keep() => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     });
     Ok(Serving {
         enrollment_url,
-        not_after,
+        server: parts.server,
     })
 }
 

@@ -191,12 +191,27 @@ pub enum SealSource {
     Generated(PathBuf),
 }
 
-/// The embedded server certificate.
+/// The server certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
     /// Host names and addresses it is valid for, without duplicates: those of the public URLs and
     /// `tls.server_names`.
     pub server_names: Vec<String>,
+    /// Where it is, when it is not issued by the embedded authority.
+    pub files: Option<TlsFiles>,
+}
+
+/// A server certificate in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+    /// The roots that peers are given.
+    pub roots: Option<PathBuf>,
+    /// The root of the chain, when that does not end with it.
+    pub root: Option<PathBuf>,
 }
 
 /// Who signs the certificates of peers.

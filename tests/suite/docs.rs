@@ -297,6 +297,7 @@ fn every_metric_is_listed_and_no_other() {
     metrics.held_back("work", HeldBack::Open);
     metrics.rate_limit_wait("work");
     metrics.renewal("work", true);
+    metrics.server_certificate_failed();
     let text = String::from_utf8(metrics.render().unwrap()).unwrap();
     let exported: BTreeSet<String> = text
         .lines()

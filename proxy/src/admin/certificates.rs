@@ -26,7 +26,7 @@ const NONE_LEFT: &str =
 pub struct CertificateRow {
     /// `server`, `ca`, `client` (with which we ask) or `issued` (with which we are asked).
     pub role: &'static str,
-    /// Serial number, lower-case hex; absent for the server's own and the authority's.
+    /// Serial number, lower-case hex; absent for the authority's.
     pub serial: Option<String>,
     /// The peer it is for.
     pub peer: Option<PeerName>,
@@ -94,8 +94,15 @@ impl Control {
     pub async fn list_certificates(&self) -> Result<Vec<CertificateRow>, AdminFailure> {
         let now = self.now();
         let mut rows = Vec::new();
-        if let Some(end) = self.server_not_after {
-            rows.push(own("server", end, now));
+        if let Some(server) = &self.server_certificate {
+            let current = server.current();
+            let credential = current.credential();
+            let end = UnixMillis(credential.not_after().saturating_mul(1_000));
+            rows.push(CertificateRow {
+                serial: Some(credential.serial().as_str().to_owned()),
+                failure: server.failure().map(|failure| failure.message),
+                ..own("server", end, now)
+            });
         }
         let anchors = certs::TrustAnchors::new(0, self.ca.anchors());
         let ends = anchors

@@ -72,7 +72,8 @@ impl CheckView {
 }
 
 /// Days before the end of a certificate from which on it is worth a look.
-const SERVER_WARN_DAYS: i64 = 30;
+const SERVER_WARN_DAYS: i64 = 29;
+const FILES_WARN_DAYS: i64 = 14;
 
 impl Control {
     /// The checks, in a fixed order.
@@ -99,17 +100,7 @@ impl Control {
         checks.push(self.check_seal());
         checks.push(self.check_hardening());
         checks.extend(self.check_authority().await);
-        if let Some(end) = self.server_not_after {
-            let remedy = "restart: the embedded authority issues a new one at start";
-            checks.push(expiry(
-                "server certificate",
-                "",
-                end,
-                now,
-                SERVER_WARN_DAYS,
-                remedy,
-            ));
-        }
+        checks.extend(self.check_server_certificate(now));
         checks.extend(self.check_certificates(now).await?);
         checks.push(match self.probe_gateway().await {
             None => CheckView::ok("gateway", format!("{} answers", self.config.gateway.url)),
@@ -120,6 +111,33 @@ impl Control {
             ),
         });
         Ok(checks)
+    }
+
+    fn check_server_certificate(&self, now: UnixMillis) -> Option<CheckView> {
+        let server = self.server_certificate.as_ref()?;
+        let name = "server certificate";
+        if let Some(failure) = server.failure() {
+            return Some(CheckView::fail(
+                name,
+                format!("the last good one is in force: {}", failure.message),
+                "repair it; it is looked at again every 10 s, and with `policy reload`",
+            ));
+        }
+        let end = server.current().credential().not_after();
+        let end = UnixMillis(end.saturating_mul(1_000));
+        let remedy = match server.source() {
+            "files" => {
+                "put a newer certificate and key in place of the files; they are read by themselves"
+            }
+            _ => {
+                "look at the log: the authority issues another one when a third of its life is left"
+            }
+        };
+        let warn = match server.source() {
+            "files" => FILES_WARN_DAYS,
+            _ => SERVER_WARN_DAYS,
+        };
+        Some(expiry(name, "", end, now, warn, remedy))
     }
 
     fn check_audit(&self) -> CheckView {

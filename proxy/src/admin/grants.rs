@@ -229,13 +229,14 @@ impl Control {
         request: CreateToken,
     ) -> Result<TokenView, AdminFailure> {
         let grant = parse_grant_id(id)?;
-        let public_url = self.enrollment_url.as_ref().ok_or_else(|| {
-            AdminFailure::new(
+        let (Some(public_url), Some(server)) = (&self.enrollment_url, &self.server_certificate)
+        else {
+            return Err(AdminFailure::new(
                 super::AdminCode::Conflict,
                 "this process does not serve: nobody could enroll",
             )
-            .hint("set roles.serve = true and restart")
-        })?;
+            .hint("set roles.serve = true and restart"));
+        };
         let token = EnrollmentToken::draw()
             .map_err(|error| AdminFailure::new(super::AdminCode::Unavailable, error.to_string()))?;
         let act = self.act(actor);
@@ -259,7 +260,7 @@ impl Control {
             })?;
             (0, self.apply(committed, Touched::Grant(grant)).await?.1)
         };
-        let url = enrollment_url(&public_url.to_string(), &token, &self.enrollment_pin);
+        let url = enrollment_url(&public_url.to_string(), &token, &server.current().pin());
         Ok(TokenView {
             url,
             expires_at,

@@ -71,12 +71,17 @@ impl From<TraceStep> for StepView {
 }
 
 impl Control {
-    /// `policy reload`: all files are checked together and applied as one, or nothing changes.
+    /// `policy reload`: all files are checked together and applied as one, or nothing changes. A server certificate from
+    /// files is read again too; what is wrong with it does not keep the policy from being applied.
     ///
     /// # Errors
     /// Every problem of the files (`details.problems`); a change that could not be applied here.
     pub async fn reload_policy(&self, actor: &Actor) -> Result<Applied, AdminFailure> {
         let act = self.act(actor);
+        if let Some(server) = &self.server_certificate {
+            // A failure is told by the certificate itself: log, metric, `status`, `doctor`.
+            let _ = server.refresh().await;
+        }
         let reloaded = self.directory.reload_policy(&act).await;
         *self.policy_failure.lock() = match &reloaded {
             Ok(_) => None,

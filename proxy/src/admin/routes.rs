@@ -16,6 +16,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use certs::identity::fingerprint;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -156,10 +157,10 @@ async fn checks(State(control): Shared) -> Answer<impl Serialize> {
 }
 
 async fn authority(State(control): Shared) -> Answer<impl Serialize> {
-    let roots: Vec<String> = control.ca.anchors().iter().map(|root| pem(root)).collect();
-    Ok(Json(
-        json!({"root_pem": roots.concat(), "sha256": hex::encode(control.enrollment_pin)}),
-    ))
+    let anchors = control.ca.anchors();
+    let sha256 = anchors.first().map(|root| hex::encode(fingerprint(root)));
+    let roots: Vec<String> = anchors.iter().map(|root| pem(root)).collect();
+    Ok(Json(json!({"root_pem": roots.concat(), "sha256": sha256})))
 }
 
 /// RFC 7468 text of a certificate.

@@ -16,6 +16,7 @@ use crate::directory::View;
 use crate::hardening::Hardening;
 use crate::inbound::budget::today;
 use crate::outbound::{CacheFigures, Outbound, PeerFigures};
+use crate::server_certificate::{ServerCertificate, ServerFailure};
 use crate::store::{CertificateState, PeerDirection};
 
 /// What the embedded tier is, for those who start out with it.
@@ -45,6 +46,8 @@ pub struct StatusView {
     pub audit: AuditView,
     /// What this process has given up.
     pub hardening: Hardening,
+    /// The certificate of our listeners; `None` when this process serves nobody.
+    pub server_certificate: Option<ServerCertificateView>,
     /// The peers we ask.
     pub outbound: Vec<PeerView>,
     /// What is kept of their answers; `None` when this process asks nobody.
@@ -77,6 +80,36 @@ pub struct PeerCacheView {
     pub hit_rate_percent: Option<u64>,
     /// For how long they may be served without asking, milliseconds; 0 when the peer has to be asked first.
     pub lease_left_ms: u64,
+}
+
+/// The certificate of our listeners.
+#[derive(Debug, Serialize)]
+pub struct ServerCertificateView {
+    /// `embedded` or `files`.
+    pub source: &'static str,
+    /// Serial number.
+    pub serial: String,
+    /// End of validity.
+    pub not_after: UnixMillis,
+    /// Whole days until then, negative when past.
+    pub days_left: i64,
+    /// Why a newer one is not in force.
+    pub failure: Option<ServerFailure>,
+}
+
+impl ServerCertificateView {
+    fn of(server: &ServerCertificate, now: UnixMillis) -> Self {
+        let current = server.current();
+        let credential = current.credential();
+        let not_after = UnixMillis(credential.not_after().saturating_mul(1_000));
+        Self {
+            source: server.source(),
+            serial: credential.serial().as_str().to_owned(),
+            not_after,
+            days_left: days_left(not_after, now),
+            failure: server.failure(),
+        }
+    }
 }
 
 /// One listener.
@@ -230,6 +263,10 @@ impl Control {
             },
             audit: self.audit.view(),
             hardening: self.hardening,
+            server_certificate: self
+                .server_certificate
+                .as_ref()
+                .map(|server| ServerCertificateView::of(server, now)),
             outbound,
             cache: self
                 .outbound

@@ -57,6 +57,18 @@ pub(super) fn needs(config: &Config) -> Needs {
         let files = [Some(root_file), Some(key_file), password_file.as_ref()];
         needs.read.extend(files.into_iter().flatten().cloned());
     }
+    if let Some(files) = &config.tls.files {
+        // Directories, since files are replaced in them.
+        let named = [
+            Some(&files.certificate),
+            Some(&files.key),
+            files.roots.as_ref(),
+            files.root.as_ref(),
+        ];
+        for file in named.into_iter().flatten() {
+            needs.read.extend(directory(file));
+        }
+    }
     for socket in [&config.admin.socket, &config.session.socket] {
         needs.write.extend(directory(socket));
     }

@@ -70,6 +70,11 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("policy since", "/policy/applied_at"),
         ("POLICY NOT LOADED", "/policy/last_failure/at"),
         ("because", "/policy/last_failure/message"),
+        ("server certificate until", "/server_certificate/not_after"),
+        (
+            "SERVER CERTIFICATE NOT REPLACED",
+            "/server_certificate/failure/message",
+        ),
     ];
     console.members(&fields, status)?;
     let list = |key: &str| {

@@ -35,7 +35,7 @@ pub(crate) struct Settings {
     /// The secret that seals keys and tokens in the database. With neither key set, a random one is made
     /// at the first start and kept in `<data_dir>/sealing.key` (mode 0600).
     pub seal: Seal,
-    /// The server certificate that the embedded authority issues for both TLS listeners.
+    /// The server certificate of both TLS listeners: issued by the embedded authority, or from files.
     pub tls: Tls,
     /// Who signs the certificates of enrolled peers.
     pub ca: Ca,
@@ -145,6 +145,9 @@ pub(crate) struct Enrollment {
     /// The https URL under which peers reach this listener, without a path. Derived like
     /// `federation.public_url`.
     pub public_url: Option<String>,
+    /// File with the self-signed root of `tls.certificate_file`, PEM, when the chain there does not end with it: peers enroll by
+    /// its hash.
+    pub root: Option<String>,
 }
 
 impl Default for Enrollment {
@@ -152,6 +155,7 @@ impl Default for Enrollment {
         Self {
             listen: "0.0.0.0:8444".to_owned(),
             public_url: None,
+            root: None,
         }
     }
 }
@@ -308,6 +312,13 @@ pub(crate) struct Seal {
 pub(crate) struct Tls {
     /// Host names or addresses in the certificate besides those of the public URLs.
     pub server_names: Vec<String>,
+    /// File with the certificate chain of both TLS listeners, leaf first, PEM. With it and `key_file` the embedded authority
+    /// issues none. Read again when it changes.
+    pub certificate_file: Option<String>,
+    /// File with the private key of that certificate, PEM, readable by its owner only.
+    pub key_file: Option<String>,
+    /// File with the roots that peers are to know that certificate by, PEM; the root of the chain when absent.
+    pub roots_file: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -95,6 +95,32 @@ fn the_life_of_certificates_is_given_once() {
 }
 
 #[test]
+fn a_server_certificate_from_files_is_named_whole() {
+    let tls = |lines: &str| read(&format!("{LEAST}{lines}")).map(|config| config.tls.files);
+    assert_eq!(tls("").unwrap(), None);
+    let named = "[tls]\ncertificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n";
+    let files = tls(named).unwrap().unwrap();
+    assert_eq!(files.certificate, Path::new("/etc/fed/c.pem"));
+    assert_eq!((files.roots, files.root), (None, None));
+    let whole = format!("root = \"r.pem\"\n{named}roots_file = \"all.pem\"\n");
+    let files = tls(&whole).unwrap().unwrap();
+    assert_eq!(files.root.unwrap(), Path::new("/etc/fed/r.pem"));
+    for (lines, key) in [
+        (
+            "[tls]\ncertificate_file = \"c.pem\"",
+            "tls.certificate_file",
+        ),
+        ("[tls]\nkey_file = \"k.pem\"", "tls.key_file"),
+        ("[tls]\nroots_file = \"r.pem\"", "tls.roots_file"),
+        ("root = \"r.pem\"", "enrollment.root"),
+    ] {
+        let problems = tls(lines).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].key, key);
+    }
+}
+
+#[test]
 fn without_a_file_the_public_urls_are_asked_for() {
     let problems = parse(None, &[], &[]).unwrap_err();
     let keys: Vec<_> = problems

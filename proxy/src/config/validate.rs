@@ -21,7 +21,7 @@ use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
     Admin, Audit, Breaker, Cache, Config, Enrollment, Federation, Lease, Limits, Log, Ops, Policy,
-    Roles, SealSource, Timeouts, Tls,
+    Roles, SealSource, Timeouts, Tls, TlsFiles,
 };
 
 /// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
@@ -88,6 +88,7 @@ impl Check<'_> {
         let roles = self.roles(&settings.roles);
         let federation = self.federation(&settings.federation, roles);
         let enrollment = self.enrollment(&settings.enrollment, roles);
+        let files = self.tls_files(&settings.tls, settings.enrollment.root.as_deref());
         let session = self.session(settings.session, &data_dir);
         let admin_socket = self.socket(
             "admin.socket",
@@ -118,10 +119,13 @@ impl Check<'_> {
             ("session.listen", session.listen.filter(|_| roles.ask)),
             ("ops.listen", Some(ops)),
         ]);
-        let tls = self.tls(
-            settings.tls,
-            [&federation.public_url, &enrollment.public_url],
-        );
+        let tls = Tls {
+            files,
+            ..self.tls(
+                settings.tls,
+                [&federation.public_url, &enrollment.public_url],
+            )
+        };
         if session.socket == admin_socket {
             let message = "is the same socket as admin.socket".to_owned();
             self.add(
@@ -302,7 +306,52 @@ impl Check<'_> {
                 server_names.push(name);
             }
         }
-        Tls { server_names }
+        Tls {
+            server_names,
+            files: None,
+        }
+    }
+
+    /// Certificate and key go together; what only goes with them has no effect alone.
+    fn tls_files(&mut self, section: &settings::Tls, root: Option<&str>) -> Option<TlsFiles> {
+        match (&section.certificate_file, &section.key_file) {
+            (Some(certificate), Some(key)) => {
+                let mut optional =
+                    |name: &str, file: Option<&str>| file.map(|file| self.path(name, file));
+                let (roots, root) = (
+                    optional("tls.roots_file", section.roots_file.as_deref()),
+                    optional("enrollment.root", root),
+                );
+                Some(TlsFiles {
+                    certificate: self.path("tls.certificate_file", certificate),
+                    key: self.path("tls.key_file", key),
+                    roots,
+                    root,
+                })
+            }
+            (None, None) => {
+                for (key, is_set) in [
+                    ("tls.roots_file", section.roots_file.is_some()),
+                    ("enrollment.root", root.is_some()),
+                ] {
+                    if is_set {
+                        let message = "has no effect without tls.certificate_file".to_owned();
+                        self.add(key, message, "remove it, or name certificate and key");
+                    }
+                }
+                None
+            }
+            (Some(_), None) => {
+                let message = "is set without tls.key_file".to_owned();
+                self.add("tls.certificate_file", message, "name both, or neither");
+                None
+            }
+            (None, Some(_)) => {
+                let message = "is set without tls.certificate_file".to_owned();
+                self.add("tls.key_file", message, "name both, or neither");
+                None
+            }
+        }
     }
 
     fn timeouts(&mut self, section: &settings::Timeouts) {

@@ -28,14 +28,14 @@ use crate::store::{
 const MILLIS_PER_SECOND: i64 = 1_000;
 
 /// What this side offers to whoever enrolls.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EnrollmentTerms {
     /// The federation endpoint peers ask, `https://host:port`.
     pub endpoint_url: String,
     /// The name this side goes by.
     pub common_name: String,
-    /// The anchors of this side's server certificates on both listeners, PEM.
-    pub server_anchors_pem: String,
+    /// The anchors in force of this side's server certificates on both listeners, PEM.
+    pub server_anchors_pem: Arc<dyn Fn() -> String + Send + Sync>,
     /// How long a client certificate is good for; the grant's end cuts it short.
     pub certificate_lifetime: Duration,
 }
@@ -275,7 +275,7 @@ impl Redeemer {
         Redeemed {
             cert_pem: issued.leaf_pem(),
             cert_chain_pem: issued.chain_pem(),
-            trust_bundle_pem: self.terms.server_anchors_pem.clone(),
+            trust_bundle_pem: (self.terms.server_anchors_pem)(),
             grant_id: claim.grant.id.to_string(),
             subject_user_id: claim.grant.subject.to_string(),
             endpoint_url: self.terms.endpoint_url.clone(),

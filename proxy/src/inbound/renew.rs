@@ -48,8 +48,8 @@ pub struct RenewalParts {
     pub directory: Arc<Directory>,
     /// The anchors in force, for their generation.
     pub trust: TrustReceiver,
-    /// The anchors of this side's server certificates, PEM.
-    pub server_anchors_pem: String,
+    /// The anchors in force of this side's server certificates, PEM.
+    pub server_anchors_pem: Box<dyn Fn() -> String + Send + Sync>,
     /// How long a certificate is good for; the grant's end cuts it short.
     pub lifetime: Duration,
     /// For how long the one before it is good too, from the first use of the new one.
@@ -305,7 +305,7 @@ impl Renewals {
             cert_pem: certificate_to_pem(leaf),
             cert_chain_pem: chain_pem,
             not_after: not_after.rfc3339().to_string(),
-            trust_bundle_pem: self.parts.server_anchors_pem.clone(),
+            trust_bundle_pem: (self.parts.server_anchors_pem)(),
             trust_generation: self.parts.trust.load().generation(),
         };
         // A struct of texts and a number always has a JSON form.

@@ -46,6 +46,7 @@ pub struct Metrics {
     renewals: IntCounterVec,
     renewal_failing: IntGaugeVec,
     renewals_served: IntCounterVec,
+    server_certificate_failures: IntCounter,
 }
 
 /// What became of a request for renewal that we were asked, as a label.
@@ -250,6 +251,11 @@ impl Metrics {
             "Questions to peers that can be answered from memory: hit or miss.",
             &["result"],
         )?;
+        let server_certificate_failures = IntCounter::new(
+            format!("{PREFIX}_server_certificate_failures_total"),
+            "Replacements of the server certificate that kept the last good one.",
+        )?;
+        registry.register(Box::new(server_certificate_failures.clone()))?;
         let renewals = counter(
             "renewals_total",
             "Tries to renew our credentials, by peer and result.",
@@ -328,6 +334,7 @@ impl Metrics {
             renewals,
             renewal_failing,
             renewals_served,
+            server_certificate_failures,
         })
     }
 
@@ -436,6 +443,11 @@ impl Metrics {
         self.renewal_failing
             .with_label_values(&[peer])
             .set(i64::from(!renewed));
+    }
+
+    /// A replacement of the server certificate kept the last good one.
+    pub fn server_certificate_failed(&self) {
+        self.server_certificate_failures.inc();
     }
 
     /// Counts a peer's request for renewal.

@@ -63,7 +63,10 @@ impl Serving {
         let terms = EnrollmentTerms {
             endpoint_url: format!("https://{host}:{}", federation.port()),
             common_name: "work.example".to_owned(),
-            server_anchors_pem: pki.ca.root_pem(),
+            server_anchors_pem: {
+                let root = pki.ca.root_pem();
+                Arc::new(move || root.clone())
+            },
             certificate_lifetime: Duration::from_secs(90 * 86_400),
         };
         let redeemer = Redeemer::new(

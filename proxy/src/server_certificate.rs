@@ -1,0 +1,360 @@
+//! The certificate of our own listeners: issued by our authority and issued again in time, or read from files and read
+//! again when they change.
+//!
+//! Invariant: what is in force is always whole (`certs::server_identity`). An exchange of files that is half done, or
+//! wrong, and an authority that fails, keep the last good one and are loud: in the log, in a metric, in `status` and
+//! in `doctor`. Connections that stand are not touched.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use certs::ca::SERVER_LIFETIME;
+use certs::clock::Clock;
+use certs::publish::{Publisher, Receiver, channel};
+use certs::rotation::{Jitter, Life, Tries};
+use certs::server_identity::{ServerIdentity, ServerTexts};
+use certs::{CertificateAuthority, Credential, PrivateKey, ServerIssue, VerifiedCsr};
+use parking_lot::Mutex;
+use policy::time::UnixMillis;
+use rustls_pki_types::ServerName;
+use zeroize::Zeroizing;
+
+use crate::telemetry::Metrics;
+
+/// How often files and the remaining life are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// Largest of the files, bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+/// Permission bits that a file with a private key must not have: read or write for others, write for the group.
+const FORBIDDEN_MODE: u32 = 0o026;
+const MILLIS_PER_SECOND: i64 = 1_000;
+
+/// Where certificate, key and roots are, when they are files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFiles {
+    /// The chain, leaf first, PEM.
+    pub certificate: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+    /// The roots that peers are given, PEM.
+    pub roots: Option<PathBuf>,
+    /// The root, PEM, where the chain does not end with it.
+    pub root: Option<PathBuf>,
+}
+
+/// Where the certificate comes from.
+pub enum ServerSource {
+    /// Our own authority.
+    Authority(Arc<dyn CertificateAuthority>),
+    /// Files of the operator's.
+    Files(ServerFiles),
+}
+
+/// Why the certificate in force is older than it should be.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ServerFailure {
+    /// Since when.
+    pub at: UnixMillis,
+    /// Why.
+    pub message: String,
+}
+
+/// What was last tried.
+#[derive(Default)]
+struct Tried {
+    failure: Option<ServerFailure>,
+    tries: Tries,
+}
+
+/// The texts of the files, as read.
+#[derive(PartialEq, Eq)]
+struct Texts {
+    chain: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+    roots: Option<Vec<u8>>,
+    root: Option<Vec<u8>>,
+}
+
+/// Keeps the certificate of our listeners in force.
+pub struct ServerCertificate {
+    source: ServerSource,
+    names: Vec<ServerName<'static>>,
+    publisher: Publisher<ServerIdentity>,
+    in_force: Receiver<ServerIdentity>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    tried: Mutex<Tried>,
+    /// What was read last, so that the same files are judged once.
+    read: tokio::sync::Mutex<Option<Texts>>,
+}
+
+impl ServerCertificate {
+    /// Issues or reads the first one, good for all of `names`.
+    ///
+    /// # Errors
+    /// Why there is none, in words for the operator.
+    pub async fn open(
+        source: ServerSource,
+        names: &[String],
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Arc<Self>, String> {
+        let names = names.iter().map(|name| parse_name(name));
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        let now = clock.unix_seconds();
+        let (identity, read) = match &source {
+            ServerSource::Authority(authority) => (issue(&**authority, &names, now).await?, None),
+            ServerSource::Files(files) => {
+                let texts = read(files)?;
+                (identity_of(files, &texts, &names, now)?, Some(texts))
+            }
+        };
+        metrics.certificate_expiry("server", "", identity.credential().not_after());
+        let (publisher, in_force) = channel(identity);
+        Ok(Arc::new(Self {
+            source,
+            names,
+            publisher,
+            in_force,
+            clock,
+            metrics,
+            tried: Mutex::default(),
+            read: tokio::sync::Mutex::new(read),
+        }))
+    }
+
+    /// The one in force.
+    #[must_use]
+    pub fn current(&self) -> Arc<ServerIdentity> {
+        self.in_force.load()
+    }
+
+    /// A reader of the one in force.
+    #[must_use]
+    pub fn subscribe(&self) -> Receiver<ServerIdentity> {
+        self.in_force.clone()
+    }
+
+    /// Where it comes from: `embedded` or `files`.
+    #[must_use]
+    pub const fn source(&self) -> &'static str {
+        match self.source {
+            ServerSource::Authority(_) => "embedded",
+            ServerSource::Files(_) => "files",
+        }
+    }
+
+    /// Why the one in force is older than it should be, if it is.
+    #[must_use]
+    pub fn failure(&self) -> Option<ServerFailure> {
+        self.tried.lock().failure.clone()
+    }
+
+    /// Reads the files again, or issues anew if that is due; true when another one is in force now. What connects from
+    /// then on meets it.
+    ///
+    /// # Errors
+    /// Why the one in force stays, in words for the operator.
+    pub async fn refresh(&self) -> Result<bool, String> {
+        let mut known = self.read.lock().await;
+        let now = self.clock.unix_millis();
+        let renewed = match &self.source {
+            ServerSource::Authority(authority) if self.is_due(now) => {
+                self.tried.lock().tries.last_at = Some(now);
+                let issued = issue(&**authority, &self.names, now.div_euclid(MILLIS_PER_SECOND));
+                issued.await.map(Some)
+            }
+            ServerSource::Authority(_) => return Ok(false),
+            ServerSource::Files(files) => self.reread(files, &mut known, now),
+        };
+        match renewed {
+            Ok(None) => self.good(false),
+            Ok(Some(identity)) => {
+                let end = identity.credential().not_after();
+                self.publisher
+                    .publish(identity)
+                    .map_err(|error| error.to_string())?;
+                self.metrics.certificate_expiry("server", "", end);
+                tracing::info!(not_after = end, "another server certificate is in force");
+                self.good(true)
+            }
+            Err(why) => Err(self.failed(why, now)),
+        }
+    }
+
+    fn reread(
+        &self,
+        files: &ServerFiles,
+        known: &mut Option<Texts>,
+        now: i64,
+    ) -> Result<Option<ServerIdentity>, String> {
+        let texts = read(files)?;
+        let same = known.as_ref() == Some(&texts);
+        let stands = self.tried.lock().failure.is_none();
+        if same && stands {
+            return Ok(None);
+        }
+        let seconds = now.div_euclid(MILLIS_PER_SECOND);
+        let identity = identity_of(files, &texts, &self.names, seconds);
+        *known = Some(texts);
+        let identity = identity?;
+        // Back to what is in force after something broken: no news.
+        let in_force = self.in_force.load();
+        let back = identity.credential().fingerprint() == in_force.credential().fingerprint()
+            && identity.roots_pem() == in_force.roots_pem();
+        Ok((!back).then_some(identity))
+    }
+
+    /// Whether the one in force is to be replaced by our authority.
+    fn is_due(&self, now: i64) -> bool {
+        let credential = self.in_force.load();
+        let credential = credential.credential();
+        let life = Life {
+            begins: credential.not_before().saturating_mul(MILLIS_PER_SECOND),
+            ends: credential.not_after().saturating_mul(MILLIS_PER_SECOND),
+        };
+        // A third of the life is left. Past its end a server certificate can still be replaced, unlike a client's.
+        let third = life.ends.saturating_sub(life.length() / 3);
+        let tries = self.tried.lock().tries;
+        let again = match tries.last_at {
+            Some(last) => last
+                .min(now)
+                .saturating_add(life.back_off(tries.failures, Jitter::NONE)),
+            None => third,
+        };
+        now >= third.max(again)
+    }
+
+    fn good(&self, renewed: bool) -> Result<bool, String> {
+        let mut tried = self.tried.lock();
+        if tried.failure.take().is_some() {
+            tracing::info!("the server certificate is as it should be again");
+        }
+        tried.tries = Tries::default();
+        Ok(renewed)
+    }
+
+    /// Notes a failure; the same one is told once.
+    fn failed(&self, why: String, now: i64) -> String {
+        let mut tried = self.tried.lock();
+        tried.tries.failures = tried.tries.failures.saturating_add(1);
+        if tried
+            .failure
+            .as_ref()
+            .is_none_or(|known| known.message != why)
+        {
+            tracing::error!(
+                why,
+                "the server certificate could not be replaced: the last good one stays in force"
+            );
+            self.metrics.server_certificate_failed();
+            tried.failure = Some(ServerFailure {
+                at: UnixMillis(now),
+                message: why.clone(),
+            });
+        }
+        why
+    }
+
+    /// Looks again and again; never returns.
+    pub async fn keep(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            // A failure is told where it is found.
+            let _ = self.refresh().await;
+        }
+    }
+}
+
+fn parse_name(name: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(name.to_owned()).map_err(|_| {
+        format!(
+            "`{name}` is neither a host name nor an address; check `tls.server_names` and the public URLs"
+        )
+    })
+}
+
+async fn issue(
+    authority: &dyn CertificateAuthority,
+    names: &[ServerName<'static>],
+    now: i64,
+) -> Result<ServerIdentity, String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let key = PrivateKey::generate_p256().map_err(|error| said(&error))?;
+    let csr = key
+        .csr_pem("mosaic-federation")
+        .map_err(|error| said(&error))?;
+    let csr = VerifiedCsr::parse(&csr).map_err(|error| said(&error))?;
+    let issued = authority
+        .issue_server(ServerIssue {
+            csr,
+            names: names.to_vec(),
+            lifetime: SERVER_LIFETIME,
+            now,
+        })
+        .await
+        .map_err(|error| said(&error))?;
+    let credential =
+        Credential::new(issued.chain_with_root(), &key).map_err(|error| said(&error))?;
+    ServerIdentity::new(credential, names, now).map_err(|error| said(&error))
+}
+
+fn identity_of(
+    files: &ServerFiles,
+    texts: &Texts,
+    names: &[ServerName<'static>],
+    now: i64,
+) -> Result<ServerIdentity, String> {
+    let (certificate, key) = (files.certificate.display(), files.key.display());
+    let parsed = PrivateKey::from_pem(&texts.key).map_err(|error| format!("`{key}`: {error}"))?;
+    let texts = ServerTexts {
+        chain: &texts.chain,
+        key: &parsed,
+        root: texts.root.as_deref(),
+        roots: texts.roots.as_deref(),
+    };
+    ServerIdentity::from_texts(&texts, names, now)
+        .map_err(|error| format!("`{certificate}` with `{key}`: {error}"))
+}
+
+fn read(files: &ServerFiles) -> Result<Texts, String> {
+    let optional = |path: &Option<PathBuf>| {
+        path.as_deref()
+            .map(|path| read_file(path, false).map(|text| text.to_vec()))
+            .transpose()
+    };
+    Ok(Texts {
+        chain: read_file(&files.certificate, false)?.to_vec(),
+        key: read_file(&files.key, true)?,
+        roots: optional(&files.roots)?,
+        root: optional(&files.root)?,
+    })
+}
+
+fn read_file(path: &Path, is_secret: bool) -> Result<Zeroizing<Vec<u8>>, String> {
+    let shown = path.display();
+    let unreadable = |error: std::io::Error| format!("`{shown}` cannot be read: {error}");
+    let file = File::open(path).map_err(unreadable)?;
+    // Of the open file, not of the path: the two could be exchanged in between.
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if is_secret && mode & FORBIDDEN_MODE != 0 {
+        return Err(format!(
+            "`{shown}` has mode {mode:04o}, so others can read or change the private key; run `chmod 600` on it"
+        ));
+    }
+    if metadata.len() > MAX_FILE {
+        return Err(format!("`{shown}` is too large for a certificate or key"));
+    }
+    // Room for all of it, so that the buffer never moves and leaves a copy behind.
+    let room = usize::try_from(metadata.len()).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room.saturating_add(1)));
+    file.take(MAX_FILE)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    Ok(bytes)
+}
