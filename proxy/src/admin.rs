@@ -22,6 +22,7 @@ mod routes;
 mod sessions;
 mod socket;
 mod status;
+mod users;
 mod verify;
 mod views;
 
@@ -63,6 +64,7 @@ pub use routes::router;
 pub use sessions::{CreateSession, SessionView};
 pub use socket::{SocketError, bind, serve};
 pub use status::StatusView;
+pub use users::{ForgetUser, ForgottenView};
 pub use verify::{FindingView, VerifiedAudit};
 pub use views::{CertificateView, CredentialView, GrantView, PeerView, audit_row, days_left};
 

@@ -23,6 +23,7 @@ mod policy;
 mod query;
 mod session;
 mod status;
+mod user;
 mod value;
 
 use std::ffi::OsString;
@@ -252,6 +253,7 @@ async fn ask(
         Command::Grant(command) => grant::run(context, command, console).await,
         Command::Peer(command) => peer::run(context, command, console).await,
         Command::Cert(command) => certificate::run(context, command, console).await,
+        Command::User(command) => user::run(context, command, console).await,
         Command::Session(command) => session::run(context, command, console).await,
         Command::Query(command) => query::run(context, command, console).await,
         Command::Audit(command) => audit::run(context, command, console).await,

@@ -119,6 +119,15 @@ pub trait Store: AuditLog + RenewalStore + Send + Sync {
         reason: Option<&str>,
     ) -> Result<Committed<GrantRecord>, StoreError>;
 
+    /// Revokes every pending and active grant whose subject is this user, as by [`revoke_grant`](Self::revoke_grant), all
+    /// or none; the value lists them. Idempotent: of a user without any nothing changes.
+    async fn forget_user(
+        &self,
+        act: &Act,
+        user: &UserId,
+        reason: Option<&str>,
+    ) -> Result<Committed<Vec<GrantId>>, StoreError>;
+
     /// Marks pending and active grants whose `expires_at` has come as expired and raises their edit
     /// counters; the value lists them. Nothing due changes nothing.
     async fn expire_grants(&self, act: &Act) -> Result<Committed<Vec<GrantId>>, StoreError>;

@@ -615,6 +615,41 @@ async fn cert_revoke_ends_one_certificate_and_leaves_the_grant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn user_forget_ends_every_grant_of_the_user() {
+    let world = World::start().await;
+    let scope = json!({"resources": ["tasks"]});
+    let first = world.holder_of("home", plan::AMIRA, scope.clone()).await;
+    let second = world.holder_of("cabin", plan::AMIRA, scope.clone()).await;
+    let other = world.holder_of("cabin", plan::BEN, scope).await;
+    let path = format!("{BASE}/list/tasks");
+    let mut kept = Vec::new();
+    for holder in [&first, &second] {
+        let mut client = world.client(Wire::H2, &holder.minted).await;
+        assert_eq!(client.post(&path, "{}").await.unwrap().status, 200);
+        kept.push(client);
+    }
+    let socket = &world.config.admin.socket;
+    let words = ["user", "forget", plan::AMIRA, "--reason", "left"];
+    let ran = tests::command::command(socket, &words).await;
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    for holder in [&first, &second] {
+        assert!(ran.out.contains(&holder.grant.to_string()), "{ran:?}");
+    }
+    let revoked = Denial::new(403, "forbidden", DenyCode::GrantRevoked);
+    for mut client in kept {
+        // It is told why within the second, or finds the connection closed.
+        if let Ok(answer) = client.post(&path, "{}").await {
+            revoked.check(&world, &answer).await;
+        }
+    }
+    works(&world, &other.minted).await;
+    let again = tests::command::command(socket, &["user", "forget", plan::AMIRA]).await;
+    assert_eq!(again.exit, 0, "{again:?}");
+    assert!(again.errors.contains("0 grant(s)"), "{again:?}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cert_list_tells_what_each_certificate_is() {
     let (world, holder) = manual().await;
     let minted = renewed(&world, &holder.minted).await;

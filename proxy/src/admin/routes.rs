@@ -25,7 +25,8 @@ use super::gateway::SetToken;
 use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, AuditQuery, ComparePolicy, Control, CreateGrant,
-    CreateSession, CreateToken, EditGrant, Explain, RenewCertificates, ReplayPolicy, RevokeGrant,
+    CreateSession, CreateToken, EditGrant, Explain, ForgetUser, RenewCertificates, ReplayPolicy,
+    RevokeGrant,
 };
 use crate::store::Actor;
 
@@ -48,6 +49,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/grants/{id}", get(show_grant).put(edit_grant))
         .route("/grants/{id}/revoke", post(revoke_grant))
         .route("/grants/{id}/token", post(create_token))
+        .route("/users/{user}/forget", post(forget_user))
         .route("/certificates", get(list_certificates))
         .route("/certificates/renew", post(renew_certificates))
         .route("/certificates/{serial}/revoke", post(revoke_certificate))
@@ -224,6 +226,15 @@ async fn create_token(
 ) -> Result<Response, AdminFailure> {
     let token = control.create_token(&actor, &id, body).await?;
     Ok((StatusCode::CREATED, Json(token)).into_response())
+}
+
+async fn forget_user(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(user): Path<String>,
+    Body(body): Body<ForgetUser>,
+) -> Answer<impl Serialize> {
+    control.forget_user(&actor, &user, body).await.map(Json)
 }
 
 async fn list_certificates(State(control): Shared) -> Answer<impl Serialize> {

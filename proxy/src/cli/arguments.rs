@@ -80,6 +80,9 @@ pub(super) enum Command {
     /// Certificates: ours, and those we issued
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Users of this side whom peers may ask as
+    #[command(subcommand)]
+    User(UserCommand),
     /// Local sessions that may ask peers
     #[command(subcommand)]
     Session(SessionCommand),
@@ -193,6 +196,18 @@ pub(super) enum PeerCommand {
     Reset {
         /// Local name
         name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Revoke every grant in which a user is the subject; returns when nothing is answered under them any more
+    Forget {
+        /// The user, as the gateway names them
+        user: String,
+        /// Why, kept with each grant
+        #[arg(long)]
+        reason: Option<String>,
     },
 }
 

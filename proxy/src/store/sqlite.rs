@@ -199,6 +199,15 @@ impl Store for SqliteStore {
         grants::edit(&mut *self.write().await, act, id, scope).await
     }
 
+    async fn forget_user(
+        &self,
+        act: &Act,
+        user: &UserId,
+        reason: Option<&str>,
+    ) -> Result<Committed<Vec<GrantId>>, StoreError> {
+        grants::forget_user(&mut *self.write().await, act, user, reason).await
+    }
+
     async fn expire_grants(&self, act: &Act) -> Result<Committed<Vec<GrantId>>, StoreError> {
         if let Some(revision) = expiry::nothing_due(&mut *self.read().await?, act.now).await? {
             return Ok(change::nothing(revision, Vec::new()));

@@ -212,6 +212,35 @@ pub(super) async fn revocation_is_final_and_takes_certificates_and_token_along(s
     assert_eq!(claim, TokenClaim::Withdrawn);
 }
 
+pub(super) async fn forgetting_a_user_revokes_all_of_theirs_at_once(store: &dyn Store) {
+    for n in 1..=3 {
+        active_grant(store, n, n * 10).await;
+    }
+    let ben = NewGrant {
+        user: user("ben"),
+        ..new_grant(4)
+    };
+    changed(store.create_grant(&act(50), ben).await);
+    changed(store.revoke_grant(&act(51), grant_id(3), None).await);
+    let before = store.revision().await.unwrap();
+    let amira = user("amira");
+    let ended = changed(store.forget_user(&act(52), &amira, Some("left")).await);
+    assert_eq!(ended, [grant_id(1), grant_id(2)]);
+    assert_eq!(store.revision().await.unwrap(), before + 1);
+    for n in 1..=2 {
+        let record = store.grant(grant_id(n)).await.unwrap();
+        assert_eq!(record.grant.status, GrantStatus::Revoked);
+        assert_eq!(record.reason.as_deref(), Some("left"));
+        let certificates = store.list_certificates(grant_id(n)).await.unwrap();
+        let state = certificates[0].entry.state;
+        assert_eq!(state, CertificateState::Revoked);
+    }
+    let other = store.grant(grant_id(4)).await.unwrap().grant.status;
+    assert_eq!(other, GrantStatus::Pending);
+    let again = store.forget_user(&act(53), &amira, None).await.unwrap();
+    assert_eq!((again.changed, again.value), (false, Vec::new()));
+}
+
 pub(super) async fn suspension_touches_every_unfinished_grant_and_ends_where_it_began(
     store: &dyn Store,
 ) {

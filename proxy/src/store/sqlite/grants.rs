@@ -4,7 +4,7 @@
 //! edit counter in the same statement. Expiry, tokens and enrollment have their own files.
 
 use policy::grant::{Grant, GrantStatus};
-use policy::id::{GrantId, PeerId, SubjectId};
+use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::scope::Scope;
 use policy::time::UnixMillis;
 use sqlx::SqliteConnection;
@@ -211,6 +211,46 @@ pub(super) async fn revoke_within(
     Ok((after, admin))
 }
 
+pub(super) async fn forget_user(
+    writer: &mut Writer,
+    act: &Act,
+    user: &UserId,
+    reason: Option<&str>,
+) -> Result<Committed<Vec<GrantId>>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let rows = sqlx::query(
+        "SELECT id FROM grants WHERE user_id = ? AND status IN ('pending', 'active') ORDER BY id",
+    )
+    .bind(user.as_str())
+    .fetch_all(&mut *conn)
+    .await
+    .map_err(driver)?;
+    let ids: Vec<GrantId> = rows.iter().map(id_of).collect::<Result<_, _>>()?;
+    let mut revoked = Vec::new();
+    for id in &ids {
+        revoked.push(revoke_within(conn, *id, act.now, reason).await?.1);
+    }
+    if ids.is_empty() {
+        return change.unchanged(ids).await;
+    }
+    let mut admin = AdminAct::new("user.forget")
+        .text("user", user.as_str())
+        .count("grants", u64::try_from(ids.len()).unwrap_or(u64::MAX));
+    if let Some(reason) = reason {
+        admin = admin.text("reason", reason);
+    }
+    change.commit_all(admin, revoked, ids).await
+}
+
+fn id_of(row: &SqliteRow) -> Result<GrantId, StoreError> {
+    Columns {
+        table: "grants",
+        row,
+    }
+    .parsed("id")
+}
+
 pub(super) async fn edit(
     writer: &mut Writer,
     act: &Act,
@@ -269,15 +309,7 @@ pub(super) async fn unfinished_of_peer(
     .fetch_all(conn)
     .await
     .map_err(driver)?;
-    rows.iter()
-        .map(|row| {
-            Columns {
-                table: "grants",
-                row,
-            }
-            .parsed("id")
-        })
-        .collect()
+    rows.iter().map(id_of).collect()
 }
 
 /// Whatever an operator or peer wrote as a reason, fit to be shown again.
