@@ -313,6 +313,7 @@ async fn compose(
         Arc::clone(&base.clock),
         stopped.clone(),
     ));
+    let cursors = secrets.cursors().await?;
     if config.roles.serve {
         let server = server_certificate(base, &authority).await?;
         let told = Arc::clone(&server);
@@ -325,7 +326,7 @@ async fn compose(
                 clock: Arc::clone(&base.clock),
             },
             gateway: Arc::clone(&gateway),
-            cursors: secrets.cursors().await?,
+            cursors: cursors.clone(),
             recorder: recorder.clone(),
             limits: AnswerLimits {
                 max_answer_bytes: config.limits.max_answer_bytes,
@@ -360,7 +361,7 @@ async fn compose(
         let local = OwnGateway {
             directory: Arc::clone(&directory),
             gateway,
-            cursors: secrets.cursors().await?,
+            cursors: cursors.clone(),
             search_rows: config.limits.search_rows,
             clock: Arc::clone(&base.clock),
         };
@@ -379,7 +380,7 @@ async fn compose(
             session_users: config.session.users.clone(),
             cache_bytes: config.cache.max_bytes,
             local: Arc::new(local),
-            cursors: secrets.cursors().await?,
+            cursors,
             reaches,
         };
         Some(ask(base, parts, listeners, stopped, &mut addresses).await?)

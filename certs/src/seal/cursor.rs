@@ -5,6 +5,7 @@
 //! about why it does not open. What is in it, and what it is bound to, is the caller's.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::rand;
@@ -100,11 +101,11 @@ impl Generation {
     }
 }
 
-/// Seals with the current key; opens with the current and the previous one.
-#[derive(Debug)]
+/// Seals with the current key; opens with the current and the previous one. Clones share the keys.
+#[derive(Debug, Clone)]
 pub struct PageSealer {
-    current: Generation,
-    previous: Option<Generation>,
+    current: Arc<Generation>,
+    previous: Option<Arc<Generation>>,
     max_chars: usize,
 }
 
@@ -115,8 +116,10 @@ impl PageSealer {
     /// [`CursorError::Sealing`] when the library refuses a key.
     pub fn new(current: &CursorKey, previous: Option<&CursorKey>) -> Result<Self, CursorError> {
         Ok(Self {
-            current: Generation::new(current)?,
-            previous: previous.map(Generation::new).transpose()?,
+            current: Arc::new(Generation::new(current)?),
+            previous: previous
+                .map(|key| Generation::new(key).map(Arc::new))
+                .transpose()?,
             max_chars: CURSOR_MAX_CHARS,
         })
     }

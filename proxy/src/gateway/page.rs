@@ -9,6 +9,7 @@ use policy::decision::Permit;
 use policy::deny::DenyCode;
 use policy::rows::{FilterError, RowError, RowFilter, RowKey, RowReader, RowsAt, Step, Tally};
 
+use super::Gateway;
 use super::client::{Answer, Authority, GatewayClient};
 use super::credential::SubjectAuth;
 use super::error::GatewayError;
@@ -85,6 +86,32 @@ pub struct Asking<'a> {
     pub auth: &'a SubjectAuth,
     /// Our id of the federated request.
     pub request_id: &'a str,
+}
+
+impl Gateway {
+    /// The authorization to ask as the subject of a permit.
+    ///
+    /// # Errors
+    /// [`GatewayError`], when there is no credential.
+    pub fn auth_for(&self, permit: &Permit) -> Result<SubjectAuth, GatewayError> {
+        self.credentials.for_subject(permit.user(), permit.grant())
+    }
+
+    /// To ask under a permit, with the authorization that [`auth_for`](Self::auth_for) gave for its subject.
+    #[must_use]
+    pub fn asking<'a>(
+        &'a self,
+        permit: &'a Permit,
+        auth: &'a SubjectAuth,
+        request_id: &'a str,
+    ) -> Asking<'a> {
+        Asking {
+            client: &self.client,
+            permit,
+            auth,
+            request_id,
+        }
+    }
 }
 
 impl<'a> Asking<'a> {

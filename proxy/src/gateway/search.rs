@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use policy::mapping::{Mapping, NativeSearch, PathTemplate, SourceMap};
 use policy::plan::{QueryPlan, SourcePlan, native_target};
-use policy::rank::{Query, Ranker};
+use policy::rank::{Hit, Query, Ranker};
 use policy::rows::{RowsAt, Tally};
 
 use super::error::GatewayError;
@@ -55,6 +55,17 @@ pub struct Looked {
     pub cut: bool,
     /// Why it gives no row at all.
     pub failure: Option<ReadError>,
+}
+
+/// Appends a hit to a list of them, as the wire protocol has it.
+pub fn write_hit(hit: &Hit, is_first: bool, out: &mut Vec<u8>) {
+    if !is_first {
+        out.push(b',');
+    }
+    let head = format!("{{\"resource\":\"{}\",\"item\":", hit.resource);
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(&hit.row);
+    out.extend_from_slice(format!(",\"score\":{}}}", hit.score).as_bytes());
 }
 
 impl Look<'_> {

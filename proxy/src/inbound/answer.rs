@@ -25,7 +25,7 @@ use crate::gateway::cursor::{self, CursorBinding};
 use crate::gateway::facts::FetchedFacts;
 use crate::gateway::item;
 use crate::gateway::list::{Next, OwnedKey, READ_ON, Rows};
-use crate::gateway::page::{Asking, PageError, ReadError};
+use crate::gateway::page::{PageError, ReadError};
 use crate::message::failure::Failure;
 use crate::message::rate::RateFields;
 use crate::transport::{AnswerGuard, Stale};
@@ -186,16 +186,9 @@ impl Answering<'_> {
             })
             .map_err(Halt::Refused)?;
         let gateway = &self.inbound.gateway;
-        let auth = gateway
-            .credentials
-            .for_subject(permit.user(), permit.grant())?;
+        let auth = gateway.auth_for(&permit)?;
         let request_id = self.exchange.request_id().to_owned();
-        let asking = Asking {
-            client: &gateway.client,
-            permit: &permit,
-            auth: &auth,
-            request_id: &request_id,
-        };
+        let asking = gateway.asking(&permit, &auth, &request_id);
         let mut rows = Rows::open(asking, &plan, &facts, after).await?;
         let written = self
             .rows(&permit, &mut rows, budget.as_mut(), &question, &binding)
@@ -324,16 +317,9 @@ impl Answering<'_> {
         let (permit, facts) = self.permit(admitted).await?;
         let plan = QueryPlan::get(&permit, self.view.snapshot.mapping(), id, &facts.facts);
         let gateway = &self.inbound.gateway;
-        let auth = gateway
-            .credentials
-            .for_subject(permit.user(), permit.grant())?;
+        let auth = gateway.auth_for(&permit)?;
         let request_id = self.exchange.request_id().to_owned();
-        let asking = Asking {
-            client: &gateway.client,
-            permit: &permit,
-            auth: &auth,
-            request_id: &request_id,
-        };
+        let asking = gateway.asking(&permit, &auth, &request_id);
         let mut body = b"{\"item\":".to_vec();
         let begins = body.len();
         let mut tally = Tally::default();

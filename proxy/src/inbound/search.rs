@@ -18,8 +18,7 @@ use policy::reach::RowLimit;
 use policy::revision::EffectiveRevision;
 
 use crate::gateway::list::{OwnedKey, READ_ON};
-use crate::gateway::page::Asking;
-use crate::gateway::search::{Look, Looked};
+use crate::gateway::search::{Look, Looked, write_hit};
 
 use super::answer::{Answering, Body, Halt, PART, budget_of};
 use super::budget::RowBudget;
@@ -82,9 +81,7 @@ impl Answering<'_> {
             return Ok(Found::default());
         };
         let gateway = &self.inbound.gateway;
-        let auth = gateway
-            .credentials
-            .for_subject(permit.user(), permit.grant())?;
+        let auth = gateway.auth_for(permit)?;
         let request_id = self.exchange.request_id().to_owned();
         let clock = Arc::clone(&self.inbound.recorder.clock);
         let until = clock
@@ -94,12 +91,7 @@ impl Answering<'_> {
         let limit = usize::from(permit.row_limit().rows());
         let looks = permits.iter().map(|permit| {
             let look = Look {
-                asking: Asking {
-                    client: &gateway.client,
-                    permit,
-                    auth: &auth,
-                    request_id: &request_id,
-                },
+                asking: gateway.asking(permit, &auth, &request_id),
                 mapping: self.view.snapshot.mapping(),
                 facts: &facts,
                 query,
@@ -170,14 +162,7 @@ impl Answering<'_> {
             if let Some(budget) = budget.as_mut() {
                 budget.add(hit.resource, &hit.id, body.buffer.len(), None);
             }
-            if shown > 0 {
-                body.buffer.push(b',');
-            }
-            let head = format!("{{\"resource\":\"{}\",\"item\":", hit.resource);
-            body.buffer.extend_from_slice(head.as_bytes());
-            body.buffer.extend_from_slice(&hit.row);
-            let tail = format!(",\"score\":{}}}", hit.score);
-            body.buffer.extend_from_slice(tail.as_bytes());
+            write_hit(&hit, shown == 0, &mut body.buffer);
             shown = shown.saturating_add(1);
             self.exchange.figures.returned = shown;
             if body.buffer.len() >= PART {

@@ -28,11 +28,12 @@ use policy::rows::Tally;
 use super::ask::Deadline;
 use super::local::{LocalAnswer, LocalQuestion, LocalSource};
 use crate::directory::{Directory, View};
+use crate::gateway::credential::SubjectAuth;
 use crate::gateway::cursor::{self, CursorBinding};
 use crate::gateway::facts::FetchedFacts;
 use crate::gateway::list::{Next, OwnedKey, READ_ON, Rows, add};
-use crate::gateway::page::{Asking, ReadError};
-use crate::gateway::search::{Look, Looked};
+use crate::gateway::page::ReadError;
+use crate::gateway::search::{Look, Looked, write_hit};
 use crate::gateway::{Gateway, GatewayError, item};
 use crate::message::body::{Body, BodyProblem};
 use crate::message::failure::Failure;
@@ -114,6 +115,12 @@ impl OwnGateway {
         Ok((permit, facts))
     }
 
+    fn auth_for(&self, permit: &Permit) -> Result<SubjectAuth, Failure> {
+        self.gateway
+            .auth_for(permit)
+            .map_err(|error| error.deny_code().into())
+    }
+
     async fn facts(
         &self,
         view: &View,
@@ -155,22 +162,16 @@ impl OwnGateway {
             .into_iter()
             .map(|admitted| admitted.decide(&facts.facts))
             .collect();
-        let auth = self
-            .gateway
-            .credentials
-            .for_subject(question.user, None)
-            .map_err(|error| Failure::from(error.deny_code()))?;
+        let Some(permit) = permits.first() else {
+            return Err(DenyCode::ResourceUnsupported.into());
+        };
+        let auth = self.auth_for(permit)?;
         let deadline = Deadline::within(self.clock.as_ref(), READ_ON);
         let clock = Arc::clone(&self.clock);
         let in_time = move || deadline.left(clock.as_ref()) > Duration::ZERO;
         let looks = permits.iter().map(|permit| {
             let look = Look {
-                asking: Asking {
-                    client: &self.gateway.client,
-                    permit,
-                    auth: &auth,
-                    request_id: question.request_id,
-                },
+                asking: self.gateway.asking(permit, &auth, question.request_id),
                 mapping: view.snapshot.mapping(),
                 facts: &facts,
                 query: &query,
@@ -214,13 +215,7 @@ impl OwnGateway {
         let mut body = b"{\"items\":[".to_vec();
         let mut rows = 0_u64;
         for hit in ranking.hits {
-            if rows > 0 {
-                body.push(b',');
-            }
-            let head = format!("{{\"resource\":\"{}\",\"item\":", hit.resource);
-            body.extend_from_slice(head.as_bytes());
-            body.extend_from_slice(&hit.row);
-            body.extend_from_slice(format!(",\"score\":{}}}", hit.score).as_bytes());
+            write_hit(&hit, rows == 0, &mut body);
             rows = rows.saturating_add(1);
         }
         let truncated = cut || ranking.cut;
@@ -243,17 +238,8 @@ impl OwnGateway {
     ) -> Result<(Vec<u8>, u64), Failure> {
         let (permit, facts) = self.permit(view, admitted, request_id).await?;
         let plan = QueryPlan::get(&permit, view.snapshot.mapping(), id, &facts.facts);
-        let auth = self
-            .gateway
-            .credentials
-            .for_subject(permit.user(), permit.grant())
-            .map_err(|error| Failure::from(error.deny_code()))?;
-        let asking = Asking {
-            client: &self.gateway.client,
-            permit: &permit,
-            auth: &auth,
-            request_id,
-        };
+        let auth = self.auth_for(&permit)?;
+        let asking = self.gateway.asking(&permit, &auth, request_id);
         let mut body = b"{\"item\":".to_vec();
         let found = item::find(asking, &plan, &facts, id, &mut body, tally).await;
         if !found.map_err(failed)? {
@@ -285,17 +271,8 @@ impl OwnGateway {
         let (permit, facts) = self.permit(view, admitted, request_id).await?;
         let plan = QueryPlan::list(&permit, view.snapshot.mapping(), &filter, &facts.facts)
             .map_err(|error| refused(DenyCode::InvalidFilter, error.to_string()))?;
-        let auth = self
-            .gateway
-            .credentials
-            .for_subject(permit.user(), permit.grant())
-            .map_err(|error| Failure::from(error.deny_code()))?;
-        let asking = Asking {
-            client: &self.gateway.client,
-            permit: &permit,
-            auth: &auth,
-            request_id,
-        };
+        let auth = self.auth_for(&permit)?;
+        let asking = self.gateway.asking(&permit, &auth, request_id);
         let mut rows = Rows::open(asking, &plan, &facts, after)
             .await
             .map_err(failed)?;
