@@ -192,8 +192,15 @@ async fn refusal_before_the_body_has_come() {
         for part in body.as_bytes().chunks(1000) {
             connection.send(part).await.unwrap();
         }
-        let (more, _) = connection.end().await;
-        assert!(more.is_empty());
+        if denial.status == 403 {
+            let (more, _) = connection.end().await;
+            assert!(more.is_empty());
+        } else {
+            // The connection is kept, and what comes behind the body is the next request.
+            let path = format!("{BASE}/list/tasks");
+            connection.post(&path, "{}").await.unwrap();
+            assert_eq!(connection.response().await.unwrap().status, 200);
+        }
     }
     world.stop().await;
 }

@@ -363,9 +363,10 @@ impl ConnectionApp {
         });
         let unrecorded = recorded.err().map(Failure::from);
         let shown = unrecorded.as_ref().unwrap_or(failure);
-        // A peer that is to ask again later keeps its connection: its short body is read behind the
-        // refusal. Pingora would close, since the refusal comes before the body was read.
-        if shown.retry_after.is_some() && !shown.close && has_short_body(session) {
+        // Pingora would close, since the refusal comes before the body was read; a short body that is certain to come is
+        // read behind the refusal instead, and the connection kept.
+        let keeps = !shown.close && !shown.doubts_framing() && has_short_body(session);
+        if keeps {
             session.set_close_on_response_before_downstream_finish(false);
         }
         let written = respond::refuse(session, (&request_id, self.now()), shown, rate).await;
@@ -376,8 +377,7 @@ impl ConnectionApp {
             return false;
         }
         if !session.is_http2() && !failure.doubts_framing() {
-            // Pingora closes when a body was not read, and closing on unread bytes would reset the
-            // connection and could take the answer with it (RFC 9112, section 9.6).
+            // Closing on unread bytes would reset the connection and could take the answer with it (RFC 9112, section 9.6).
             let _ = tokio::time::timeout(FAREWELL, discard_body(session)).await;
         }
         true
