@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use axum::extract::Request;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{
     ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State,
 };
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -82,8 +84,26 @@ pub fn router(control: Arc<Control>) -> Router {
         .method_not_allowed_fallback(|| async {
             AdminFailure::invalid("this route has another method")
         })
+        .layer(from_fn(uncut))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(control)
+}
+
+/// Runs an act in a task of its own, so that a client that leaves does not cut it between the commit and its effect.
+async fn uncut(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let act = tokio::spawn(next.run(request)).await;
+    act.unwrap_or_else(|error| {
+        tracing::error!(%error, "an act was cut off");
+        AdminFailure::new(
+            AdminCode::Unavailable,
+            "the act was cut off by a defect of this program",
+        )
+        .hint("`status` and `audit tail` show whether it was committed; repeating it does no harm")
+        .into_response()
+    })
 }
 
 /// A JSON body whose faults are in the envelope.
@@ -92,10 +112,7 @@ struct Body<T>(T);
 impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = AdminFailure;
 
-    async fn from_request(
-        request: axum::extract::Request,
-        state: &S,
-    ) -> Result<Self, AdminFailure> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, AdminFailure> {
         let parsed: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
         parsed
             .map(|Json(body)| Self(body))
@@ -400,4 +417,79 @@ async fn set_gateway_token(
         .set_gateway_token(&actor, &user, Zeroizing::new(body.token))
         .await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+    use tokio::sync::{Notify, watch};
+
+    use super::*;
+    use crate::admin::{bind, serve};
+
+    /// An act that has begun, and may go on, and has ended.
+    #[derive(Default)]
+    struct Steps {
+        begun: Notify,
+        go_on: Notify,
+        ended: Notify,
+        was_cut: AtomicBool,
+    }
+
+    /// Notes that an act was dropped on its way.
+    struct Under<'s>(&'s Steps);
+
+    impl Drop for Under<'_> {
+        fn drop(&mut self) {
+            self.0.was_cut.store(true, Ordering::SeqCst);
+        }
+    }
+
+    async fn act(steps: Arc<Steps>) {
+        let under = Under(&steps);
+        steps.begun.notify_one();
+        steps.go_on.notified().await;
+        std::mem::forget(under);
+        steps.ended.notify_one();
+    }
+
+    #[tokio::test]
+    async fn an_act_ends_although_its_client_has_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let steps = || Arc::new(Steps::default());
+        let (change, reading) = (steps(), steps());
+        let handler = |steps: &Arc<Steps>| {
+            let steps = Arc::clone(steps);
+            move || act(steps)
+        };
+        let routes = Router::new()
+            .route("/", post(handler(&change)).get(handler(&reading)))
+            .layer(from_fn(uncut));
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(serve(bind(&path).await.unwrap(), routes, stopped));
+        for (method, steps) in [("POST", &change), ("GET", &reading)] {
+            let mut client = UnixStream::connect(&path).await.unwrap();
+            let head =
+                format!("{method} / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+            client.write_all(head.as_bytes()).await.unwrap();
+            steps.begun.notified().await;
+        }
+        // Reading is cut once the server has noticed that the second client has left: so it has of the first.
+        let noticed = async {
+            while !reading.was_cut.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = std::time::Duration::from_secs(20);
+        tokio::time::timeout(patience, noticed).await.unwrap();
+        assert!(!change.was_cut.load(Ordering::SeqCst));
+        change.go_on.notify_one();
+        let ended = tokio::time::timeout(patience, change.ended.notified()).await;
+        assert!(ended.is_ok());
+    }
 }
