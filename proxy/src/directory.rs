@@ -208,8 +208,19 @@ impl Directory {
     pub async fn open(parts: DirectoryParts, act: &Act) -> Result<Arc<Self>, ApplyError> {
         let longest = longest_lease(&parts).await?;
         let image = parts.store.load(now(&parts)).await?;
-        let (rules, bundle) = stored_rules(&image)?;
-        let mut view = build(&parts, &image, rules, bundle)?;
+        let stored =
+            stored_rules(&image).and_then(|(rules, bundle)| build(&parts, &image, rules, bundle));
+        let mut view = match (stored, &parts.policy_dir) {
+            (Ok(view), _) => view,
+            // The store has no policy yet, or one for other settings: what the files say is published below.
+            (Err(error), Some(dir)) => {
+                tracing::info!(%error, "the stored policy cannot be used; the policy files are");
+                let files = policy_files::load(dir).map_err(ApplyError::Policy)?;
+                let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
+                build(&parts, &image, rules, None)?
+            }
+            (Err(error), None) => return Err(error),
+        };
         view.leases = leases::cells_for(&view.snapshot, &LeaseCells::new());
         let directory = Arc::new(Self {
             current: ArcSwap::from_pointee(view),

@@ -151,3 +151,54 @@ async fn a_kill_loses_no_record() {
     let answer = connection.list("tasks", &json!({})).await.unwrap();
     assert_eq!(answer.head.status, 200);
 }
+
+/// A gateway of one's own, described by policy.
+const MAPPED: &str = r#"
+schema = 1
+[ceiling]
+resources = ["tasks"]
+[mapping.facts.lists]
+teams = { path = "/t", id = "id" }
+projects = { path = "/p", id = "id", team = "team" }
+missions = { path = "/m", id = "id", project = "project", owner = "owner" }
+[mapping.tasks]
+list = "/tasks"
+fields = { id = "id", created_at = "made", owner = "owner" }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_store_starts_with_a_mapping_that_only_the_files_have() {
+    let world = World::builder()
+        .preset("mapped")
+        .policy(MAPPED)
+        .start()
+        .await;
+    assert_eq!(world.control().directory.fenced(), None);
+    let view = world.control().directory.view();
+    assert_eq!(view.policy.files, ["policy.toml"]);
+    let hash = view.policy.hash.clone();
+    let world = world.restart().await;
+    assert_eq!(world.control().directory.view().policy.hash, hash);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_with_a_policy_for_another_preset_starts_on_the_files() {
+    let mut world = World::start().await;
+    world.write_policy(MAPPED);
+    let mut config = proxy::config::Config::clone(&world.config);
+    config.gateway.preset = proxy::config::Preset::Mapped;
+    world.config = Arc::new(config);
+    let mut world = world.restart().await;
+    let bundle = world.control().store.load(world.control().now()).await;
+    let texts = bundle.unwrap().policy.unwrap().files;
+    assert_eq!(texts[0].text, MAPPED, "it was published");
+    // And back.
+    world.write_policy(tests::world::POLICY);
+    let mut config = proxy::config::Config::clone(&world.config);
+    config.gateway.preset = proxy::config::Preset::InternalV1;
+    world.config = Arc::new(config);
+    let world = world.restart().await;
+    assert_eq!(world.control().directory.fenced(), None);
+    world.stop().await;
+}
