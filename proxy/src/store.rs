@@ -285,6 +285,10 @@ pub trait Store: AuditLog + RenewalStore + Send + Sync {
         id: Uuid,
     ) -> Result<Committed<SessionRecord>, StoreError>;
 
+    /// Forgets at most `most` sessions that had ended or expired before an instant; how many it were. Their acts stay in the
+    /// audit log.
+    async fn forget_sessions(&self, before: UnixMillis, most: u32) -> Result<u64, StoreError>;
+
     /// Stores, or replaces, the sealed gateway token of a user.
     async fn put_subject_token(
         &self,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::Clock;
+use policy::time::UnixMillis;
 use tokio::sync::watch;
 
 use super::Base;
@@ -13,11 +14,13 @@ use crate::inbound::budget::today;
 use crate::limit::{
     InFlight, Limits, LocalLimiter, Quota, SourceLimits, SourceQuotas, revalidation,
 };
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Between two rounds of forgetting.
 const SWEEP: Duration = Duration::from_secs(30);
-/// Rows of earlier days forgotten in one transaction, so that it holds the writer only briefly.
+/// How long a session that is over stays in `session list`, milliseconds.
+const SESSIONS_KEPT: i64 = 7 * 86_400_000;
+/// Rows of earlier days, or sessions, forgotten in one transaction, so that it holds the writer only briefly.
 const FORGOTTEN_AT_ONCE: u32 = 5_000;
 
 /// The limits, and the limiter of this process among them.
@@ -46,7 +49,7 @@ pub(super) fn limits(base: &Base) -> (Arc<Limits>, Arc<LocalLimiter>) {
     (Arc::new(limits), limiter)
 }
 
-/// Forgets grants and addresses that owe nothing, and rows seen on earlier days, until stopped.
+/// Forgets grants and addresses that owe nothing, rows seen on earlier days, and sessions that are over, until stopped.
 pub(super) async fn sweep(
     limits: Arc<Limits>,
     limiter: Arc<LocalLimiter>,
@@ -64,15 +67,24 @@ pub(super) async fn sweep(
         limits.enrollment.sweep();
         // Yesterday is kept, so that a clock set back a little finds what it had.
         let before = today(&*clock).saturating_sub(1);
-        while !*stop.borrow() {
-            match store.forget_rows_seen(before, FORGOTTEN_AT_ONCE).await {
-                Ok(rows) if rows == u64::from(FORGOTTEN_AT_ONCE) => {}
-                Ok(_) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "rows seen on earlier days could not be forgotten");
-                    break;
-                }
-            }
+        let rows = || store.forget_rows_seen(before, FORGOTTEN_AT_ONCE);
+        forget(&stop, "rows seen on earlier days", rows).await;
+        let over = UnixMillis(clock.unix_millis().saturating_sub(SESSIONS_KEPT));
+        let sessions = || store.forget_sessions(over, FORGOTTEN_AT_ONCE);
+        forget(&stop, "sessions that are over", sessions).await;
+    }
+}
+
+/// Forgets a part at a time until nothing is left.
+async fn forget<F>(stop: &watch::Receiver<bool>, what: &'static str, part: impl Fn() -> F)
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    while !*stop.borrow() {
+        match part().await {
+            Ok(count) if count == u64::from(FORGOTTEN_AT_ONCE) => {}
+            Ok(_) => return,
+            Err(error) => return tracing::warn!(%error, what, "could not be forgotten"),
         }
     }
 }

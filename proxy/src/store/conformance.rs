@@ -74,6 +74,7 @@ laws! {
         a_revoked_credential_stays_revoked,
         contacts_are_kept_without_a_revision,
         sessions_are_found_only_while_live,
+        sessions_that_are_over_are_forgotten_in_time,
         secrets_keep_the_first_and_subject_tokens_the_last;
     audit_log:
         records_come_back_as_they_went_in,

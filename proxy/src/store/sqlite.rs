@@ -369,6 +369,10 @@ impl Store for SqliteStore {
         sessions::end(&mut *self.write().await, act, id).await
     }
 
+    async fn forget_sessions(&self, before: UnixMillis, most: u32) -> Result<u64, StoreError> {
+        sessions::forget(&mut self.write().await.connection, before, most).await
+    }
+
     async fn put_subject_token(
         &self,
         act: &Act,

@@ -150,6 +150,30 @@ pub(super) async fn contacts_are_kept_without_a_revision(store: &dyn Store) {
     assert_eq!(log(store).await.len(), rows);
 }
 
+pub(super) async fn sessions_that_are_over_are_forgotten_in_time(store: &dyn Store) {
+    for (n, expires) in [(1, 100), (2, 200), (3, 300), (4, 400)] {
+        changed(store.create_session(&act(n), new_session(n, expires)).await);
+    }
+    // The fourth is ended early.
+    changed(store.end_session(&act_at(9, 50), uuid(50_004)).await);
+    let revision = store.revision().await.unwrap();
+    let forget = async |at, most| store.forget_sessions(after(at), most).await.unwrap();
+    let left = async || {
+        let mut ids: Vec<_> = store.list_sessions().await.unwrap();
+        ids.sort_by_key(|one| one.id);
+        ids.into_iter().map(|one| one.id).collect::<Vec<_>>()
+    };
+    assert_eq!(forget(50, 10).await, 0);
+    assert_eq!(forget(51, 10).await, 1);
+    assert_eq!(left().await, [uuid(50_001), uuid(50_002), uuid(50_003)]);
+    assert_eq!(forget(250, 1).await, 1);
+    assert_eq!(forget(250, 10).await, 1);
+    assert_eq!(left().await, [uuid(50_003)]);
+    // One that is live is never forgotten, and nothing of it is a change.
+    assert_eq!(forget(299, 10).await, 0);
+    assert_eq!(store.revision().await.unwrap(), revision);
+}
+
 pub(super) async fn sessions_are_found_only_while_live(store: &dyn Store) {
     let dead = store.create_session(&act(1), new_session(1, 0)).await;
     assert!(matches!(dead, Err(StoreError::Invalid { .. })), "{dead:?}");

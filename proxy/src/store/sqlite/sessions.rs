@@ -92,6 +92,24 @@ pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<SessionRecor
     rows.iter().map(decode).collect()
 }
 
+/// Forgets sessions that were over before an instant, oldest first.
+pub(super) async fn forget(
+    conn: &mut SqliteConnection,
+    before: UnixMillis,
+    most: u32,
+) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "DELETE FROM sessions WHERE token_sha256 IN (SELECT token_sha256 FROM sessions \
+         WHERE min(expires_at, coalesce(ended_at, expires_at)) < ? ORDER BY created_at LIMIT ?)",
+    )
+    .bind(before.0)
+    .bind(i64::from(most))
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(done.rows_affected())
+}
+
 pub(super) async fn end(
     writer: &mut Writer,
     act: &Act,
