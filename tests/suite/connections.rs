@@ -260,6 +260,18 @@ async fn a_refusal_before_the_body_was_read_keeps_the_connection() {
     world.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_shorter_than_many_round_trips_is_pointed_out() {
+    for (lease, warns) in [("duration_ms = 60", true), ("duration_ms = 1000", false)] {
+        let world = World::builder().lease(lease).start().await;
+        let checks = world.control().checks().await.unwrap();
+        let found = checks.iter().find(|check| check.name == "leases");
+        assert_eq!(found.is_some(), warns, "{checks:?}");
+        assert!(found.is_none_or(|check| check.found.contains("lease_lost")));
+        world.stop().await;
+    }
+}
+
 // Resumption.
 
 /// Remembers sessions as a client may, and counts the tickets it was given.

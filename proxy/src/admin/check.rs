@@ -3,6 +3,8 @@
 //! Invariant: every check that is not ok says what to do. What can be checked without the process is in
 //! `cli/doctor.rs`.
 
+use std::time::Duration;
+
 use certs::rotation::{Jitter, Life};
 use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
@@ -74,6 +76,8 @@ impl CheckView {
 /// Days before the end of a certificate from which on it is worth a look.
 const SERVER_WARN_DAYS: i64 = 29;
 const FILES_WARN_DAYS: i64 = 14;
+/// Round trips between two sites, with the gateway's answer in them, take longer than a lease below this allows.
+const LEASE_WARN: Duration = Duration::from_millis(500);
 
 impl Control {
     /// The checks, in a fixed order.
@@ -100,6 +104,7 @@ impl Control {
         checks.push(self.check_seal());
         checks.push(self.check_hardening());
         checks.extend(self.check_authority().await);
+        checks.extend(self.check_lease());
         checks.extend(self.check_server_certificate(now));
         checks.extend(self.check_certificates(now).await?);
         checks.push(match self.probe_gateway().await {
@@ -162,6 +167,19 @@ impl Control {
                 ),
             ),
         }
+    }
+
+    /// A lease that many peers cannot use.
+    fn check_lease(&self) -> Option<CheckView> {
+        let lease = self.config.lease.duration;
+        (self.config.roles.serve && lease < LEASE_WARN).then(|| {
+            let millis = lease.as_millis();
+            CheckView::warn(
+                "leases",
+                format!("answers are good for {millis} ms: a peer whose round trip takes three quarters of that gets `lease_lost`"),
+                "raise lease.duration_ms well above the slowest round trip; a revocation waits at most that long",
+            )
+        })
     }
 
     fn check_policy(&self) -> CheckView {
