@@ -14,6 +14,7 @@
 
 mod body;
 mod certificate;
+mod checkpoint;
 mod cursor;
 mod heads;
 pub mod mutate;
@@ -57,6 +58,11 @@ pub const TARGETS: &[Target] = &[
         name: "certificate",
         about: "identity extensions of client certificates",
         attack: certificate::attack,
+    },
+    Target {
+        name: "checkpoint",
+        about: "what a peer says of its record, and exports of it",
+        attack: checkpoint::attack,
     },
     Target {
         name: "policy",

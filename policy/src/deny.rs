@@ -129,6 +129,21 @@ macro_rules! deny_codes {
     };
 }
 
+impl DenyCode {
+    /// Whether a peer is told this reason: not where it would say which grants, peers or certificates exist.
+    #[must_use]
+    pub const fn is_told(self) -> bool {
+        !matches!(
+            self,
+            Self::GrantUnknown
+                | Self::GrantPending
+                | Self::SubjectMismatch
+                | Self::CertificateUnregistered
+                | Self::PeerUnknown
+        )
+    }
+}
+
 deny_codes! {
     IdentityMalformed "identity_malformed" Identity
         "The certificate does not carry a grant and a subject in the required form."

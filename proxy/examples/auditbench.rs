@@ -5,6 +5,7 @@
 //! (a directory on the disk that would be used).
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use policy::time::UnixMillis;
 use proxy::audit::chain::{CHAIN_KEY_LEN, ChainKey, Head, NO_HASH, verify};
 use proxy::audit::{
     AuditDetail, AuditLog, AuditOutcome, AuditRecord, AuditRow, AuditSink, AuditText, Direction,
-    Journal, JournalSettings,
+    HistoryHead, Journal, JournalSettings,
 };
 use proxy::store::{Act, Actor, ChainBeginning, SqliteOptions, SqliteStore, Store};
 use uuid::Uuid;
@@ -123,16 +124,23 @@ fn verification() {
         hash: NO_HASH,
     };
     let mut buffer = Vec::new();
+    let mut histories: HashMap<GrantId, HistoryHead> = HashMap::new();
     let mut begin = record(0);
     begin.action = Some(AuditText::fixed(proxy::audit::chain::BEGIN_ACTION));
     begin.detail = Some(AuditDetail::new());
     let rows: Vec<AuditRow> = std::iter::once(begin)
         .chain((1..COUNT as u64).map(record))
         .zip(1..)
-        .map(|(record, position)| AuditRow {
-            position,
-            link: Some(key.link(&mut head, &record, &mut buffer)),
-            record,
+        .map(|(record, position)| {
+            let grant = record.grant.unwrap();
+            let before = histories.entry(grant).or_insert(HistoryHead::NONE);
+            *before = before.next(grant, chain, &record, &mut buffer);
+            AuditRow {
+                position,
+                link: Some(key.link(&mut head, &record, &mut buffer)),
+                history: Some(before.place()),
+                record,
+            }
         })
         .collect();
     let one = each("verification", COUNT, || {

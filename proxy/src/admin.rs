@@ -16,6 +16,7 @@ mod explained;
 mod failure;
 mod gateway;
 mod grants;
+mod history;
 mod peers;
 mod policy;
 mod routes;
@@ -58,6 +59,7 @@ pub use gateway::{GatewayCheck, SubjectCheck};
 pub use grants::{
     CreateGrant, CreateToken, EditGrant, EditedGrant, GrantDetail, RevokeGrant, TokenView,
 };
+pub use history::{AskedHead, ExportBroken, ShownPlace, WitnessedView, read_asked};
 pub use peers::{AddPeer, AddedView, PeerDetail};
 pub use policy::{Explain, Explanation, StepView};
 pub use routes::router;

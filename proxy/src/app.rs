@@ -36,6 +36,8 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin::{self, Addresses, Control};
+use crate::audit::checkpoint::CheckpointVerifier;
+use crate::audit::history::HistoryPublisher;
 use crate::audit::{AuditLog, AuditState, AuditWriter, DrainError};
 use crate::config::{Config, GatewayAuth, Preset, PublicUrl};
 use crate::directory::{ApplyError, Directory, DirectoryParts, LeaseTerms};
@@ -220,6 +222,7 @@ async fn start_hardened(
         writer,
         checkpoints,
         state,
+        histories,
     } = audit::start(&base, log).await?;
     let recorder = Recorder {
         audit: sink,
@@ -229,7 +232,9 @@ async fn start_hardened(
     let (stop, stopped) = watch::channel(false);
     let mut listeners = JoinSet::new();
     listeners.spawn(Arc::clone(&checkpoints).run(base.config.audit.checkpoint, stopped.clone()));
-    let control = compose(&base, recorder, state, &mut listeners, &stopped).await?;
+    listeners.spawn(Arc::clone(&histories).run(stopped.clone()));
+    let audit = AuditParts { state, histories };
+    let control = compose(&base, recorder, audit, &mut listeners, &stopped).await?;
     Ok(Running {
         control,
         metrics: base.metrics,
@@ -240,11 +245,17 @@ async fn start_hardened(
     })
 }
 
+/// What others need of the audit log besides the way into it.
+struct AuditParts {
+    state: AuditState,
+    histories: Arc<HistoryPublisher>,
+}
+
 /// Makes every part and starts the listeners.
 async fn compose(
     base: &Base,
     recorder: Recorder,
-    audit: AuditState,
+    audit: AuditParts,
     listeners: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
 ) -> Result<Arc<Control>, StartError> {
@@ -347,6 +358,7 @@ async fn compose(
                 clock: Arc::clone(&base.clock),
                 metrics: Arc::clone(&base.metrics),
             }),
+            histories: audit.histories,
         });
         let parts = ServingParts {
             inbound,
@@ -354,6 +366,7 @@ async fn compose(
             server,
             trust,
             revoked,
+            checkpoint_key: audit.state.checkpoint_key,
         };
         serving = Some(serve(base, parts, listeners, stopped, &mut addresses).await?);
     }
@@ -397,7 +410,7 @@ async fn compose(
     let control = Arc::new(Control {
         config: Arc::clone(config),
         store: Arc::clone(&base.store),
-        audit,
+        audit: audit.state,
         directory: Arc::clone(&directory),
         clock: Arc::clone(&base.clock),
         sealer: Arc::clone(&base.sealer),
@@ -598,6 +611,7 @@ struct ServingParts {
     server: Arc<ServerCertificate>,
     trust: TrustReceiver,
     revoked: RevokedReceiver,
+    checkpoint_key: CheckpointVerifier,
 }
 
 struct Serving {
@@ -671,6 +685,7 @@ async fn serve(
             common_name: endpoint.host().to_owned(),
             server_anchors_pem: Arc::new(move || told.current().roots_pem()),
             certificate_lifetime: config.limits.client_certificate,
+            checkpoint_key: parts.checkpoint_key.to_hex(),
         },
     );
     let limits = ListenerLimits {
@@ -787,6 +802,7 @@ async fn ask(
     outbound.warm_up(None);
     listeners.spawn(sweep_cache(Arc::clone(&outbound), stopped.clone()));
     listeners.spawn(renew_credentials(Arc::clone(&outbound), stopped.clone()));
+    listeners.spawn(Arc::clone(&outbound).keep_witness(stopped.clone()));
     let socket = &config.session.socket;
     let door = DoorListener::bind_unix(socket, 0o660)
         .await

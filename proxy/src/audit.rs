@@ -5,7 +5,8 @@
 //! not pass the journal: the store writes and links them in the transaction of the change itself.
 //!
 //! `record.rs`, `detail.rs`, `text.rs` are the record, `canonical.rs` its bytes, `journal.rs` the path of every request, `sink.rs` the way into it,
-//! `writer.rs` the task that empties it, `chain.rs` the hash chain, `checkpoint.rs` signed statements of its head, `query.rs` reading back, `state.rs` how it is doing.
+//! `writer.rs` the task that empties it, `chain.rs` the hash chain, `checkpoint.rs` signed statements of its head, `history.rs` the records of one
+//! grant as its peer may follow them, `query.rs` reading back, `state.rs` how it is doing.
 //! The guard that makes sure every request leaves exactly one record is with the inbound path on purpose.
 
 pub mod canonical;
@@ -15,7 +16,9 @@ mod detail;
 pub mod export;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod history;
 pub mod journal;
+mod place;
 mod query;
 mod record;
 mod sink;
@@ -24,12 +27,14 @@ mod text;
 mod writer;
 
 use async_trait::async_trait;
+use policy::id::GrantId;
 use policy::time::UnixMillis;
 use uuid::{NoContext, Timestamp, Uuid};
 
 pub use chain::{Head, Link};
 pub use detail::AuditDetail;
 pub use journal::{AuditUnavailable, Journal, JournalSettings, OnExhausted};
+pub use place::{HistoryHead, HistoryPlace};
 pub use query::{AuditFilter, AuditRow, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX};
 pub use record::{AuditOutcome, AuditRecord, Direction};
 pub use sink::{AuditSink, AuditSlot};
@@ -79,12 +84,16 @@ impl JournalMark {
 pub trait AuditLog: Send + Sync {
     /// Writes the records, in order, and links them into the chain of this process, in one transaction.
     /// With a mark, the transaction also notes it, and a call whose mark is not beyond the one noted does nothing:
-    /// a batch may be tried again after a failure of unknown effect.
+    /// a batch may be tried again after a failure of unknown effect. Gives back how far the histories of grants have got
+    /// that records were added to.
     async fn append_audit(
         &self,
         records: &[AuditRecord],
         mark: Option<JournalMark>,
-    ) -> Result<(), AuditLogError>;
+    ) -> Result<Vec<(GrantId, HistoryHead)>, AuditLogError>;
+
+    /// How far the history of a grant has got; `None` before its first record.
+    async fn history_head(&self, grant: GrantId) -> Result<Option<HistoryHead>, AuditLogError>;
 
     /// The mark noted for a journal; 0 when there is none.
     async fn journal_applied(&self, journal: Uuid) -> Result<u64, AuditLogError>;

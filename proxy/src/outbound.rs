@@ -10,7 +10,8 @@
 //! `reach.rs` knows of the peer; `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
 //! means for the grant; `notice.rs` tells a session of an outage. `local.rs` and `own.rs` ask the user's own gateway,
 //! `renewal.rs` renews credentials in time. `fanout.rs` and `combined.rs` ask all sources at once (`page.rs`, `merge.rs`, `position.rs`, `ranked.rs`); `add_peer.rs` is
-//! how a peer comes to be known. Answering peers is in `inbound` and `enrollment` on purpose.
+//! how a peer comes to be known; `witness.rs` remembers
+//! what peers say of their records. Answering peers is in `inbound` and `enrollment` on purpose.
 
 pub mod add_peer;
 pub mod answer;
@@ -59,6 +60,7 @@ pub mod session;
 pub mod state;
 mod ticket;
 pub mod verdict;
+mod witness;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -82,6 +84,7 @@ use exchange::time_ordered_id;
 use flight::Flights;
 use notice::NoticeBook;
 use route::RouteBasis;
+use witness::WitnessBook;
 
 pub use add_peer::{AddPeer, AddPeerError, AddedPeer};
 pub use breaker::{BreakerRules, BreakerState};
@@ -96,6 +99,7 @@ pub use renewal::{RenewError, RenewalPlan, Renewed};
 pub use route::{PeerRoute, RouteTable};
 use session::SessionKey;
 pub use session::{Doorway, SessionToken};
+pub use witness::WitnessState;
 
 /// What the asking side is made of.
 pub struct OutboundParts {
@@ -139,6 +143,7 @@ pub struct Outbound {
     cache: AnswerCache,
     flights: Flights,
     pauses: Arc<PauseWatch>,
+    witness: WitnessBook,
     table: ArcSwap<RouteTable>,
     /// Loads one at a time, so that an older reading never replaces a newer one.
     loading: tokio::sync::Mutex<()>,
@@ -172,6 +177,7 @@ impl Outbound {
             session_users: parts.session_users,
             local: parts.local,
             cursors: parts.cursors.for_longest(query::MAX_CURSOR),
+            witness: WitnessBook::new(Arc::clone(parts.reaches.metrics())),
             reaches: parts.reaches,
             notices: NoticeBook::default(),
             table: ArcSwap::from_pointee(RouteTable::default()),
@@ -197,7 +203,7 @@ impl Outbound {
         self.notices.retain(is_known);
         self.table.store(Arc::new(table));
         self.drop_unroutable();
-        Ok(())
+        self.load_witness().await
     }
 
     /// Forgets the answers of peers that are gone or not to be asked, and those that other credentials have got.

@@ -38,7 +38,8 @@ pub use error::{OpenError, StoreError};
 pub use record::{
     CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantRecord,
     OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, RenewalTries, RowMark,
-    RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, StoreImage, SubjectToken,
+    RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, SignedWitness, StoreImage,
+    SubjectToken, WITNESSED_CHAINS, WitnessedCheckpoint,
 };
 pub use renewal::{
     IssuedRenewal, KnownCertificate, NewRenewal, PendingRenewal, RenewalRequest, RenewalStart,
@@ -259,6 +260,13 @@ pub trait Store: AuditLog + RenewalStore + Send + Sync {
         at: UnixMillis,
         contact: Contact,
     ) -> Result<(), StoreError>;
+
+    /// Keeps what peers that are asked have said of the histories of our grants, of each chain the newest; of a grant the
+    /// [`WITNESSED_CHAINS`] newest chains. Neither audited nor a new revision: it is an observation, not an act.
+    async fn record_witnessed(&self, heard: &[WitnessedCheckpoint]) -> Result<(), StoreError>;
+
+    /// All that is kept of that, by grant, newest first.
+    async fn witnessed_checkpoints(&self) -> Result<Vec<WitnessedCheckpoint>, StoreError>;
 
     /// Registers a session token (its SHA-256) for a local user. [`StoreError::Invalid`] when it expires
     /// no later than now.

@@ -107,6 +107,7 @@ impl Control {
         checks.extend(self.check_lease());
         checks.extend(self.check_server_certificate(now));
         checks.extend(self.check_certificates(now).await?);
+        checks.extend(self.check_witness());
         checks.push(match self.probe_gateway().await {
             None => CheckView::ok("gateway", format!("{} answers", self.config.gateway.url)),
             Some(why) => CheckView::fail(
@@ -180,6 +181,27 @@ impl Control {
                 "raise lease.duration_ms well above the slowest round trip; a revocation waits at most that long",
             )
         })
+    }
+
+    /// Peers whose record of our questions does not hold together.
+    fn check_witness(&self) -> Vec<CheckView> {
+        let Some(outbound) = &self.outbound else {
+            return Vec::new();
+        };
+        let table = outbound.routes();
+        let mut found: Vec<CheckView> = table
+            .routes()
+            .filter_map(|route| {
+                let (text, at) = outbound.witness_of(route.grant).alarm?;
+                Some(CheckView::fail(
+                    &format!("record of {}", route.name),
+                    format!("{text} ({at})"),
+                    "ask its operator for `audit export --grant`, run `audit reconcile` with it, and settle between you what happened",
+                ))
+            })
+            .collect();
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        found
     }
 
     fn check_policy(&self) -> CheckView {

@@ -10,7 +10,7 @@ use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use super::grants::parse_peer;
-use super::views::ReachView;
+use super::views::{ReachView, WitnessView};
 use super::{AdminCode, AdminFailure, Control, GrantView, PeerView};
 use crate::directory::{Applied, Touched};
 use crate::outbound::{self, AddPeerError, Outbound};
@@ -222,8 +222,17 @@ impl Control {
         let asked = (record.direction == PeerDirection::Outbound)
             .then(|| self.outbound.as_ref()?.reach_of(&record.name))
             .flatten();
+        let grant = credentials
+            .iter()
+            .find(|credential| credential.peer == record.id)
+            .map(|credential| credential.grant);
+        let witness = self.outbound.as_ref().zip(grant).map(|(outbound, grant)| {
+            let verifies = record.checkpoint_key.is_some();
+            WitnessView::of(grant, verifies, outbound.witness_of(grant))
+        });
         PeerView {
             reach: asked.map(|state| ReachView::of(&state, now)),
+            witness,
             ..view
         }
     }

@@ -38,6 +38,9 @@ const BODY_BYTES: usize = 256 * 1024;
 /// Most bytes of the files of a policy, as JSON.
 const POLICY_BYTES: usize = 16 * 1024 * 1024;
 
+/// What streams of lines are.
+const JSON_LINES: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/jsonl")];
+
 type Shared = State<Arc<Control>>;
 type Answer<T> = Result<Json<T>, AdminFailure>;
 
@@ -66,6 +69,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/audit/explain", get(explain_request))
         .route("/audit/verify", get(verify_audit))
         .route("/audit/export", get(export_audit))
+        .route("/audit/asked", get(asked_under))
         .route("/policy/explain", post(explain))
         .route(
             "/policy/diff",
@@ -375,10 +379,38 @@ async fn verify_audit(State(control): Shared) -> Answer<impl Serialize> {
     control.verify_audit().await.map(Json)
 }
 
-async fn export_audit(State(control): Shared) -> Result<Response, AdminFailure> {
-    let lines = control.export_audit().await?;
-    let kind = [(header::CONTENT_TYPE, "application/jsonl")];
-    Ok((kind, axum::body::Body::from_stream(lines)).into_response())
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichExport {
+    grant: Option<String>,
+}
+
+async fn export_audit(
+    State(control): Shared,
+    Parameters(which): Parameters<WhichExport>,
+) -> Result<Response, AdminFailure> {
+    let body = match &which.grant {
+        None => axum::body::Body::from_stream(control.export_audit().await?),
+        Some(grant) => axum::body::Body::from_stream(control.export_history(grant).await?),
+    };
+    Ok((JSON_LINES, body).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhichGrant {
+    grant: String,
+    peer: Option<String>,
+}
+
+async fn asked_under(
+    State(control): Shared,
+    Parameters(which): Parameters<WhichGrant>,
+) -> Result<Response, AdminFailure> {
+    let lines = control
+        .asked_under(&which.grant, which.peer.as_deref())
+        .await?;
+    Ok((JSON_LINES, axum::body::Body::from_stream(lines)).into_response())
 }
 
 async fn explain(State(control): Shared, Body(body): Body<Explain>) -> Answer<impl Serialize> {

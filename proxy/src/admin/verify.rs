@@ -122,14 +122,7 @@ impl Control {
         self: Arc<Self>,
     ) -> Result<impl Stream<Item = Result<String, AuditLogError>> + use<>, AdminFailure> {
         let (_, sealed) = self.chain_key().await?;
-        let signer = self.secret(
-            SecretPurpose::CheckpointKey,
-            SealPurpose::CheckpointKey,
-            CHECKPOINT_KEY,
-        );
-        let (plain, _) = signer.await?;
-        let signer = CheckpointSigner::from_pkcs8(&plain)
-            .map_err(|why| AdminFailure::new(AdminCode::Unavailable, why))?;
+        let signer = self.checkpoint_signer().await?;
         let head = ExportHead {
             audit_export: EXPORT_VERSION,
             store: self.store.store_id().await?,
@@ -146,6 +139,18 @@ impl Control {
             after: i64::MIN,
         };
         Ok(stream::try_unfold(begun, Under::next))
+    }
+
+    /// The key of the checkpoints, which signs exports too.
+    pub(super) async fn checkpoint_signer(&self) -> Result<CheckpointSigner, AdminFailure> {
+        let signer = self.secret(
+            SecretPurpose::CheckpointKey,
+            SealPurpose::CheckpointKey,
+            CHECKPOINT_KEY,
+        );
+        let (plain, _) = signer.await?;
+        CheckpointSigner::from_pkcs8(&plain)
+            .map_err(|why| AdminFailure::new(AdminCode::Unavailable, why))
     }
 
     fn own_checkpoints(&self) -> Result<Vec<SignedCheckpoint>, AdminFailure> {

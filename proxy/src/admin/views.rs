@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::certificates::{renews_at, serial_of};
 use crate::audit::AuditRow;
-use crate::outbound::{BreakerState, ReachState};
+use crate::outbound::{BreakerState, ReachState, WitnessState};
 use crate::store::{
     CertificateEntry, CredentialState, GrantRecord, OutboundCredential, PeerRecord,
 };
@@ -132,6 +132,50 @@ pub struct PeerView {
     pub credentials: Vec<CredentialView>,
     /// What this process knows of reaching it (outbound only).
     pub reach: Option<ReachView>,
+    /// What it says of its record of our grant there (outbound only).
+    pub witness: Option<WitnessView>,
+}
+
+/// What a peer says of its record of our grant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WitnessView {
+    /// The grant.
+    pub grant: GrantId,
+    /// Whether its signatures can be verified: it gave its key at enrollment.
+    pub verifies: bool,
+    /// The newest record it has shown, and when that was heard.
+    pub record: Option<u64>,
+    /// When.
+    pub heard_at: Option<UnixMillis>,
+    /// The newest record that it signed for.
+    pub signed_record: Option<u64>,
+    /// When, by its clock.
+    pub signed_at: Option<UnixMillis>,
+    /// Times, since the start, that its record did not hold together.
+    pub alarms: u64,
+    /// Why, the last time.
+    pub alarm: Option<String>,
+    /// When that was.
+    pub alarm_at: Option<UnixMillis>,
+}
+
+impl WitnessView {
+    /// The view of what is known.
+    #[must_use]
+    pub fn of(grant: GrantId, verifies: bool, state: WitnessState) -> Self {
+        let (alarm, alarm_at) = state.alarm.unzip();
+        Self {
+            grant,
+            verifies,
+            record: state.newest.map(|(head, _)| head.gseq),
+            heard_at: state.newest.map(|(_, at)| at),
+            signed_record: state.signed.map(|(gseq, _)| gseq),
+            signed_at: state.signed.map(|(_, at)| at),
+            alarms: state.alarms,
+            alarm,
+            alarm_at,
+        }
+    }
 }
 
 /// What a process knows of reaching a peer.
@@ -193,6 +237,7 @@ impl PeerView {
                 .map(|credential| CredentialView::of(credential, now))
                 .collect(),
             reach: None,
+            witness: None,
         }
     }
 }
@@ -303,6 +348,14 @@ pub fn audit_row(row: &AuditRow) -> Value {
         .and_then(|detail| serde_json::from_str(&detail.to_json()).ok());
     put("detail", detail.unwrap_or(Value::Null));
     put("decision", json!(record.decision.as_ref().map(decision)));
+    put(
+        "witnessed",
+        json!(record.witnessed.map(|head| json!({
+            "chain": head.chain,
+            "gseq": head.gseq,
+            "ghash": hex::encode(head.ghash),
+        }))),
+    );
     put("count", json!(record.count));
     put("position", json!(row.position));
     let link = row.link.as_ref();
@@ -313,6 +366,9 @@ pub fn audit_row(row: &AuditRow) -> Value {
         json!(link.map(|link| hex::encode(link.prev_hash))),
     );
     put("hash", json!(link.map(|link| hex::encode(link.hash))));
+    let place = row.history.as_ref();
+    put("gseq", json!(place.map(|place| place.gseq)));
+    put("ghash", json!(place.map(|place| hex::encode(place.ghash))));
     Value::Object(out)
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::secrets::{AuditKeys, Secrets};
 use super::{Base, StartError};
 use crate::audit::checkpoint::{Checkpoint, CheckpointFile, CheckpointSigner};
+use crate::audit::history::HistoryPublisher;
 use crate::audit::journal::{JournalSettings, OnExhausted, replay};
 use crate::audit::{
     AuditLog, AuditSink, AuditState, AuditWriter, Journal, WriterSettings, record_id,
@@ -31,6 +32,7 @@ pub(super) struct Started {
     pub(super) writer: AuditWriter,
     pub(super) checkpoints: Arc<Checkpoints>,
     pub(super) state: AuditState,
+    pub(super) histories: Arc<HistoryPublisher>,
 }
 
 /// Begins this process's chain. Returns its id and the signer of its checkpoints.
@@ -87,11 +89,18 @@ pub(super) async fn start(base: &Base, log: Arc<dyn AuditLog>) -> Result<Started
     }
     let journal = Journal::create(&settings, chain, store, Arc::clone(&base.clock))
         .map_err(|error| refused(&error))?;
+    let signer = Arc::new(signer);
+    let histories = HistoryPublisher::new(
+        Arc::clone(&log),
+        Arc::clone(&signer),
+        Arc::clone(&base.clock),
+    );
     let (sink, writer) = AuditWriter::start(
         Arc::clone(&log),
         journal,
         Arc::clone(&base.clock),
         WriterSettings::default(),
+        Some(Arc::clone(&histories)),
     )
     .map_err(|error| refused(&error))?;
     let checkpoints = Arc::new(Checkpoints {
@@ -114,6 +123,7 @@ pub(super) async fn start(base: &Base, log: Arc<dyn AuditLog>) -> Result<Started
         sink,
         writer,
         checkpoints,
+        histories,
     })
 }
 
@@ -134,7 +144,7 @@ pub(super) struct Checkpoints {
     store: Uuid,
     chain: Uuid,
     log: Arc<dyn AuditLog>,
-    signer: CheckpointSigner,
+    signer: Arc<CheckpointSigner>,
     file: CheckpointFile,
     clock: Arc<dyn Clock>,
     /// The row of the last checkpoint.

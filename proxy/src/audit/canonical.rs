@@ -7,12 +7,14 @@
 //! Layout: one version byte, then fields in ascending order of tag: tag (one byte), length (LEB128), value. Numbers are
 //! eight bytes, little-endian; texts are UTF-8. Numbers above 2^63-1 are encoded as that, which is what the store keeps.
 
+use policy::deny::DenyCode;
 use policy::id::{GrantId, PeerId, SubjectId};
 use policy::recorded::RecordedDecision;
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
 use super::detail::AuditDetail;
+use super::place::HistoryHead;
 use super::record::{AuditOutcome, AuditRecord, Direction};
 use super::text::AuditText;
 
@@ -48,6 +50,7 @@ mod tag {
     pub(super) const ACTOR: u8 = 26;
     pub(super) const DETAIL: u8 = 27;
     pub(super) const DECISION: u8 = 28;
+    pub(super) const WITNESSED: u8 = 29;
 }
 
 /// Why bytes are not a record.
@@ -126,6 +129,53 @@ fn write(record: &AuditRecord, usual_count: u64, out: &mut Vec<u8>) {
     if let Some(decision) = &record.decision {
         fields.put(tag::DECISION, decision.as_bytes());
     }
+    if let Some(head) = &record.witnessed {
+        fields.put(tag::WITNESSED, &head.to_bytes());
+    }
+}
+
+/// Appends the bytes of what the peer may know of a record of its own grant, in the same encoding: not what the gateway
+/// showed and was not passed on, not how the grant was reached or decided on, no number that others move, and no reason that
+/// it was not told. What a peer may know of that again is the same.
+pub(super) fn encode_told(record: &AuditRecord, out: &mut Vec<u8>) {
+    out.push(ENCODING_VERSION);
+    let is_told = |code: &&AuditText| DenyCode::parse(code.as_str()).is_some_and(DenyCode::is_told);
+    let code = record.deny_code.as_ref().filter(is_told);
+    let mut fields = Fields(out);
+    fields.put(tag::ID, record.id.as_bytes());
+    fields.put(tag::AT, &record.at.0.to_le_bytes());
+    fields.put(tag::DIRECTION, &[direction_code(record.direction)]);
+    fields.put(tag::OUTCOME, &[outcome_code(record.outcome)]);
+    fields.number(tag::COUNT, record.count, 1);
+    fields.put(tag::REQUEST_ID, record.request_id.as_str().as_bytes());
+    fields.text(tag::PEER_REQUEST_ID, record.peer_request_id.as_ref());
+    fields.number(tag::ATTEMPT, u64::from(record.attempt), 1);
+    fields.text(tag::TRACE_ID, record.trace_id.as_ref());
+    fields.uuid(tag::GRANT, record.grant.map(GrantId::uuid));
+    fields.uuid(tag::SUBJECT, record.subject.map(SubjectId::uuid));
+    fields.text(tag::CERT_SERIAL, record.cert_serial.as_ref());
+    fields.text(tag::VERB, record.verb.as_ref());
+    fields.text(tag::RESOURCE, record.resource.as_ref());
+    if let Some(hash) = &record.query_hash {
+        fields.put(tag::QUERY_HASH, hash);
+    }
+    if code.is_some() {
+        fields.text(tag::DENY_STAGE, record.deny_stage.as_ref());
+    }
+    fields.text(tag::DENY_CODE, code);
+    if let Some(status) = record.http_status {
+        fields.put(tag::HTTP_STATUS, &u64::from(status).to_le_bytes());
+    }
+    fields.number(tag::ROWS_RETURNED, record.rows_returned, 0);
+    fields.number(tag::BYTES_OUT, record.bytes_out, 0);
+}
+
+/// As [`encode_told`], on their own.
+#[must_use]
+pub(super) fn told_bytes(record: &AuditRecord) -> Vec<u8> {
+    let mut out = Vec::with_capacity(384);
+    encode_told(record, &mut out);
+    out
 }
 
 /// The canonical bytes of a record.
@@ -293,6 +343,7 @@ fn set(record: &mut AuditRecord, tag: u8, value: &[u8]) -> Result<(), DecodeErro
             let decision = RecordedDecision::from_bytes(value.to_vec()).map_err(|_| bad())?;
             record.decision = Some(decision);
         }
+        tag::WITNESSED => record.witnessed = Some(HistoryHead::from_bytes(value).ok_or_else(bad)?),
         _ => return Err(DecodeError::UnknownField(tag)),
     }
     Ok(())

@@ -134,6 +134,12 @@ impl CheckpointVerifier {
             .is_ok()
     }
 
+    /// The key's 32 bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// The key in hex.
     #[must_use]
     pub fn to_hex(&self) -> String {

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::canonical;
 use super::chain::{ChainHash, ChainKey, Finding, Head, Link, NO_HASH, Report, Verifier};
 use super::checkpoint::{CheckpointSigner, CheckpointVerifier, SignedCheckpoint};
+use super::place::HistoryPlace;
 use super::query::AuditRow;
 
 /// The version of the form.
@@ -408,11 +409,13 @@ impl<'k> ExportVerifier<'k> {
             .decode(&row.record)
             .map_err(|error| malformed(&error))?;
         let record = canonical::decode(&bytes).map_err(|error| malformed(&error))?;
-        let place = place(&row.row).ok_or_else(|| malformed(&"its place is none"))?;
+        let (position, link, history) =
+            place(&row.row).ok_or_else(|| malformed(&"its place is none"))?;
         let held = AuditRow {
-            position: place.0,
+            position,
             record,
-            link: place.1,
+            link,
+            history,
         };
         if (self.shown)(&held) != row.row {
             return Err(ExportFault::ShowsOther { line });
@@ -452,15 +455,22 @@ impl<'k> ExportVerifier<'k> {
     }
 }
 
-/// Position and link of a row, as it is written to be read.
-fn place(row: &Value) -> Option<(i64, Option<Link>)> {
+/// Position, link and place in a history of a row, as it is written to be read.
+fn place(row: &Value) -> Option<(i64, Option<Link>, Option<HistoryPlace>)> {
     let position = row.get("position")?.as_i64()?;
     let Some(chain) = row.get("chain") else {
-        return Some((position, None));
+        return Some((position, None, None));
     };
     let hash = |key: &str| {
         let bytes = hex::decode(row.get(key)?.as_str()?).ok()?;
         ChainHash::try_from(bytes.as_slice()).ok()
+    };
+    let history = match row.get("gseq") {
+        None => None,
+        Some(gseq) => Some(HistoryPlace {
+            gseq: gseq.as_u64()?,
+            ghash: hash("ghash")?,
+        }),
     };
     Some((
         position,
@@ -470,6 +480,7 @@ fn place(row: &Value) -> Option<(i64, Option<Link>)> {
             prev_hash: hash("prev_hash")?,
             hash: hash("hash")?,
         }),
+        history,
     ))
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn writer_in(dir: &Path, log: Arc<dyn AuditLog>) -> (AuditSink, Audit
         ..WriterSettings::default()
     };
     let journal = Journal::create(&small(dir), Uuid::now_v7(), Uuid::nil(), clock()).unwrap();
-    AuditWriter::start(log, journal, clock(), settings).unwrap()
+    AuditWriter::start(log, journal, clock(), settings, None).unwrap()
 }
 
 pub(crate) fn clock() -> Arc<dyn Clock> {
@@ -79,7 +79,7 @@ impl AuditLog for MemoryLog {
         &self,
         records: &[AuditRecord],
         mark: Option<JournalMark>,
-    ) -> Result<(), AuditLogError> {
+    ) -> Result<Vec<(GrantId, HistoryHead)>, AuditLogError> {
         let mut failing = self.failing.lock();
         if *failing > 0 {
             *failing -= 1;
@@ -91,7 +91,7 @@ impl AuditLog for MemoryLog {
             let mut marks = self.marks.lock();
             let noted = marks.entry(mark.journal).or_default();
             if *noted >= mark.applied {
-                return Ok(());
+                return Ok(Vec::new());
             }
             *noted = mark.applied;
         }
@@ -104,7 +104,11 @@ impl AuditLog for MemoryLog {
                 *self.repeated.lock() += 1;
             }
         }
-        Ok(())
+        Ok(Vec::new())
+    }
+
+    async fn history_head(&self, _: GrantId) -> Result<Option<HistoryHead>, AuditLogError> {
+        Ok(None)
     }
 
     async fn journal_applied(&self, journal: Uuid) -> Result<u64, AuditLogError> {

@@ -8,6 +8,7 @@ use policy::time::UnixMillis;
 use uuid::Uuid;
 
 use super::chain::Link;
+use super::place::HistoryPlace;
 use super::record::{AuditOutcome, AuditRecord, Direction};
 
 /// Rows given when no limit is asked for.
@@ -75,4 +76,6 @@ pub struct AuditRow {
     pub record: AuditRecord,
     /// Its place in a chain; rows written before there were chains have none.
     pub link: Option<Link>,
+    /// Its place in the history of its grant: of requests of peers with a place in a chain.
+    pub history: Option<HistoryPlace>,
 }

@@ -9,6 +9,7 @@ use policy::time::UnixMillis;
 use uuid::Uuid;
 
 use super::detail::AuditDetail;
+use super::place::HistoryHead;
 use super::text::AuditText;
 
 /// Which way a question travelled, or that an operator acted.
@@ -147,6 +148,8 @@ pub struct AuditRecord {
     pub detail: Option<AuditDetail>,
     /// What the decision came to, for telling it later.
     pub decision: Option<RecordedDecision>,
+    /// How far the serving side said, with its answer, that its history of the grant had got (outbound only).
+    pub witnessed: Option<HistoryHead>,
 }
 
 impl AuditRecord {
@@ -188,6 +191,7 @@ impl AuditRecord {
             actor: None,
             detail: None,
             decision: None,
+            witnessed: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use certs::Clock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::history::HistoryPublisher;
 use super::journal::{Cursor, Journal, Taken};
 use super::sink::AuditSink;
 use super::{AuditLog, AuditLogError, JournalMark};
@@ -93,7 +94,7 @@ pub struct AuditWriter {
 }
 
 impl AuditWriter {
-    /// Starts the task on the current runtime, and the thread that syncs the journal.
+    /// Starts the task on the current runtime, and the thread that syncs the journal. What is written is told to `histories`.
     ///
     /// # Errors
     /// When the system has no thread to give.
@@ -102,6 +103,7 @@ impl AuditWriter {
         journal: Arc<Journal>,
         clock: Arc<dyn Clock>,
         settings: WriterSettings,
+        histories: Option<Arc<HistoryPublisher>>,
     ) -> std::io::Result<(AuditSink, Self)> {
         let (stop, stopped) = watch::channel(false);
         let counts = Arc::new(WriterCounts::default());
@@ -113,6 +115,7 @@ impl AuditWriter {
             settings,
             clock,
             counts: Arc::clone(&counts),
+            histories,
         };
         let writer = Self {
             journal: Arc::clone(&journal),
@@ -179,6 +182,7 @@ struct Emptying {
     settings: WriterSettings,
     clock: Arc<dyn Clock>,
     counts: Arc<WriterCounts>,
+    histories: Option<Arc<HistoryPublisher>>,
 }
 
 /// Between two looks whether the last exchange has ended.
@@ -248,10 +252,16 @@ impl Emptying {
             applied: taken.upto,
         };
         let mut pause = self.settings.retry_first;
-        while !taken.records.is_empty()
-            && let Err(error) = self.log.append_audit(&taken.records, Some(mark)).await
-        {
-            self.note_failure(&error, taken.records.len());
+        while !taken.records.is_empty() {
+            match self.log.append_audit(&taken.records, Some(mark)).await {
+                Ok(heads) => {
+                    if let Some(histories) = &self.histories {
+                        histories.note(&heads);
+                    }
+                    break;
+                }
+                Err(error) => self.note_failure(&error, taken.records.len()),
+            }
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(self.settings.retry_longest);
         }

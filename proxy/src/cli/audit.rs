@@ -1,6 +1,7 @@
 //! `audit`: reading the log.
 
 mod explain;
+mod reconcile;
 mod verify;
 
 use std::time::Duration;
@@ -61,7 +62,12 @@ pub(super) async fn run(
             explain::explain(context, &request_id, console).await?;
         }
         AuditCommand::Verify(asked) => return verify::verify(context, &asked, console).await,
-        AuditCommand::Export { to } => verify::export(context, to.as_deref(), console).await?,
+        AuditCommand::Export { to, grant } => {
+            verify::export(context, to.as_deref(), grant.as_deref(), console).await?;
+        }
+        AuditCommand::Reconcile(asked) => {
+            return reconcile::reconcile(context, &asked, console).await;
+        }
     }
     Ok(Exit::Done)
 }

@@ -105,12 +105,24 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("CACHED", "/cache/entries"),
         ("HITS %", "/cache/hit_rate_percent"),
         ("LEASE, MS", "/cache/lease_left_ms"),
+        ("RECORD SHOWN", "/witness/record"),
         ("LAST SUCCESS", "/last_success_at"),
         ("LAST FAILURE", "/last_failure_at"),
         ("CAUSE", "/last_failure"),
     ];
     let peers = with_cache(list("outbound"), status);
     section(console, &outbound, &per_credential(peers))?;
+    for peer in list("outbound") {
+        let alarm = [
+            ("RECORD IN DOUBT", "/witness/alarm"),
+            ("of", "/name"),
+            ("since", "/witness/alarm_at"),
+        ];
+        if peer.pointer("/witness/alarm").is_some_and(Value::is_string) {
+            console.line("")?;
+            console.members(&alarm, &peer)?;
+        }
+    }
     let inbound = [
         ("GRANT WE SERVE", "/grant"),
         ("STATE", "/state"),

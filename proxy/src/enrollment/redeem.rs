@@ -38,6 +38,8 @@ pub struct EnrollmentTerms {
     pub server_anchors_pem: Arc<dyn Fn() -> String + Send + Sync>,
     /// How long a client certificate is good for; the grant's end cuts it short.
     pub certificate_lifetime: Duration,
+    /// The public key of this side's audit checkpoints, hex.
+    pub checkpoint_key: String,
 }
 
 /// The answer to a redeemed token (the specification, section 4.2).
@@ -58,6 +60,8 @@ pub struct Redeemed {
     pub endpoint_url: String,
     /// The name the serving side goes by.
     pub common_name: String,
+    /// The public key of the checkpoints that answers carry, Ed25519, hex.
+    pub checkpoint_key: String,
 }
 
 /// Why a token that exists cannot be redeemed any more.
@@ -280,6 +284,7 @@ impl Redeemer {
             subject_user_id: claim.grant.subject.to_string(),
             endpoint_url: self.terms.endpoint_url.clone(),
             common_name: self.terms.common_name.clone(),
+            checkpoint_key: self.terms.checkpoint_key.clone(),
         }
     }
 

@@ -34,7 +34,7 @@ use super::authenticate::Connection;
 use super::budget::{Cut, RowBudget};
 use super::finish::Exchange;
 use super::lease::AnswerLease;
-use super::respond::{self, PeerGone};
+use super::respond::{self, Carried, PeerGone};
 use super::service::Inbound;
 
 /// Bytes of a body that are collected before they are sent: a shorter answer has a length, and its
@@ -474,8 +474,14 @@ impl Body {
         let rate = answering.rate.take();
         let now = UnixMillis(answering.inbound.recorder.clock.unix_millis());
         let of = (answering.exchange.request_id(), now);
-        let (session, revision) = (&mut *answering.session, self.revision);
-        respond::begin_answer(session, of, revision, lease, length, rate).await?;
+        let history = answering.connection.history.as_ref();
+        let carried = Carried {
+            revision: self.revision,
+            lease,
+            checkpoint: history.and_then(|cell| cell.value()),
+            rate,
+        };
+        respond::begin_answer(&mut *answering.session, of, carried, length).await?;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use policy::snapshot::GrantEntry;
 use policy::time::UnixMillis;
 use rustls_pki_types::CertificateDer;
 
+use crate::audit::history::{HistoryCell, HistoryPublisher};
 use crate::directory::{Directory, View};
 use crate::store::{CertificateState, Sha256};
 use crate::transport::gate::Registration;
@@ -30,6 +31,8 @@ pub struct Connection {
     pub gate: Arc<ConnectionGate>,
     /// Where it comes from.
     pub source: SocketAddr,
+    /// What answers to it carry of its grant's history.
+    pub history: Option<Arc<HistoryCell>>,
     identity: Result<ArcSwap<PeerIdentity>, IdentityError>,
     chain: Vec<CertificateDer<'static>>,
     _registration: Option<Registration>,
@@ -39,7 +42,11 @@ impl Connection {
     /// Takes over an accepted connection: decodes its identity once and registers it under its
     /// grant, before its first request can take a snapshot.
     #[must_use]
-    pub fn open(accepted: AcceptedConnection, directory: &Directory) -> (Self, MtlsStream) {
+    pub fn open(
+        accepted: AcceptedConnection,
+        directory: &Directory,
+        histories: &HistoryPublisher,
+    ) -> (Self, MtlsStream) {
         let generation = accepted.trust_generation;
         let leaf = accepted.chain.first().map_or(&[][..], AsRef::as_ref);
         let identity = PeerIdentity::decode(leaf, generation);
@@ -48,7 +55,9 @@ impl Connection {
                 .gates()
                 .register(GrantId::from(identity.grant), &accepted.gate)
         });
+        let grant = identity.as_ref().ok().map(|identity| identity.grant);
         let connection = Self {
+            history: grant.map(|grant| histories.open(GrantId::from(grant))),
             gate: accepted.gate,
             source: accepted.source,
             identity: identity.map(ArcSwap::from_pointee),

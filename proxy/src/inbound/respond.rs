@@ -1,7 +1,7 @@
 //! Writing answers and refusals onto a session.
 //!
 //! Invariant: every response carries the request id and `Cache-Control: no-store`; only an answer
-//! carries the grant's revision and a lease, and an answer begins only through the connection's gate.
+//! carries the grant's revision, a lease and how far its history has got, and an answer begins only through the connection's gate.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, response};
@@ -26,9 +26,10 @@ static RATE_LIMIT: HeaderName = HeaderName::from_static(headers::RATE_LIMIT);
 static TIME: HeaderName = HeaderName::from_static(headers::TIME);
 static REVISION: HeaderName = HeaderName::from_static(headers::REVISION);
 static LEASE: HeaderName = HeaderName::from_static(headers::LEASE);
+static CHECKPOINT: HeaderName = HeaderName::from_static(headers::CHECKPOINT);
 
 /// Fields of one response at most, Pingora's own included.
-const FIELDS: usize = 12;
+const FIELDS: usize = 14;
 
 /// Head of a response; `length` is `None` for a streamed body.
 fn head(
@@ -75,18 +76,34 @@ async fn write_head(session: &mut ServerSession, head: response::Parts) -> Resul
         .map_err(|_| PeerGone)
 }
 
-/// Writes the head of a 200 at `at`; `lease` is `None` for a peer that keeps none, `length` for a streamed body.
+/// What an answer says of its grant.
+pub struct Carried {
+    /// Under which effective revision it was made.
+    pub revision: EffectiveRevision,
+    /// For how long it may be kept; `None` for a peer that keeps none.
+    pub lease: Option<HeaderValue>,
+    /// How far the history of the grant has got; `None` before its first record.
+    pub checkpoint: Option<HeaderValue>,
+    /// How its rate stands.
+    pub rate: Option<RateFields>,
+}
+
+/// Writes the head of a 200 at some time; `length` is `None` for a streamed body.
 ///
 /// # Errors
 /// [`PeerGone`].
 pub async fn begin_answer(
     session: &mut ServerSession,
     (request_id, at): (&str, UnixMillis),
-    revision: EffectiveRevision,
-    lease: Option<HeaderValue>,
+    carried: Carried,
     length: Option<usize>,
-    rate: Option<RateFields>,
 ) -> Result<(), PeerGone> {
+    let Carried {
+        revision,
+        lease,
+        checkpoint,
+        rate,
+    } = carried;
     let mut head = head(
         StatusCode::OK,
         request_id,
@@ -95,6 +112,9 @@ pub async fn begin_answer(
         session.is_http2(),
         rate,
     )?;
+    if let Some(checkpoint) = checkpoint {
+        head.headers.insert(CHECKPOINT.clone(), checkpoint);
+    }
     let value = HeaderValue::try_from(revision.to_string()).map_err(|_| PeerGone)?;
     head.headers.insert(REVISION.clone(), value);
     if let Some(lease) = lease {

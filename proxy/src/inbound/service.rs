@@ -31,6 +31,7 @@ use policy::verb::Verb;
 use tokio::sync::{Notify, watch};
 
 use crate::audit::AuditOutcome;
+use crate::audit::history::HistoryPublisher;
 use crate::directory::{Directory, View};
 use crate::gateway::Gateway;
 use crate::limit::{Limits, Purpose, Slot};
@@ -97,6 +98,8 @@ pub struct Inbound {
     pub throttle: Arc<Limits>,
     /// Renews certificates and confirms them.
     pub renewals: Arc<Renewals>,
+    /// What answers carry of the histories of grants.
+    pub histories: Arc<HistoryPublisher>,
 }
 
 /// Serves one accepted connection to its end.
@@ -105,7 +108,7 @@ pub async fn serve_connection(
     accepted: AcceptedConnection,
     shutdown: ShutdownWatch,
 ) {
-    let (connection, stream) = Connection::open(accepted, &inbound.directory);
+    let (connection, stream) = Connection::open(accepted, &inbound.directory, &inbound.histories);
     let gate = Arc::clone(&connection.gate);
     let metrics = Arc::clone(&inbound.recorder.metrics);
     let (ending, ends) = watch::channel(false);

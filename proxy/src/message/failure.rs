@@ -101,7 +101,7 @@ impl Failure {
             "message": self.text(),
             "requestId": request_id,
         });
-        if let (Some(object), true) = (error.as_object_mut(), discloses(self.code)) {
+        if let (Some(object), true) = (error.as_object_mut(), self.code.is_told()) {
             object.insert("details".to_owned(), json!({"reason": self.code.as_str()}));
         }
         Bytes::from(json!({ "error": error }).to_string())
@@ -110,7 +110,7 @@ impl Failure {
     /// The words for whoever asked.
     #[must_use]
     pub fn text(&self) -> &str {
-        if !discloses(self.code) {
+        if !self.code.is_told() {
             return GENERIC_FORBIDDEN;
         }
         self.message
@@ -121,18 +121,6 @@ impl Failure {
 
 /// The one text for everything a stranger could otherwise probe with.
 const GENERIC_FORBIDDEN: &str = "this certificate does not open anything here";
-
-/// Whether the reason is told: not where it would say which grants, peers or leaves exist.
-const fn discloses(code: DenyCode) -> bool {
-    !matches!(
-        code,
-        DenyCode::GrantUnknown
-            | DenyCode::GrantPending
-            | DenyCode::SubjectMismatch
-            | DenyCode::CertificateUnregistered
-            | DenyCode::PeerUnknown
-    )
-}
 
 /// Whether this reason leaves it open where the request ends.
 const fn doubts_framing(code: DenyCode) -> bool {

@@ -16,6 +16,8 @@ pub const LEASE: &str = "x-mosaic-lease";
 pub const ACCEPT_LEASE: &str = "x-mosaic-accept-lease";
 /// The serving side's wall clock when it answered, milliseconds since the Unix epoch: what `Date` says in whole seconds.
 pub const TIME: &str = "x-mosaic-time";
+/// How far the history of the grant has got, on every 200 once it has a record.
+pub const CHECKPOINT: &str = "x-mosaic-checkpoint";
 /// How the grant's rate stands.
 pub const RATE_LIMIT: &str = "ratelimit";
 /// What the grant's rate is.

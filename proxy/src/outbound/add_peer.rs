@@ -28,10 +28,10 @@ use uuid::Uuid;
 
 use super::Outbound;
 use super::answer::{AnswerLimits, Retagger, Shape};
-use super::ask::path_of;
+use super::ask::{note_reply, path_of};
 use super::client::{PeerClient, Question, Reply};
 use super::endpoint::{Endpoint, EnrollmentUrl, parse_fingerprint};
-use super::exchange::time_ordered_id;
+use super::exchange::{Asked, Exchange, time_ordered_id};
 use super::failure::{DoorFailure, PeerError};
 use super::fault::AskError;
 use super::relay;
@@ -39,6 +39,8 @@ use super::route::client_of;
 use checked::{Enrolled, EnrollmentAnswer, check_answer};
 pub use error::AddPeerError;
 
+use crate::audit::checkpoint::CheckpointVerifier;
+use crate::audit::{AuditOutcome, AuditText};
 use crate::message::headers::time_of;
 use crate::message::target::Route;
 use crate::store::{Actor, NewOutboundPeer, OutboundAdded, PeerDirection};
@@ -155,7 +157,7 @@ impl Outbound {
         let now = theirs.now(self.clock.unix_millis(), self.clock.boot_nanos());
         let enrolled = check_answer(answer, &order, &key, now.div_euclid(1_000))?;
         let (peer_id, reenrolled) = self.keep(&order, &enrolled, (&key, theirs)).await?;
-        let (capabilities, unproven) = match self.prove(&order, &enrolled).await {
+        let (capabilities, unproven) = match self.prove(&order, &enrolled, peer_id).await {
             Ok(capabilities) => (Some(capabilities), None),
             Err(why) => (None, Some(why)),
         };
@@ -280,6 +282,7 @@ impl Outbound {
             endpoint_url: enrolled.endpoint.to_string(),
             common_name: enrolled.common_name.clone(),
             trust_bundle_pem: enrolled.trust_bundle_pem.clone(),
+            checkpoint_key: enrolled.checkpoint_key.map(CheckpointVerifier::to_bytes),
             credential_id,
             local_user: order.user.clone(),
             grant: enrolled.grant,
@@ -304,8 +307,13 @@ impl Outbound {
         })
     }
 
-    /// One `capabilities` call through the credential just stored.
-    async fn prove(&self, order: &Order, enrolled: &Enrolled) -> Result<serde_json::Value, String> {
+    /// One `capabilities` call through the credential just stored, recorded like every question to a peer.
+    async fn prove(
+        &self,
+        order: &Order,
+        enrolled: &Enrolled,
+        peer: PeerId,
+    ) -> Result<serde_json::Value, String> {
         let ready = client_of(
             &enrolled.credential,
             &enrolled.trust_bundle_pem,
@@ -328,12 +336,40 @@ impl Outbound {
                 "{why}; the peer is kept: put that right and try `query capabilities --peer {name}`"
             )
         };
-        let reply = ready.client.ask(&question).await.map_err(|error| {
-            advice(format!("{} could not be asked: {error}", enrolled.endpoint))
-        })?;
-        capabilities_of(reply)
-            .await
-            .map_err(|failure| advice(failure.sentence(name.as_str())))
+        let unrecorded = |_| advice(DoorFailure::AuditUnavailable.message(name.as_str()));
+        let slot = self.audit.reserve().map_err(unrecorded)?;
+        let asked = Asked {
+            route: &Route::Capabilities,
+            body: &[],
+            request_id: &question.request_id,
+            trace_id: None,
+        };
+        let mut exchange = Exchange::begin_local(slot, &self.clock, enrolled.subject, &asked);
+        exchange.note(|record| {
+            record.peer = Some(peer);
+            record.grant = Some(enrolled.grant);
+            record.cert_serial = Some(AuditText::short(&ready.serial));
+        });
+        exchange.intend().map_err(unrecorded)?;
+        let reply = match ready.client.ask(&question).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                exchange.fail(&DoorFailure::Offline(error));
+                let why = format!("{} could not be asked: {error}", enrolled.endpoint);
+                return Err(advice(why));
+            }
+        };
+        note_reply(&mut exchange, &reply.head, reply.attempt);
+        match capabilities_of(reply).await {
+            Ok(capabilities) => {
+                exchange.finish(AuditOutcome::Allowed, StatusCode::OK);
+                Ok(capabilities)
+            }
+            Err(failure) => {
+                exchange.fail(&failure);
+                Err(advice(failure.sentence(name.as_str())))
+            }
+        }
     }
 }
 

@@ -250,7 +250,7 @@ fn question_of(ask: &Ask) -> Question {
 }
 
 /// Notes in the record which try was answered, and under which id the peer knows it.
-fn note_reply(exchange: &mut Exchange, head: &http::response::Parts, attempt: u8) {
+pub(super) fn note_reply(exchange: &mut Exchange, head: &http::response::Parts, attempt: u8) {
     let peer_id = peer_request_id(&head.headers);
     exchange.note(|record| {
         record.attempt = u32::from(attempt);
@@ -269,6 +269,8 @@ async fn open(
     note_reply(&mut exchange, &reply.head, reply.attempt);
     ask.peer
         .hear(&reply.head.headers, reply.sent, reply.received);
+    let witnessed = outbound.hear_witness(&ask.peer, &reply.head.headers, reply.sent);
+    exchange.note(|record| record.witnessed = witnessed);
     let learned = state::learned_from_answer(reply.head.status, None);
     outbound.learn(&ask.peer, learned, "answered").await;
     outbound.record_contact(&ask.peer, Contact::Success).await;

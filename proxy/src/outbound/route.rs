@@ -26,6 +26,7 @@ use super::lease::LeaseHolder;
 use super::reach::PeerReach;
 use super::reaches::Reaches;
 use super::renewal::plan::RenewalPlan;
+use crate::audit::checkpoint::CheckpointVerifier;
 use crate::message::headers::time_of;
 use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecord, RenewalTries};
 
@@ -92,6 +93,8 @@ pub struct PeerRoute {
     pub subject: SubjectId,
     /// End of the certificate's validity.
     pub not_after: UnixMillis,
+    /// The key with which it signs how far its history of the grant has got.
+    pub checkpoint_key: Option<CheckpointVerifier>,
     /// What is known of reaching it.
     pub reach: Arc<PeerReach>,
     /// The client, or why there is none.
@@ -346,6 +349,7 @@ fn build_route(
         grant: credential.grant,
         subject: credential.subject,
         not_after: credential.not_after,
+        checkpoint_key: peer.checkpoint_key.map(CheckpointVerifier::from_bytes),
         reach,
         client,
         plan: RenewalPlan::of(credential),

@@ -75,6 +75,7 @@ laws! {
         contacts_are_kept_without_a_revision,
         sessions_are_found_only_while_live,
         sessions_that_are_over_are_forgotten_in_time,
+        of_what_peers_showed_the_newest_is_kept,
         secrets_keep_the_first_and_subject_tokens_the_last;
     audit_log:
         records_come_back_as_they_went_in,
@@ -86,7 +87,8 @@ laws! {
         every_row_is_linked_and_verifies,
         a_chain_begins_where_the_one_before_ended,
         keys_are_stored_with_the_chain_or_not_at_all,
-        a_failed_change_leaves_no_gap;
+        a_failed_change_leaves_no_gap,
+        the_history_of_a_grant_is_one_line_through_chains;
     removal:
         removing_an_inbound_peer_revokes_what_it_had_and_frees_its_name,
         removing_an_outbound_peer_forgets_its_keys;

@@ -12,6 +12,9 @@ use policy::peer::{PeerName, PeerState};
 use policy::time::UnixMillis;
 use uuid::Uuid;
 
+use crate::audit::HistoryHead;
+use crate::audit::history::HeaderSignature;
+
 /// A closed set with one stored text per member.
 macro_rules! closed_text {
     ($(#[$meta:meta])* $name:ident { $($(#[$member_meta:meta])* $member:ident = $text:literal,)+ }) => {
@@ -133,6 +136,8 @@ pub struct PeerRecord {
     pub common_name: Option<String>,
     /// The anchors of its server certificates, PEM (outbound only).
     pub trust_bundle_pem: Option<String>,
+    /// The public key of its checkpoints (outbound only), when enrollment gave one.
+    pub checkpoint_key: Option<[u8; 32]>,
     /// When it was added.
     pub created_at: UnixMillis,
     /// When it last answered or asked.
@@ -367,4 +372,31 @@ pub struct RowsBooked {
     pub admitted: usize,
     /// How many different rows the grant has seen that day, these included.
     pub seen: u32,
+}
+
+/// How many chains of a peer are remembered of one grant, the newest ones.
+pub const WITNESSED_CHAINS: u32 = 64;
+
+/// What a peer that is asked has said last of the history of a grant in one of its chains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessedCheckpoint {
+    /// Our grant on the peer.
+    pub grant: GrantId,
+    /// How far it had got.
+    pub head: HistoryHead,
+    /// When that was heard, by our clock.
+    pub heard_at: UnixMillis,
+    /// The newest of that chain with a signature that was verified.
+    pub signed: Option<SignedWitness>,
+}
+
+/// A signed statement, in the chain of its [`WitnessedCheckpoint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedWitness {
+    /// The number.
+    pub gseq: u64,
+    /// The hash.
+    pub ghash: [u8; 32],
+    /// The signature and its time.
+    pub signature: HeaderSignature,
 }

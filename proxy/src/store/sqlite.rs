@@ -7,6 +7,7 @@
 mod audit;
 mod audit_chain;
 mod audit_heads;
+mod audit_history;
 mod audit_query;
 mod certificates;
 mod change;
@@ -27,6 +28,7 @@ mod rows_seen;
 mod secrets;
 mod sessions;
 mod tokens;
+mod witnessed;
 mod writer;
 
 #[cfg(test)]
@@ -50,10 +52,10 @@ use super::{
     GrantRecord, IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
     OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyPublication, Replaced,
     RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError,
-    StoreImage, SubjectToken, TokenClaim,
+    StoreImage, SubjectToken, TokenClaim, WitnessedCheckpoint,
 };
 use crate::audit::{
-    AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow, Head, JournalMark,
+    AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow, Head, HistoryHead, JournalMark,
 };
 use column::driver;
 use writer::Writer;
@@ -89,8 +91,15 @@ impl AuditLog for SqliteStore {
         &self,
         records: &[AuditRecord],
         mark: Option<JournalMark>,
-    ) -> Result<(), AuditLogError> {
+    ) -> Result<Vec<(GrantId, HistoryHead)>, AuditLogError> {
         audit::append(&mut *self.write().await, records, mark).await
+    }
+
+    async fn history_head(&self, grant: GrantId) -> Result<Option<HistoryHead>, AuditLogError> {
+        let mut reader = self.read().await.map_err(audit::log_error)?;
+        audit_history::head(&mut reader, grant)
+            .await
+            .map_err(audit::log_error)
     }
 
     async fn journal_applied(&self, journal: Uuid) -> Result<u64, AuditLogError> {
@@ -339,6 +348,14 @@ impl Store for SqliteStore {
         contact: Contact,
     ) -> Result<(), StoreError> {
         contact::record(&mut *self.write().await, peer, at, contact).await
+    }
+
+    async fn record_witnessed(&self, heard: &[WitnessedCheckpoint]) -> Result<(), StoreError> {
+        witnessed::record(&mut self.write().await.connection, heard).await
+    }
+
+    async fn witnessed_checkpoints(&self) -> Result<Vec<WitnessedCheckpoint>, StoreError> {
+        witnessed::list(&mut *self.read().await?).await
     }
 
     async fn create_session(

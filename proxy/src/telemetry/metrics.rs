@@ -47,6 +47,7 @@ pub struct Metrics {
     renewal_failing: IntGaugeVec,
     renewals_served: IntCounterVec,
     server_certificate_failures: IntCounter,
+    witness_alarms: IntCounterVec,
 }
 
 /// What became of a request for renewal that we were asked, as a label.
@@ -121,6 +122,40 @@ impl HeldBack {
             Self::Open => "breaker_open",
             Self::Limited => "rate_limited",
             Self::Busy => "busy",
+        }
+    }
+}
+
+/// What does not hold together about the record of a peer, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WitnessAlarm {
+    /// It showed an earlier place of its history than before.
+    WentBack,
+    /// It showed two different records at one place.
+    OtherHistory,
+    /// It signed with another key.
+    BadSignature,
+    /// What it shows cannot be read.
+    Malformed,
+}
+
+impl WitnessAlarm {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [
+        Self::WentBack,
+        Self::OtherHistory,
+        Self::BadSignature,
+        Self::Malformed,
+    ];
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WentBack => "went_back",
+            Self::OtherHistory => "other_history",
+            Self::BadSignature => "bad_signature",
+            Self::Malformed => "malformed",
         }
     }
 }
@@ -298,6 +333,14 @@ impl Metrics {
             "Policy reloads that kept the last good set.",
         )?;
         registry.register(Box::new(policy_failures.clone()))?;
+        let witness_alarms = counter(
+            "witness_alarms_total",
+            "Times the record of a peer that is asked did not hold together.",
+            &["kind"],
+        )?;
+        for kind in WitnessAlarm::ALL {
+            witness_alarms.with_label_values(&[kind.as_str()]).inc_by(0);
+        }
         for result in HandshakeResult::ALL {
             handshakes.with_label_values(&[result.as_str()]).inc_by(0);
         }
@@ -335,6 +378,7 @@ impl Metrics {
             renewal_failing,
             renewals_served,
             server_certificate_failures,
+            witness_alarms,
         })
     }
 
@@ -514,6 +558,13 @@ impl Metrics {
             let counter = self.cache_questions.with_label_values(&[result]);
             counter.inc_by(count.saturating_sub(counter.get()));
         }
+    }
+
+    /// Counts something that does not hold together about the record of a peer.
+    pub fn witness_alarm(&self, kind: WitnessAlarm) {
+        self.witness_alarms
+            .with_label_values(&[kind.as_str()])
+            .inc();
     }
 
     /// The audit log's own figures, read when scraped.

@@ -1,6 +1,7 @@
 //! The audit log of a sidecar that runs as a process, read beside it, with its keys.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use certs::{Clock, SealPurpose, Sealer, SealingSecret, SystemClock};
 use policy::time::UnixMillis;
@@ -15,7 +16,7 @@ use super::process::Process;
 pub struct Log {
     store: SqliteStore,
     key: ChainKey,
-    signer: CheckpointSigner,
+    signer: Arc<CheckpointSigner>,
 }
 
 impl Log {
@@ -44,12 +45,17 @@ impl Log {
         Self {
             store,
             key: ChainKey::new(chain.as_slice().try_into().unwrap()),
-            signer: CheckpointSigner::from_pkcs8(&signing).unwrap(),
+            signer: Arc::new(CheckpointSigner::from_pkcs8(&signing).unwrap()),
         }
     }
 
     pub const fn key(&self) -> &ChainKey {
         &self.key
+    }
+
+    /// The key of its checkpoints.
+    pub const fn signer(&self) -> &Arc<CheckpointSigner> {
+        &self.signer
     }
 
     /// Every row behind a position.

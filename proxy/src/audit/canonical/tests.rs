@@ -30,6 +30,7 @@ prop_compose! {
         small in any::<(u32, Option<u16>, Option<[u8; 32]>)>(),
         revision in prop::option::of(kept_number()),
         detail in prop::option::of((text(), kept_number())),
+        witnessed in prop::option::of((any::<u128>(), any::<u64>(), any::<[u8; 32]>())),
         decision in prop::option::of(prop::collection::vec(any::<u8>(), 0..=RecordedDecision::MAX_BYTES)),
     ) -> AuditRecord {
         let mut texts = texts.into_iter();
@@ -60,6 +61,7 @@ prop_compose! {
         record.latency_us = numbers[4];
         (record.attempt, record.http_status, record.query_hash) = small;
         record.revision = revision;
+        record.witnessed = witnessed.map(|(chain, gseq, ghash)| HistoryHead { chain: Uuid::from_u128(chain), gseq, ghash });
         record.decision = decision.map(|bytes| RecordedDecision::from_bytes(bytes).unwrap());
         record.detail = detail.map(|(text, count)| AuditDetail::new().text("why", text.as_str()).count("n", count));
         record

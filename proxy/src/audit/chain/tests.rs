@@ -72,6 +72,7 @@ impl Log {
             position,
             record,
             link: Some(link),
+            history: None,
         });
     }
 
@@ -96,6 +97,7 @@ fn whole_chains_verify_and_rows_from_before_are_counted() {
         position: 0,
         record: record(77),
         link: None,
+        history: None,
     };
     log.rows.insert(0, old.clone());
     let report = log.verify();

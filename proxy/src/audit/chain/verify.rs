@@ -6,9 +6,12 @@
 
 use std::collections::HashMap;
 
+use policy::id::GrantId;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::super::history::grant_of;
+use super::super::place::HistoryHead;
 use super::super::query::AuditRow;
 use super::{BEGIN_ACTION, ChainHash, ChainKey, Head, Link, NO_HASH, PREDECESSOR, PREDECESSOR_SEQ};
 
@@ -50,6 +53,11 @@ pub enum Fault {
         /// The row that is known from elsewhere.
         known: u64,
     },
+    /// The row's place in the history of its grant is not the one it was given.
+    #[error(
+        "the row's place in the history of its grant (gseq, ghash) was changed after it was written"
+    )]
+    History,
     /// A row has another hash than the one that is known from elsewhere.
     #[error("the row is another one than the one that is known from a checkpoint")]
     OtherHistory,
@@ -99,6 +107,10 @@ pub struct Verifier<'k> {
     expected: HashMap<(Uuid, u64), ChainHash>,
     /// After a gap: the row that is missing, in case it only stands elsewhere.
     looking_for: Option<(Uuid, u64)>,
+    /// How far the history of each grant has got.
+    histories: HashMap<GrantId, HistoryHead>,
+    /// Earlier rows were verified elsewhere.
+    resumed: bool,
     buffer: Vec<u8>,
 }
 
@@ -123,6 +135,8 @@ impl<'k> Verifier<'k> {
             order: Vec::new(),
             expected: HashMap::new(),
             looking_for: None,
+            histories: HashMap::new(),
+            resumed: false,
             buffer: Vec::new(),
         }
     }
@@ -136,6 +150,7 @@ impl<'k> Verifier<'k> {
 
     /// Rows of this chain up to `head` are not among those that come: they were verified elsewhere.
     pub fn resume(&mut self, head: Head) {
+        self.resumed = true;
         self.expected.remove(&(head.chain, head.seq));
         self.order.push(head.chain);
         let end = End {
@@ -266,6 +281,7 @@ impl<'k> Verifier<'k> {
         {
             return Err(Fault::OtherHistory);
         }
+        self.check_history(row, &link)?;
         let end = End {
             head: link.head(),
             position: row.position,
@@ -273,6 +289,34 @@ impl<'k> Verifier<'k> {
         };
         self.ends.insert(link.chain, end);
         self.report.verified = self.report.verified.saturating_add(1);
+        Ok(())
+    }
+
+    /// A request of a peer follows the one before it in the history of its grant; rows from before there were histories have
+    /// no place, and of a history whose beginning is elsewhere the first row is taken as it is.
+    fn check_history(&mut self, row: &AuditRow, link: &Link) -> Result<(), Fault> {
+        let grant = grant_of(&row.record);
+        let known = grant.and_then(|grant| self.histories.get(&grant).copied());
+        let (Some(grant), Some(place)) = (grant, row.history) else {
+            let has_none = row.history.is_none() && known.is_none();
+            return if has_none {
+                Ok(())
+            } else {
+                Err(Fault::History)
+            };
+        };
+        let shown = HistoryHead {
+            chain: link.chain,
+            gseq: place.gseq,
+            ghash: place.ghash,
+        };
+        if known.is_some() || !self.resumed || place.gseq == 1 {
+            let before = known.unwrap_or(HistoryHead::NONE);
+            if before.next(grant, link.chain, &row.record, &mut self.buffer) != shown {
+                return Err(Fault::History);
+            }
+        }
+        self.histories.insert(grant, shown);
         Ok(())
     }
 

@@ -58,6 +58,7 @@ fn rows(count: u64) -> Vec<AuditRow> {
             position: i64::try_from(at).unwrap() + 1,
             link: Some(key.link(&mut head, &record, &mut buffer)),
             record,
+            history: None,
         })
         .collect()
 }

@@ -32,7 +32,7 @@ fn start() -> Running {
     let log = Arc::new(MemoryLog::default());
     let journal = Journal::create(&small(home.path()), id(1), id(2), clock()).unwrap();
     let shared: Arc<dyn AuditLog> = Arc::<MemoryLog>::clone(&log);
-    let (sink, writer) = AuditWriter::start(shared, journal, clock(), quick()).unwrap();
+    let (sink, writer) = AuditWriter::start(shared, journal, clock(), quick(), None).unwrap();
     Running {
         home,
         log,

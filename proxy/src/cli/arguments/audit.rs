@@ -8,6 +8,11 @@ use clap::{Args, Subcommand};
 
 use super::duration;
 
+/// A duration, or `0s`.
+fn settle(text: &str) -> Result<u32, String> {
+    if text == "0s" { Ok(0) } else { duration(text) }
+}
+
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum AuditCommand {
     /// Print the last rows, and with -f the next ones as they come
@@ -28,8 +33,13 @@ pub(in crate::cli) enum AuditCommand {
     },
     /// Prove that no row was changed, removed or moved: of the log, or of an export
     Verify(AuditVerify),
+    /// Compare what a peer exported of our grant there with our own record of what we asked
+    Reconcile(AuditReconcile),
     /// Write the log to a file that can be verified without the database
     Export {
+        /// Only the history of this grant, with no more than its peer may know: for `audit reconcile` there
+        #[arg(long, value_name = "GRANT")]
+        grant: Option<String>,
         /// File to write [default: standard output]
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
@@ -71,6 +81,22 @@ pub(in crate::cli) struct AuditLook {
     /// Rows at most, the last ones
     #[arg(long, default_value_t = 100)]
     pub(in crate::cli) limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AuditReconcile {
+    /// File that `audit export --grant` wrote on the side that serves; - for standard input
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) export: PathBuf,
+    /// Local name of the peer that the export has to be of
+    #[arg(long)]
+    pub(in crate::cli) peer: Option<String>,
+    /// Public key that signed the export, hex [default: the one that the peer gave at enrollment]
+    #[arg(long, value_name = "HEX")]
+    pub(in crate::cli) key: Option<String>,
+    /// How long a request may take to be in both logs, and clocks may differ
+    #[arg(long, value_parser = settle, value_name = "DURATION", default_value = "60s")]
+    pub(in crate::cli) settle: u32,
 }
 
 #[derive(Debug, Args)]

@@ -14,10 +14,10 @@ use certs::{SealPurpose, Sealer, SealingSecret};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::super::Context;
 use super::super::arguments::AuditVerify;
 use super::super::failure::CliFailure;
 use super::super::output::{Console, plain};
+use super::super::{Context, segment};
 use crate::admin::audit_row;
 use crate::audit::chain::{CHAIN_KEY_LEN, ChainKey};
 use crate::audit::checkpoint::CheckpointVerifier;
@@ -29,12 +29,17 @@ const WHAT: &str = "verifying the audit log";
 pub(super) async fn export(
     context: &Context<'_>,
     to: Option<&Path>,
+    grant: Option<&str>,
     console: &mut Console<'_>,
 ) -> Result<(), CliFailure> {
     let admin = context.admin()?;
-    let (what, target) = ("exporting the audit log", "/admin/v1/audit/export");
+    let what = "exporting the audit log";
+    let mut target = "/admin/v1/audit/export".to_owned();
+    if let Some(grant) = grant {
+        target.push_str(&format!("?grant={}", segment(grant)));
+    }
     let Some(path) = to else {
-        return admin.download(what, target, console.out()).await;
+        return admin.download(what, &target, console.out()).await;
     };
     let failed = |error: io::Error| {
         let why = format!("{}: {error}", path.display());
@@ -50,7 +55,7 @@ pub(super) async fn export(
         .mode(0o600)
         .open(&part);
     let mut file = file.map_err(failed)?;
-    let downloaded = admin.download(what, target, &mut file).await;
+    let downloaded = admin.download(what, &target, &mut file).await;
     if downloaded.is_err() {
         // The part is of no use; that it could not be removed changes nothing about the failure.
         let _ = std::fs::remove_file(&part);
@@ -183,7 +188,7 @@ fn begin(
     Ok(Ok(Some(ChainKey::new(&bytes))))
 }
 
-fn open(path: &Path) -> Result<Box<dyn BufRead>, CliFailure> {
+pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>, CliFailure> {
     if path == Path::new("-") {
         return Ok(Box::new(BufReader::new(io::stdin())));
     }
@@ -191,7 +196,7 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>, CliFailure> {
     Ok(Box::new(BufReader::new(file)))
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> CliFailure {
+pub(super) fn unreadable(path: &Path, error: &io::Error) -> CliFailure {
     let why = format!("{}: {error}", path.display());
     CliFailure::new(Exit::Usage, "unreadable", "the export cannot be read", why)
         .remedy("name a file that `audit export` wrote, or - for standard input")

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::super::endpoint::Endpoint;
 use super::super::issued::{Issued, IssuedParts};
 use super::{AddPeerError, Order};
+use crate::audit::checkpoint::CheckpointVerifier;
 
 const MILLIS_PER_SECOND: i64 = 1_000;
 
@@ -25,6 +26,8 @@ pub(super) struct EnrollmentAnswer {
     subject_user_id: SubjectId,
     endpoint_url: String,
     common_name: String,
+    #[serde(default)]
+    checkpoint_key: Option<String>,
 }
 
 /// The answer, checked.
@@ -36,6 +39,8 @@ pub(super) struct Enrolled {
     pub(super) endpoint: Endpoint,
     pub(super) common_name: String,
     pub(super) not_after: UnixMillis,
+    /// `None` from a peer that gives no checkpoints.
+    pub(super) checkpoint_key: Option<CheckpointVerifier>,
 }
 
 /// Checks the answer against what was asked for; `now` in Unix seconds.
@@ -72,6 +77,13 @@ pub(super) fn check_answer(
             "the common name is empty, too long or has control characters",
         ));
     }
+    let checkpoint_key = match &answer.checkpoint_key {
+        None => None,
+        Some(text) => Some(
+            CheckpointVerifier::parse(text)
+                .ok_or_else(|| bad("the key of its checkpoints is not one"))?,
+        ),
+    };
     let endpoint = match &order.endpoint {
         Some(given) => given.clone(),
         None => {
@@ -91,5 +103,6 @@ pub(super) fn check_answer(
         endpoint,
         common_name: answer.common_name,
         not_after: UnixMillis(identity.not_after.saturating_mul(MILLIS_PER_SECOND)),
+        checkpoint_key,
     })
 }

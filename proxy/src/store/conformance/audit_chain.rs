@@ -121,3 +121,52 @@ pub(super) async fn a_failed_change_leaves_no_gap(store: &dyn Store) {
     let found = report(store).await;
     assert_eq!((found.finding, found.verified), (None, 3));
 }
+
+pub(super) async fn the_history_of_a_grant_is_one_line_through_chains(store: &dyn Store) {
+    let of = |n: u64, grant: u64| {
+        let mut record = request(n);
+        record.grant = Some(grant_id(grant));
+        record
+    };
+    assert_eq!(store.history_head(grant_id(1)).await.unwrap(), None);
+    // Before there is a chain there is no place.
+    store.append_audit(&[of(90, 1)], None).await.unwrap();
+    let mut noted = Vec::new();
+    for n in 1..4 {
+        begin(store, n).await;
+        let batch = [
+            of(10 * n, 1),
+            of(10 * n + 1, 2),
+            request(10 * n + 2),
+            of(10 * n + 3, 1),
+        ];
+        let mark = JournalMark {
+            journal: uuid(70 + n),
+            applied: 4,
+        };
+        let mut heads = store.append_audit(&batch, Some(mark)).await.unwrap();
+        heads.sort_by_key(|(grant, _)| *grant);
+        // Tried again it changes nothing.
+        assert_eq!(store.append_audit(&batch, Some(mark)).await.unwrap(), []);
+        assert_eq!(heads.len(), 2);
+        noted = heads;
+    }
+    let found = report(store).await;
+    assert_eq!(found.finding, None);
+    for (grant, head) in &noted {
+        assert_eq!(store.history_head(*grant).await.unwrap(), Some(*head));
+        assert_eq!(head.chain, uuid(803));
+    }
+    let rows = store.read_audit(0, 100).await.unwrap();
+    let places = |grant| {
+        let rows = rows
+            .iter()
+            .filter(|row| row.record.grant == Some(grant_id(grant)));
+        rows.map(|row| row.history.map(|place| place.gseq))
+            .collect::<Vec<_>>()
+    };
+    let expected = [None, Some(1), Some(2), Some(3), Some(4), Some(5), Some(6)];
+    assert_eq!(places(1), expected);
+    assert_eq!(places(2), expected[1..4]);
+    assert_eq!(noted[0].1.gseq, 6);
+}

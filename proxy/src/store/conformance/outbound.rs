@@ -4,6 +4,8 @@ use policy::id::{GrantId, PeerId, SubjectId};
 
 use super::super::*;
 use super::fixture::*;
+use crate::audit::HistoryHead;
+use crate::audit::history::HeaderSignature;
 
 /// The outbound peer `work` with credential number `n` of grant 1.
 pub(super) fn new_peer(n: u64) -> NewOutboundPeer {
@@ -13,6 +15,7 @@ pub(super) fn new_peer(n: u64) -> NewOutboundPeer {
         endpoint_url: format!("https://work{n}.example:8443"),
         common_name: "work.example".to_owned(),
         trust_bundle_pem: "bundle".to_owned(),
+        checkpoint_key: None,
         credential_id: uuid(71_000 + n),
         local_user: user("amira"),
         grant: GrantId::new(uuid(72_000)),
@@ -242,4 +245,55 @@ pub(super) async fn secrets_keep_the_first_and_subject_tokens_the_last(store: &d
         store.list_subject_tokens().await.unwrap(),
         [(user("amira"), after(9))]
     );
+}
+
+pub(super) async fn of_what_peers_showed_the_newest_is_kept(store: &dyn Store) {
+    let shown = |chain: u64, gseq: u64, at: i64, signed: Option<u64>| WitnessedCheckpoint {
+        grant: grant_id(1),
+        head: HistoryHead {
+            chain: uuid(chain),
+            gseq,
+            ghash: [u8::try_from(gseq % 200).unwrap(); 32],
+        },
+        heard_at: after(at),
+        signed: signed.map(|gseq| SignedWitness {
+            gseq,
+            ghash: [u8::try_from(gseq % 200).unwrap(); 32],
+            signature: HeaderSignature {
+                at: after(at),
+                signature: [u8::try_from(gseq % 200).unwrap(); 64],
+            },
+        }),
+    };
+    let revision = store.revision().await.unwrap();
+    let record = async |heard: &[WitnessedCheckpoint]| {
+        store.record_witnessed(heard).await.unwrap();
+        store.witnessed_checkpoints().await.unwrap()
+    };
+    assert_eq!(
+        record(&[shown(1, 5, 10, None)]).await,
+        [shown(1, 5, 10, None)]
+    );
+    // A signature comes later, of that place or an earlier one; then the newest place, without one.
+    assert_eq!(
+        record(&[shown(1, 5, 20, Some(4))]).await[0].signed,
+        shown(1, 5, 20, Some(4)).signed
+    );
+    let kept = record(&[shown(1, 9, 30, None), shown(1, 7, 40, Some(3))]).await;
+    assert_eq!(kept.len(), 1);
+    assert_eq!(
+        (kept[0].head, kept[0].heard_at),
+        (shown(1, 9, 0, None).head, after(30))
+    );
+    assert_eq!(kept[0].signed, shown(1, 5, 20, Some(4)).signed);
+    let kept = record(&[shown(1, 9, 50, Some(9))]).await;
+    assert_eq!(kept[0].signed, shown(1, 9, 50, Some(9)).signed);
+    // Of many chains the newest are kept.
+    let many: Vec<_> = (2..200_u64)
+        .map(|n| shown(n, n, i64::try_from(100 + n).unwrap(), None))
+        .collect();
+    let kept = record(&many).await;
+    assert_eq!(kept.len(), usize::try_from(WITNESSED_CHAINS).unwrap());
+    assert_eq!(kept[0], many[197]);
+    assert_eq!(store.revision().await.unwrap(), revision, "it is no change");
 }

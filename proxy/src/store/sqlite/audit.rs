@@ -8,19 +8,23 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use policy::id::GrantId;
 use policy::recorded::RecordedDecision;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, Connection, Encode, Sqlite, SqliteConnection, Type};
 use uuid::Uuid;
 
 use super::super::StoreError;
-use super::audit_heads;
 use super::column::driver;
 use super::writer::{OpenChain, Writer};
-use crate::audit::{AuditDetail, AuditLogError, AuditRecord, AuditText, Head, JournalMark, Link};
+use super::{audit_heads, audit_history};
+use crate::audit::{
+    AuditDetail, AuditLogError, AuditRecord, AuditText, Head, HistoryHead, HistoryPlace,
+    JournalMark, Link,
+};
 
 /// Columns in the order they are bound.
-pub(super) const COLUMNS: [&str; 32] = [
+pub(super) const COLUMNS: [&str; 35] = [
     "id",
     "at",
     "request_id",
@@ -53,6 +57,9 @@ pub(super) const COLUMNS: [&str; 32] = [
     "seq",
     "prev_hash",
     "hash",
+    "gseq",
+    "ghash",
+    "witnessed",
 ];
 
 /// Rows in one statement: a few fixed sizes, so that prepared statements are used again. Each costs a turn of two threads,
@@ -73,7 +80,7 @@ pub(super) async fn append(
     writer: &mut Writer,
     records: &[AuditRecord],
     mark: Option<JournalMark>,
-) -> Result<(), AuditLogError> {
+) -> Result<Vec<(GrantId, HistoryHead)>, AuditLogError> {
     let written = write(writer, records, mark).await;
     let conflict = matches!(written, Err(StoreError::Conflict { .. }));
     if !conflict {
@@ -92,7 +99,7 @@ async fn write(
     writer: &mut Writer,
     records: &[AuditRecord],
     mark: Option<JournalMark>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<(GrantId, HistoryHead)>, StoreError> {
     writer.check_place()?;
     let Writer {
         connection, chain, ..
@@ -103,16 +110,17 @@ async fn write(
         .map_err(driver)?;
     if let Some(mark) = mark {
         if audit_heads::applied(&mut tx, mark.journal).await? >= mark.applied {
-            return tx.rollback().await.map_err(driver);
+            tx.rollback().await.map_err(driver)?;
+            return Ok(Vec::new());
         }
         audit_heads::note_applied(&mut tx, mark.journal, mark.applied).await?;
     }
-    let head = insert(&mut tx, chain.as_ref(), records).await?;
+    let Inserted { head, histories } = insert(&mut tx, chain.as_ref(), records).await?;
     tx.commit().await.map_err(driver)?;
     if let (Some(chain), Some(head)) = (chain, head) {
         chain.last = Some(head);
     }
-    Ok(())
+    Ok(histories)
 }
 
 /// The records whose ids the log does not have, each id once.
@@ -135,14 +143,24 @@ async fn absent(
     Ok(fresh)
 }
 
-/// Writes records at the end of the log and of the chain. Returns the new head of the chain, where there is one.
+/// What inserting came to.
+#[derive(Default)]
+pub(super) struct Inserted {
+    /// The new head of the chain, where there is one.
+    pub(super) head: Option<Head>,
+    /// How far the histories of grants have got that records were added to.
+    pub(super) histories: Vec<(GrantId, HistoryHead)>,
+}
+
+/// Writes records at the end of the log, of the chain, and of the histories of their grants.
 pub(super) async fn insert(
     conn: &mut SqliteConnection,
     chain: Option<&OpenChain>,
     records: &[AuditRecord],
-) -> Result<Option<Head>, StoreError> {
-    let mut head = None;
+) -> Result<Inserted, StoreError> {
+    let mut inserted = Inserted::default();
     let mut links = vec![None; records.len()];
+    let mut places = vec![None; records.len()];
     if let Some(chain) = chain {
         let mut at = audit_heads::head(conn, chain.id).await?;
         chain.check(&at)?;
@@ -151,9 +169,10 @@ pub(super) async fn insert(
             *link = Some(chain.key.link(&mut at, record, &mut buffer));
         }
         audit_heads::note_head(conn, &at).await?;
-        head = Some(at);
+        inserted.head = Some(at);
+        (places, inserted.histories) = audit_history::extend(conn, chain.id, records).await?;
     }
-    let rows: Vec<_> = records.iter().zip(&links).collect();
+    let rows: Vec<_> = records.iter().zip(links.iter().zip(&places)).collect();
     let mut texts = Texts::default();
     let mut rest = rows.as_slice();
     for (size, statement) in INSERTS.iter() {
@@ -162,14 +181,15 @@ pub(super) async fn insert(
         for chunk in chunks {
             let mut values = SqliteArguments::default();
             values.reserve(chunk.len().saturating_mul(COLUMNS.len()), 0);
-            for (record, link) in chunk {
-                add(&mut values, &mut texts, record, link.as_ref())?;
+            for (record, (link, place)) in chunk {
+                let at = (link.as_ref(), place.as_ref());
+                add(&mut values, &mut texts, record, at)?;
             }
             let query = sqlx::query_with(statement.as_str(), values);
             query.execute(&mut *conn).await.map_err(driver)?;
         }
     }
-    Ok(head)
+    Ok(inserted)
 }
 
 /// Texts that most rows of a batch have in common, each made once.
@@ -193,7 +213,7 @@ fn add(
     to: &mut SqliteArguments,
     texts: &mut Texts,
     record: &AuditRecord,
-    link: Option<&Link>,
+    (link, place): (Option<&Link>, Option<&HistoryPlace>),
 ) -> Result<(), StoreError> {
     let mut shared = |value: Option<&AuditText>| texts.shared(value.map(AuditText::as_str));
     let (serial, verb, resource) = (
@@ -241,7 +261,10 @@ fn add(
     put(to, link.map(|link| link.chain.as_bytes().as_slice()))?;
     put(to, link.map(|link| stored(link.seq)))?;
     put(to, link.map(|link| link.prev_hash.as_slice()))?;
-    put(to, link.map(|link| link.hash.as_slice()))
+    put(to, link.map(|link| link.hash.as_slice()))?;
+    put(to, place.map(|place| stored(place.gseq)))?;
+    put(to, place.map(|place| place.ghash.as_slice()))?;
+    put(to, record.witnessed.map(|head| head.to_bytes().to_vec()))
 }
 
 fn put<'t, T>(to: &mut SqliteArguments, value: T) -> Result<(), StoreError>

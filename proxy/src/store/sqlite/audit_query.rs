@@ -12,7 +12,7 @@ use super::audit::{COLUMNS, log_error};
 use super::column::{Columns, driver};
 use crate::audit::{
     AuditDetail, AuditFilter, AuditLogError, AuditOutcome, AuditRecord, AuditRow, AuditText,
-    Direction, Link, QUERY_LIMIT_MAX,
+    Direction, HistoryHead, HistoryPlace, Link, QUERY_LIMIT_MAX,
 };
 
 pub(super) async fn rows(
@@ -170,12 +170,31 @@ fn decode(row: &SqliteRow) -> Result<AuditRow, StoreError> {
         actor: opt_text("actor")?,
         detail: detail(columns)?,
         decision: decision(columns)?,
+        witnessed: witnessed(columns)?,
     };
     Ok(AuditRow {
         position: columns.integer("position")?,
         record,
         link: link(columns)?,
+        history: history(columns)?,
     })
+}
+
+fn history(columns: Columns<'_>) -> Result<Option<HistoryPlace>, StoreError> {
+    let (gseq, ghash) = (columns.opt_count("gseq")?, columns.opt_hash("ghash")?);
+    Ok(gseq
+        .zip(ghash)
+        .map(|(gseq, ghash)| HistoryPlace { gseq, ghash }))
+}
+
+fn witnessed(columns: Columns<'_>) -> Result<Option<HistoryHead>, StoreError> {
+    columns
+        .opt_bytes("witnessed")?
+        .map(|bytes| {
+            HistoryHead::from_bytes(&bytes)
+                .ok_or_else(|| StoreError::corrupt(columns.table, "witnessed: no place"))
+        })
+        .transpose()
 }
 
 fn link(columns: Columns<'_>) -> Result<Option<Link>, StoreError> {

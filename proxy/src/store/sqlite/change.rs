@@ -123,10 +123,10 @@ impl<'c> Change<'c> {
             .zip(0u64..)
             .map(|(act, place)| record(self.act, act, place, revision))
             .collect();
-        let head = audit::insert(&mut self.tx, self.chain.as_deref(), &records).await?;
+        let inserted = audit::insert(&mut self.tx, self.chain.as_deref(), &records).await?;
         self.tx.commit().await.map_err(driver)?;
         if let Some(chain) = self.chain {
-            chain.last = head;
+            chain.last = inserted.head;
         }
         Ok(Committed {
             revision,

@@ -52,6 +52,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "renewal",
         include_str!("../../../../migrations/sqlite/0006_renewal.sql"),
     ),
+    (
+        7,
+        "grant history",
+        include_str!("../../../../migrations/sqlite/0007_grant_history.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.

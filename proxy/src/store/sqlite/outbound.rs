@@ -113,14 +113,15 @@ async fn insert_peer(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO peers (id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, created_at) \
-         VALUES (?, ?, 'outbound', 'active', ?, ?, ?, ?)",
+        "INSERT INTO peers (id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, checkpoint_key, created_at) \
+         VALUES (?, ?, 'outbound', 'active', ?, ?, ?, ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(new.name.as_str())
     .bind(&new.endpoint_url)
     .bind(&new.common_name)
     .bind(&new.trust_bundle_pem)
+    .bind(new.checkpoint_key.as_ref().map(<[u8; 32]>::as_slice))
     .bind(now.0)
     .execute(conn)
     .await
@@ -149,11 +150,12 @@ async fn reenroll(
         .await
         .map_err(driver)?;
     sqlx::query(
-        "UPDATE peers SET endpoint_url = ?, common_name = ?, trust_bundle_pem = ? WHERE id = ?",
+        "UPDATE peers SET endpoint_url = ?, common_name = ?, trust_bundle_pem = ?, checkpoint_key = ? WHERE id = ?",
     )
     .bind(&new.endpoint_url)
     .bind(&new.common_name)
     .bind(&new.trust_bundle_pem)
+    .bind(new.checkpoint_key.as_ref().map(<[u8; 32]>::as_slice))
     .bind(peer.id.to_string())
     .execute(&mut *conn)
     .await
