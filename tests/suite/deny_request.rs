@@ -99,7 +99,7 @@ async fn unknown_verb() {
         let path = format!("{BASE}/{}/tasks", verb.replace(' ', "%20"));
         refused(&world, &holder, &path, "{}", denial).await;
     }
-    refused(&world, &holder, &format!("{BASE}/renew"), "{}", denial).await;
+    refused(&world, &holder, &format!("{BASE}/renews"), "{}", denial).await;
     world.stop().await;
 }
 
