@@ -215,6 +215,10 @@ async fn an_honest_pair_is_clean_through_a_restart_and_learns_nothing_of_others(
     assert_eq!(answer.status, 200);
     let pair = pair.restart().await;
     pair.ask_all().await;
+    // A renewal is a request under the grant as well, and what follows it comes with another certificate.
+    let renew = ["cert", "renew", "--peer", "work"];
+    let ran = command(&pair.home.config.admin.socket, &renew).await;
+    assert_eq!(ran.exit, 0, "{}", ran.errors);
     let seen = pair.witnessed().await;
     assert_eq!(seen["verifies"], true, "{seen}");
     assert_eq!(seen["alarms"], 0, "{seen}");

@@ -34,11 +34,6 @@ impl std::fmt::Debug for Reaches {
 }
 
 impl Reaches {
-    /// Where what becomes of peers is counted.
-    pub(super) const fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
     /// None known yet.
     #[must_use]
     pub fn new(rules: ReachRules, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {

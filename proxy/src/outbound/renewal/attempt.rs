@@ -27,7 +27,7 @@ use super::RenewError;
 use crate::audit::{AuditOutcome, AuditText};
 use crate::message::target::Route;
 use crate::outbound::Outbound;
-use crate::outbound::ask::path_of;
+use crate::outbound::ask::{note_reply, path_of};
 use crate::outbound::client::{PeerClient, Question, Reply};
 use crate::outbound::exchange::{Asked, Exchange, time_ordered_id};
 use crate::outbound::failure::{DoorFailure, PeerError};
@@ -349,6 +349,7 @@ impl Sent<'_> {
         };
         self.route
             .hear(&reply.head.headers, reply.sent, reply.received);
+        note_reply(&mut exchange, &reply.head, reply.attempt);
         let contact = Contact::Success;
         if reply.head.status == StatusCode::OK {
             return self.read(reply, exchange, contact).await;
