@@ -17,6 +17,7 @@ mod certificate;
 mod checkpoint;
 mod cursor;
 mod heads;
+mod journal;
 pub mod mutate;
 mod policy_files;
 mod rows;
@@ -63,6 +64,11 @@ pub const TARGETS: &[Target] = &[
         name: "checkpoint",
         about: "what a peer says of its record, and exports of it",
         attack: checkpoint::attack,
+    },
+    Target {
+        name: "journal",
+        about: "records of the audit journal that a process left",
+        attack: journal::attack,
     },
     Target {
         name: "policy",

@@ -59,7 +59,7 @@ macro_rules! targets {
     };
 }
 
-targets! { rows body heads cursor certificate checkpoint policy }
+targets! { rows body heads cursor certificate checkpoint journal policy }
 
 #[test]
 fn every_target_is_tested_and_has_a_corpus() {

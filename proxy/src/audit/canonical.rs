@@ -297,7 +297,10 @@ fn field(bytes: &[u8]) -> Result<(u8, &[u8], &[u8]), DecodeError> {
 fn set(record: &mut AuditRecord, tag: u8, value: &[u8]) -> Result<(), DecodeError> {
     let bad = || DecodeError::Value(tag);
     let word = || <[u8; 8]>::try_from(value).map_err(|_| bad());
-    let number = || word().map(u64::from_le_bytes);
+    let number = || match word().map(u64::from_le_bytes)? {
+        number if number <= LARGEST => Ok(number),
+        _ => Err(bad()),
+    };
     let uuid = || Uuid::from_slice(value).map_err(|_| bad());
     let text = || {
         let text = std::str::from_utf8(value).map_err(|_| bad())?;

@@ -10,8 +10,11 @@
 //! in nothing but time and ids are counted into one record, which is rewritten in place.
 //!
 //! Below: `frame.rs` bytes of a frame, `segment.rs` which part of the file is free, `counted.rs` counted refusals, `file.rs`
-//! the file, `write.rs` what exchanges do, `health.rs` syncing and recovering from failures, `tail.rs` reading for the writer, `replay.rs` what an earlier process left.
+//! the file, `write.rs` what exchanges do, `health.rs` syncing and recovering from failures, `tail.rs` reading for the writer, `replay.rs` what an earlier process left,
+//! `attack.rs` its parser for those who attack it.
 
+#[doc(hidden)]
+pub mod attack;
 mod counted;
 mod file;
 mod frame;

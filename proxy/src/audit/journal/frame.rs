@@ -94,9 +94,10 @@ pub(super) fn read(bytes: &[u8], number: u64) -> Step<'_> {
             size: size(payload.len()),
         },
         None => {
-            let next = number.saturating_add(1);
-            let behind = claimed_size(bytes, number)
-                .and_then(|size| Some((size, whole(bytes.get(size..)?, next)?)));
+            let behind = claimed_size(bytes, number).and_then(|size| {
+                let next = number.checked_add(1)?;
+                Some((size, whole(bytes.get(size..)?, next)?))
+            });
             behind.map_or(Step::End, |(size, _)| Step::Damaged { size })
         }
     }
