@@ -35,6 +35,14 @@ impl Compat {
         }
     }
 
+    /// The name in policy.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UpstreamM3 => "upstream-m3",
+        }
+    }
+
     /// Whether such a peer knows the verb.
     #[must_use]
     pub const fn knows_verb(self, verb: Verb) -> bool {
@@ -62,9 +70,11 @@ mod tests {
         for other in ["", "upstream", "Upstream-M3", "upstream-m4", "none"] {
             assert_eq!(Compat::parse(other), Err(UnknownCompat), "{other}");
         }
+        let name = Compat::UpstreamM3.as_str();
         assert_eq!(
             serde_json::to_value(Compat::UpstreamM3).ok(),
-            Some("upstream-m3".into())
+            Some(name.into())
         );
+        assert_eq!(Compat::parse(name), Ok(Compat::UpstreamM3));
     }
 }

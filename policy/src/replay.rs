@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::compat::Compat;
 use crate::deny::{DenyCode, DenyStage};
 use crate::evaluate::{Admission, admit, identify};
 use crate::id::TeamId;
@@ -22,7 +23,47 @@ pub fn grant_changes(before: &GrantEntry, after: &GrantEntry) -> Vec<String> {
     for resource in after.effective.resources.keys() {
         changes.extend(redaction_changes(before, after, *resource));
     }
+    changes.extend(limit_changes(before, after));
     changes
+}
+
+/// How often the grant may ask, how many rows it may see in a day, and how its peer is treated.
+fn limit_changes(before: &GrantEntry, after: &GrantEntry) -> Vec<String> {
+    let (old, new) = (before.limits, after.limits);
+    let rows = |rows: Option<u32>| rows.map_or("any number".to_owned(), |rows| rows.to_string());
+    let compat = |compat: Option<Compat>| compat.map_or("as it is", Compat::as_str).to_owned();
+    let hits = |semantic: bool| if semantic { "too" } else { "never" }.to_owned();
+    [
+        (
+            "requests a minute",
+            old.rate.per_minute().to_string(),
+            new.rate.per_minute().to_string(),
+        ),
+        (
+            "requests at once",
+            old.rate.burst().to_string(),
+            new.rate.burst().to_string(),
+        ),
+        (
+            "different rows a day",
+            rows(old.rows_per_day),
+            rows(new.rows_per_day),
+        ),
+        (
+            "the protocol of its peer",
+            compat(before.compat),
+            compat(after.compat),
+        ),
+        (
+            "hits without a word of the search",
+            hits(before.semantic),
+            hits(after.semantic),
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, old, new)| old != new)
+    .map(|(what, old, new)| format!("{what}: {old} -> {new}"))
+    .collect()
 }
 
 fn reach_changes(before: &Reach, after: &Reach) -> Vec<String> {

@@ -187,11 +187,26 @@ async fn diff_names_the_grants_that_would_reach_something_else() {
         "tasks: no longer of teams platform",
         "rows of an answer: 100 -> 3",
         "tasks: rule to remove gone: internalNote meta.cost",
+        "requests a minute: 1000000 -> 120",
+        "requests at once: 100000 -> 30",
     ] {
         let line = ran.out.lines().find(|line| line.contains(change));
         let line = line.unwrap_or_else(|| panic!("{change}: {}", ran.out));
         assert!(line.contains(&grant) && line.contains("home"), "{line}");
     }
+    // Limits alone are a change too.
+    let budget = tests::world::POLICY.replace("max_rows", "rows_per_day = 50\nmax_rows");
+    let fewer = candidate(&budget);
+    let arguments = ["policy", "diff", "--exit-code", "--candidate"];
+    let ran = run(&world, &[&arguments[..], &[path(fewer.path())]].concat()).await;
+    assert_eq!(ran.exit, 1, "{}", ran.errors);
+    let told: Vec<&str> = ran.out.lines().skip(1).collect();
+    assert_eq!(told.len(), 1, "{}", ran.out);
+    assert!(
+        told[0].contains("different rows a day: any number -> 50"),
+        "{}",
+        ran.out
+    );
     let same = candidate(tests::world::POLICY);
     let ran = run(
         &world,
@@ -451,6 +466,27 @@ async fn query_narrows_by_each_filter() {
     assert_eq!(count(&["--verb", "list", "--resource", "tasks"]).await, 1);
     assert_eq!(count(&["--direction", "inbound", "--since", "1h"]).await, 5);
     assert_eq!(count(&["--until", "1h"]).await, 0);
+    // The same on the calendar.
+    let now = world.control().now();
+    let hour_ago = now.saturating_add(-3_600_000).to_string();
+    let next = now.saturating_add(60_000).to_string();
+    assert_eq!(
+        count(&[
+            "--direction",
+            "inbound",
+            "--since",
+            &hour_ago,
+            "--until",
+            &next
+        ])
+        .await,
+        5
+    );
+    assert_eq!(count(&["--until", &hour_ago]).await, 0);
+    assert_eq!(count(&["--since", &next]).await, 0);
+    let ran = run(&world, &["audit", "query", "--since", "yesterday"]).await;
+    assert_eq!(ran.exit, 2, "{ran:?}");
+    assert!(ran.errors.contains("2026-01-02T03:04:05Z"), "{ran:?}");
     assert!(count(&["--direction", "admin"]).await > 0);
     let ran = run(&world, &["audit", "query", "--direction", "sideways"]).await;
     assert_eq!(ran.exit, 1);

@@ -205,6 +205,51 @@ fn changes_of_a_grant_are_named() {
     );
 }
 
+#[test]
+fn changed_limits_of_a_grant_are_named() {
+    let rated = |limits: &str| {
+        let mut world = scoped();
+        world.rules = format!("schema = 1\n[ceiling]\n{SAME}\n{limits}\n");
+        world
+    };
+    let world = rated("rate_limit = { per_minute = 60, burst = 9 }\nrows_per_day = 500");
+    let snapshot = world.snapshot();
+    let before = snapshot.grant(world.grant.id).unwrap();
+    let of = |limits: &str| {
+        let snapshot = under(&world, &format!("{SAME}\n{limits}"));
+        grant_changes(before, snapshot.grant(world.grant.id).unwrap())
+    };
+    let same = "rate_limit = { per_minute = 60, burst = 9 }\nrows_per_day = 500";
+    assert_eq!(of(same), [""; 0]);
+    assert_eq!(
+        of("rate_limit = { per_minute = 60, burst = 8 }\nrows_per_day = 501"),
+        [
+            "requests at once: 9 -> 8",
+            "different rows a day: 500 -> 501"
+        ]
+    );
+    // What no rule says is the usual rate, and any number of rows.
+    assert_eq!(
+        of(""),
+        [
+            "requests a minute: 60 -> 120",
+            "requests at once: 9 -> 30",
+            "different rows a day: 500 -> any number",
+        ]
+    );
+    let peer = world.peer.name.as_str();
+    assert_eq!(
+        of(&format!(
+            "{same}\n[mapping]\nsemantic = true\n[peers.{peer}]\ncompat = \"upstream-m3\"\nrows_per_day = 7"
+        )),
+        [
+            "different rows a day: 500 -> 7",
+            "the protocol of its peer: as it is -> upstream-m3",
+            "hits without a word of the search: never -> too",
+        ]
+    );
+}
+
 proptest! {
     /// A policy that reaches the same is told to change nothing, and one that refuses is told to refuse.
     #[test]
