@@ -23,6 +23,8 @@ use tests::grants::BASE;
 use tests::{Denial, Holder, RawConnection, Response, Wire, World, tls};
 
 const DAY: i64 = 86_400_000;
+/// What more than a few rows of the plan say.
+const SEARCHED: &str = "AC*";
 const SPENT: Denial = Denial::new(429, "rate_limited", DenyCode::RowsPerDayExceeded);
 
 /// Everything is open, at any rate; each grant may see so many rows a day.
@@ -181,6 +183,101 @@ async fn grants_count_apart_and_resources_together() {
     assert_eq!(
         list(&world, &other, "tasks", json!({})).await.ids(),
         all[..2]
+    );
+    world.stop().await;
+}
+
+/// Searches. Ids in the order of the hits, each with its resource.
+async fn search(world: &World, holder: &Holder, params: &Value) -> (Response, Vec<String>) {
+    let body = json!({ "params": params });
+    let answer = world.ask(&holder.minted, "/search", &body).await;
+    assert!([200, 429].contains(&answer.status), "{}", answer.text());
+    let hits = answer.json()["items"].as_array().cloned();
+    let ids = hits.unwrap_or_default().into_iter().map(|hit| {
+        let (resource, id) = (&hit["resource"], &hit["item"]["id"]);
+        format!("{} {}", resource.as_str().unwrap(), id.as_str().unwrap())
+    });
+    (answer, ids.collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hits_of_a_search_count_as_rows() {
+    let (world, holder, _) = open("tasks", 6).await;
+    let all = json!({"query": SEARCHED, "limit": 50});
+    let (whole, hits) = search(&world, &holder, &all).await;
+    assert!(hits.len() > 4, "{}", whole.text());
+    assert!(!is_truncated(&whole));
+    world.reload_policy(&policy(Some(4))).await;
+    // What was found best, as far as the budget goes.
+    let (cut, found) = search(&world, &holder, &all).await;
+    assert_eq!(found, hits[..4]);
+    assert!(is_truncated(&cut));
+    let row = tests::audit::audit_row(world.control(), cut.request_id()).await;
+    assert_eq!(
+        (&row["rows_returned"], &row["outcome"]),
+        (&json!(4), &json!("allowed"))
+    );
+    // Then nothing, not even what it has seen, by a search or by a list; and the gateway is not asked.
+    world.gateway.forget_requests().await;
+    let (refused, _) = search(&world, &holder, &all).await;
+    let wait = spent(&world, &refused).await;
+    spent(&world, &list(&world, &holder, "tasks", json!({})).await).await;
+    assert!(world.gateway.requests().await.is_empty());
+    world.clock().advance(wait);
+    // The next day, in two steps: what was seen costs nothing.
+    let two = json!({"query": SEARCHED, "limit": 2});
+    for _ in 0..3 {
+        assert_eq!(search(&world, &holder, &two).await.1, hits[..2]);
+    }
+    let (cut, found) = search(&world, &holder, &all).await;
+    assert_eq!(found, hits[..4]);
+    assert!(is_truncated(&cut));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_decision_on_a_search_is_told_with_what_its_budget_did() {
+    let (world, holder, _) = open("tasks", 6).await;
+    world.reload_policy(&policy(Some(2))).await;
+    let params = json!({"query": SEARCHED, "resources": ["tasks", "notes"]});
+    let (cut, found) = search(&world, &holder, &params).await;
+    assert_eq!(found.len(), 2);
+    let (refused, _) = search(&world, &holder, &params).await;
+    spent(&world, &refused).await;
+    for answer in [&cut, &refused] {
+        tests::audit::audit_row(world.control(), answer.request_id()).await;
+    }
+    let socket = &world.config.admin.socket;
+    let explained = async |answer: &Response| {
+        let id = answer.request_id();
+        let ran = tests::command::command(socket, &["audit", "explain", id]).await;
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        ran
+    };
+    let told = explained(&cut).await;
+    for resource in ["tasks", "notes"] {
+        assert!(told.out.contains("verb: search -> known"), "{}", told.out);
+        let step = format!("redaction: {resource} -> ");
+        assert!(told.out.contains(&step), "{resource}: {}", told.out);
+    }
+    assert!(
+        told.out.contains("ended allowed with status 200: 2 row(s)"),
+        "{}",
+        told.out
+    );
+    let told = explained(&refused).await;
+    assert!(told.out.contains("rows_per_day_exceeded"), "{}", told.out);
+    assert!(
+        told.out
+            .contains("ended rate_limited with status 429: 0 row(s)"),
+        "{}",
+        told.out
+    );
+    assert!(
+        told.errors
+            .contains("docs/reasons/rows_per_day_exceeded.md"),
+        "{}",
+        told.errors
     );
     world.stop().await;
 }
