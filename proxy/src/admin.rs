@@ -7,6 +7,8 @@
 //! The operations are methods of [`Control`], by noun in their own files; `routes.rs` is their HTTP form and
 //! `socket.rs` the unix socket. The command line is in `cli` and talks to the socket only.
 
+mod archive;
+mod archiver;
 mod audit;
 mod authority_check;
 mod candidate;
@@ -47,6 +49,8 @@ use crate::outbound::Outbound;
 use crate::server_certificate::ServerCertificate;
 use crate::store::{Act, Actor, Committed, Store};
 
+pub use archive::{ArchiveAudit, ArchivedAudit, ArchivedFile};
+pub use archiver::{ArchiveError, ArchiveStep, Archiver, Due};
 pub use audit::AuditQuery;
 pub use candidate::{
     ChangedDecision, ComparePolicy, GrantDiff, PolicyDiff, ReplayPolicy, ReplayedPage,
@@ -91,6 +95,8 @@ pub struct Control {
     pub store: Arc<dyn Store>,
     /// The audit log of this process.
     pub audit: AuditState,
+    /// What moves its old rows away.
+    pub archiver: Archiver,
     /// What requests are decided by.
     pub directory: Arc<Directory>,
     /// Time.

@@ -3,6 +3,7 @@
 //! Invariant: nothing listens before everything it needs is in place, and stopping goes the other
 //! way round: no new connections, drain, then the audit journal is emptied into the database.
 
+mod archiving;
 mod assertion_proof;
 mod audit;
 mod authority;
@@ -35,7 +36,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::admin::{self, Addresses, Control};
+use crate::admin::{self, Addresses, Archiver, Control};
+use crate::audit::archive::Shelf;
 use crate::audit::checkpoint::CheckpointVerifier;
 use crate::audit::history::HistoryPublisher;
 use crate::audit::{AuditLog, AuditState, AuditWriter, DrainError};
@@ -410,6 +412,7 @@ async fn compose(
     let control = Arc::new(Control {
         config: Arc::clone(config),
         store: Arc::clone(&base.store),
+        archiver: archiver(base, &audit.state).await?,
         audit: audit.state,
         directory: Arc::clone(&directory),
         clock: Arc::clone(&base.clock),
@@ -465,7 +468,23 @@ async fn compose(
         listeners.spawn(looks_after.run(stopped.clone()));
     }
     listeners.spawn(expire_grants(Arc::clone(&control), stopped.clone()));
+    listeners.spawn(archiving::daily(Arc::clone(&control), stopped.clone()));
     Ok(control)
+}
+
+/// What moves old rows of the audit log away.
+async fn archiver(base: &Base, audit: &AuditState) -> Result<Archiver, StartError> {
+    let shelf = Shelf {
+        dir: base.config.audit.archive_dir.clone(),
+        store: base.store.store_id().await?,
+    };
+    make_private_dir(&shelf.dir, "archive")?;
+    Ok(Archiver::new(
+        Arc::clone(&base.store),
+        shelf,
+        Arc::clone(&audit.archive),
+        Box::new(|step| tracing::debug!(?step, "moving audit rows into the archive")),
+    ))
 }
 
 async fn hold<T: Send>(held: T, mut stop: watch::Receiver<bool>) {

@@ -6,9 +6,10 @@
 //!
 //! `record.rs`, `detail.rs`, `text.rs` are the record, `canonical.rs` its bytes, `journal.rs` the path of every request, `sink.rs` the way into it,
 //! `writer.rs` the task that empties it, `chain.rs` the hash chain, `checkpoint.rs` signed statements of its head, `history.rs` the records of one
-//! grant as its peer may follow them, `query.rs` reading back, `state.rs` how it is doing.
+//! grant as its peer may follow them, `archive.rs` where old rows go, `query.rs` reading back, `state.rs` how it is doing.
 //! The guard that makes sure every request leaves exactly one record is with the inbound path on purpose.
 
+pub mod archive;
 pub mod canonical;
 pub mod chain;
 pub mod checkpoint;
@@ -31,6 +32,7 @@ use policy::id::GrantId;
 use policy::time::UnixMillis;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use archive::{ColdError, ColdFile};
 pub use chain::{Head, Link};
 pub use detail::AuditDetail;
 pub use journal::{AuditUnavailable, Journal, JournalSettings, OnExhausted};
@@ -57,6 +59,9 @@ pub enum AuditLogError {
         /// The column and the fault.
         why: String,
     },
+    /// A file of the archive.
+    #[error(transparent)]
+    Cold(#[from] ColdError),
     /// The row to continue after does not exist.
     #[error("there is no audit record {id} to continue after; start again without it")]
     UnknownPosition {
@@ -107,6 +112,22 @@ pub trait AuditLog: Send + Sync {
 
     /// The first `limit` rows behind a position, in the order they were written: for verifying and exporting.
     async fn read_audit(&self, after: i64, limit: u32) -> Result<Vec<AuditRow>, AuditLogError>;
+
+    /// The files that rows were moved into, in order. Their rows stand in front of those of the database.
+    async fn cold_files(&self) -> Result<Vec<ColdFile>, AuditLogError>;
+
+    /// The first file with rows behind a position.
+    async fn next_cold_file(&self, after: i64) -> Result<Option<ColdFile>, AuditLogError>;
+
+    /// Up to which position rows are to be moved: of the first `most` rows, those in front of the first one that is of `before` or later, as far as
+    /// the last one that is older. A row from after `now` tells no time and goes with those around it, so a clock that
+    /// was wrong holds nothing up. `None` when nothing is due.
+    async fn due_for_archive(
+        &self,
+        before: UnixMillis,
+        now: UnixMillis,
+        most: u64,
+    ) -> Result<Option<i64>, AuditLogError>;
 }
 
 /// A UUIDv7 of that time, for a record.

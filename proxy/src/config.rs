@@ -67,7 +67,7 @@ pub struct Config {
     pub cache: Cache,
     /// Deadlines for asking a peer.
     pub timeouts: Timeouts,
-    /// The journal of the audit log.
+    /// The journal of the audit log, and its archive.
     pub audit: Audit,
     /// How far the process is confined to the files it needs.
     pub landlock: LandlockMode,
@@ -290,7 +290,7 @@ pub struct Timeouts {
     pub fanout: Duration,
 }
 
-/// The journal of the audit log.
+/// The journal of the audit log, and its archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     /// Where it and the checkpoints are.
@@ -301,6 +301,10 @@ pub struct Audit {
     pub refuse_unrecorded: bool,
     /// Between two checkpoints.
     pub checkpoint: Duration,
+    /// How old rows are when they are moved into the archive by themselves; `None`: never.
+    pub archive_after: Option<Duration>,
+    /// Where the archive is.
+    pub archive_dir: PathBuf,
 }
 
 /// When a failing peer is not asked for a while.

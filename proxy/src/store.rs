@@ -28,6 +28,7 @@ use policy::time::UnixMillis;
 use uuid::Uuid;
 
 use crate::audit::AuditLog;
+use crate::audit::archive::Manifest;
 
 pub use change::{
     Act, Actor, ChainBeginning, Claim, Committed, CredentialChange, EnrolledCertificate,
@@ -85,6 +86,14 @@ pub trait Store: AuditLog + RenewalStore + Send + Sync {
     /// alike, and stores the secrets that come with it. [`StoreError::Conflict`] when one of those exists: another process
     /// was first, and its key is the one to use.
     async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<Committed<()>, StoreError>;
+
+    /// Removes the rows that a file of the archive holds and writes its manifest, the act `audit.archive`, in one transaction.
+    /// [`StoreError::Conflict`] when it is not the next file, or the rows up to its last one are not those it counts.
+    async fn archive_audit(
+        &self,
+        act: &Act,
+        manifest: &Manifest,
+    ) -> Result<Committed<()>, StoreError>;
 
     /// Stores a sealed secret unless one with this purpose, id and generation exists; the value is the one
     /// that is stored afterwards, so two processes that start together agree on the first.

@@ -1,4 +1,5 @@
-//! The audit log under a sidecar that is killed, a database that is away, a journal without space and a torn journal.
+//! The audit log under a sidecar that is killed, also while it moves rows into the archive, a database that is away, a journal without
+//! space, at the start and at run time, and a torn journal.
 //!
 //! Invariant: after each round every request that was answered has exactly one row, every chain verifies up to the heads the store and
 //! the signed checkpoints name, and nothing was answered with data that could not be recorded.
@@ -13,6 +14,7 @@
 mod support;
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +24,7 @@ use proxy::audit::AuditOutcome;
 use proxy::audit::chain::Verifier;
 use reference_gateway::plan;
 use rustls::ClientConfig;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection as _};
 use support::enlist::{credentials, enlist};
 use support::log::Log;
@@ -47,15 +49,21 @@ enum Act {
     KillMidRecord,
     /// SIGKILL, and no space for a new journal at first.
     KillWithoutSpace,
+    /// The file system of the journal is full while requests come: the system refuses to write what it had promised space for.
+    FillDisk,
+    /// Everything there is moved into the archive while requests come, and SIGKILL somewhere on the way.
+    KillWhileArchiving,
 }
 
-const ACTS: [Act; 6] = [
+const ACTS: [Act; 8] = [
     Act::Kill,
     Act::LockAndKill,
     Act::LockUntilFull,
     Act::Move,
     Act::KillMidRecord,
     Act::KillWithoutSpace,
+    Act::FillDisk,
+    Act::KillWhileArchiving,
 ];
 
 /// Numbers from a seed (SplitMix64).
@@ -248,6 +256,31 @@ impl Torture {
                     .fails_to_start(&["audit.journal_bytes=2097152"]);
                 assert!(why.contains("cannot be made with 2097152 bytes"), "{why}");
             }
+            Act::FillDisk => {
+                let mut answered = load.end().await;
+                answered.extend(self.fill_disk().await);
+                return (answered, 0);
+            }
+            Act::KillWhileArchiving => {
+                let socket = self.process.data_dir().join("admin.sock");
+                let arguments = ["audit", "archive", "--older-than", "1s"];
+                let again = socket.clone();
+                let moving = tokio::spawn(async move {
+                    // One after the other until nobody answers.
+                    while tests::command::command(&again, &arguments).await.exit == 0 {}
+                });
+                let millis = 5 + self.draw.next(600);
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                self.process.kill();
+                moving.await.unwrap();
+                let answered = load.end().await;
+                self.process.start_again();
+                // What was left behind is in nobody's way.
+                let load = Load::start(&self.process, &self.config);
+                let ran = tests::command::command(&socket, &arguments).await;
+                assert_eq!(ran.exit, 0, "{ran:?}");
+                return (answered.into_iter().chain(load.end().await).collect(), 0);
+            }
         }
         let answered = load.end().await;
         self.process.start_again();
@@ -282,6 +315,55 @@ impl Torture {
             .await
             .expect("the journal does not fill");
         self.unrecorded_was_refused = true;
+        answered
+    }
+
+    async fn status(&self) -> Value {
+        let socket = self.process.data_dir().join("admin.sock");
+        let ran = tests::command::command(&socket, &["status", "--json"]).await;
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        serde_json::from_str(&ran.out).unwrap()
+    }
+
+    /// Asks on while the journal's file system has no space left, until requests are refused, and on until they are answered
+    /// again after there is some. Returns what was answered.
+    async fn fill_disk(&mut self) -> Answered {
+        let audit = self.audit_dir();
+        let quiet = async {
+            while self.status().await["audit"]["waiting"] != 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), quiet)
+            .await
+            .expect("the journal does not empty");
+        support::log::take_space_back(&audit);
+        let filler = audit.join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 512]).is_ok() {}
+        drop(file);
+        let said = self.process.log.lock().unwrap().len();
+        let mut answered = self.until_refused().await;
+        let log = self.process.log.lock().unwrap()[said..].to_owned();
+        assert!(log.contains("No space left"), "{log}");
+        std::fs::remove_file(&filler).unwrap();
+        let again = async {
+            loop {
+                let (address, shape) = (self.process.federation, Shape::of(Wire::H1));
+                let opened = Connection::open(address, &self.config, shape).await;
+                let answer = opened.unwrap().list("tasks", &json!({})).await.unwrap();
+                if answer.head.status == 200 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), again)
+            .await
+            .expect("it does not recover by itself");
+        let load = Load::start(&self.process, &self.config);
+        self.pause().await;
+        answered.extend(load.end().await);
         answered
     }
 
@@ -371,9 +453,15 @@ async fn whatever_happens_every_answer_has_its_row() {
     let config = credentials(&world, &holder);
     let small = Small::mount();
     if small.is_none() {
-        support::skipped("a journal without space", "this user may not mount a tmpfs");
+        let why = "this user may not mount a tmpfs";
+        support::skipped("a journal without space at the start", why);
+        support::skipped("a journal without space at run time", why);
     }
-    let mut settings = vec!["audit.journal_bytes=1048576".to_owned()];
+    let archive = world.config.data_dir.join("audit").join("archive");
+    let mut settings = vec![
+        "audit.journal_bytes=1048576".to_owned(),
+        format!("audit.archive_dir={}", archive.display()),
+    ];
     if let Some(small) = &small {
         settings.push(format!("audit.dir={}", small.path().display()));
     }
@@ -397,10 +485,10 @@ async fn whatever_happens_every_answer_has_its_row() {
             Some(act) => *act,
             None => match torture.draw.next(16) {
                 0 => Act::LockUntilFull,
-                n => ACTS[[0, 1, 3, 4, 5][usize::try_from(n % 5).unwrap()]],
+                n => ACTS[[0, 1, 3, 4, 5, 6, 7][usize::try_from(n % 7).unwrap()]],
             },
         };
-        if act == Act::KillWithoutSpace && torture.small.is_none() {
+        if matches!(act, Act::KillWithoutSpace | Act::FillDisk) && torture.small.is_none() {
             continue;
         }
         *done.entry(act).or_default() += 1;
@@ -412,7 +500,9 @@ async fn whatever_happens_every_answer_has_its_row() {
         }
     }
     let verified = torture.verify().await;
-    println!("{answers} answers, {verified} rows verified, {done:?}");
+    let files = torture.log.files().await.len();
+    println!("{answers} answers, {verified} rows verified, {files} files, {done:?}");
     assert!(answers > 500, "{answers}");
+    assert!(files > 0, "nothing was moved into the archive");
     assert!(torture.unrecorded_was_refused);
 }

@@ -8,7 +8,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{AdminCode, AdminFailure, Control, audit_row, parse_grant_id};
-use crate::audit::{AuditFilter, AuditLogError, AuditOutcome, Direction, QUERY_LIMIT_DEFAULT};
+use crate::audit::archive::query_history;
+use crate::audit::{
+    AuditFilter, AuditLogError, AuditOutcome, AuditRow, Direction, QUERY_LIMIT_DEFAULT,
+};
 
 /// What to look for; every field present has to match.
 #[derive(Debug, Default, Deserialize)]
@@ -44,6 +47,9 @@ pub struct AuditQuery {
     pub after: Option<Uuid>,
     /// How many at most.
     pub limit: Option<u32>,
+    /// Rows that were moved into the archive too.
+    #[serde(default)]
+    pub historical: bool,
 }
 
 impl Control {
@@ -85,8 +91,24 @@ impl Control {
             oldest_first: false,
             limit: query.limit.unwrap_or(QUERY_LIMIT_DEFAULT),
         };
-        let rows = self.store.query_audit(&filter).await?;
+        let rows = if query.historical {
+            self.query_history(&filter).await?
+        } else {
+            match self.store.query_audit(&filter).await {
+                // Who follows the log goes on where it was, also when that row was moved meanwhile.
+                Err(AuditLogError::UnknownPosition { .. }) => self.query_history(&filter).await?,
+                found => found?,
+            }
+        };
         Ok(rows.iter().map(audit_row).collect())
+    }
+
+    /// Rows of the database and of the archive.
+    pub(super) async fn query_history(
+        &self,
+        filter: &AuditFilter,
+    ) -> Result<Vec<AuditRow>, AuditLogError> {
+        query_history(&*self.store, self.archiver.shelf(), filter).await
     }
 }
 
@@ -106,9 +128,9 @@ fn closed<T>(
 impl From<AuditLogError> for AdminFailure {
     fn from(error: AuditLogError) -> Self {
         let code = match &error {
-            AuditLogError::Unavailable { .. } | AuditLogError::Corrupt { .. } => {
-                AdminCode::Unavailable
-            }
+            AuditLogError::Unavailable { .. }
+            | AuditLogError::Corrupt { .. }
+            | AuditLogError::Cold(_) => AdminCode::Unavailable,
             AuditLogError::UnknownPosition { .. } => AdminCode::NotFound,
         };
         Self::new(code, error.to_string())

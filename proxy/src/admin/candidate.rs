@@ -60,8 +60,10 @@ pub struct GrantDiff {
 pub struct ReplayPolicy {
     /// Its files.
     pub files: Vec<PolicyFile>,
-    /// Of the last so many seconds.
-    pub since_s: u32,
+    /// From this instant on.
+    pub since: Option<UnixMillis>,
+    /// Of the last so many seconds; one of the two is needed.
+    pub since_s: Option<u32>,
     /// Of this grant only.
     pub grant: Option<String>,
     /// Go on behind the record with this id.
@@ -144,8 +146,13 @@ impl Control {
         let grant = request.grant.as_deref().map(parse_grant_id).transpose()?;
         let candidate = self.candidate(request.files).await?;
         let now = self.now();
+        let ago = |seconds: u32| now.saturating_add(-i64::from(seconds) * 1000);
+        let since = request.since.max(request.since_s.map(ago));
+        if since.is_none() {
+            return Err(AdminFailure::invalid("`since` or `since_s` is missing"));
+        }
         let filter = AuditFilter {
-            since: Some(now.saturating_add(-i64::from(request.since_s) * 1000)),
+            since,
             grant,
             direction: Some(Direction::Inbound),
             after: request.after,
@@ -153,7 +160,7 @@ impl Control {
             limit: PAGE,
             ..AuditFilter::default()
         };
-        let rows = self.store.query_audit(&filter).await?;
+        let rows = self.query_history(&filter).await?;
         let current = self.directory.view();
         let mut page = ReplayedPage::default();
         for row in &rows {

@@ -100,6 +100,7 @@ impl Control {
             ),
         });
         checks.push(self.check_audit());
+        checks.push(self.check_archive().await?);
         checks.push(self.check_policy());
         checks.push(self.check_seal());
         checks.push(self.check_hardening());
@@ -202,6 +203,33 @@ impl Control {
             .collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found
+    }
+
+    async fn check_archive(&self) -> Result<CheckView, AdminFailure> {
+        if let Some(why) = self.audit.archive.failing() {
+            return Ok(CheckView::warn(
+                "archive",
+                format!("old audit rows could not be moved: {why}"),
+                "see to `audit.archive_dir` and the database; it is tried again within the hour, `audit archive` tries at once",
+            ));
+        }
+        let files = self.store.cold_files().await?;
+        for file in &files {
+            let path = self.archiver.shelf().path(file.number);
+            let there = tokio::fs::metadata(&path).await;
+            if there.map_or(true, |found| found.len() != file.bytes) {
+                return Ok(CheckView::fail(
+                    "archive",
+                    format!("`{}` is not there as it was written", path.display()),
+                    "put a copy of it back; `audit verify` reads all of them",
+                ));
+            }
+        }
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        Ok(CheckView::ok(
+            "archive",
+            format!("{rows} row(s) in {} file(s)", files.len()),
+        ))
     }
 
     fn check_policy(&self) -> CheckView {

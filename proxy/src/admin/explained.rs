@@ -52,25 +52,35 @@ pub struct ReasonView {
 }
 
 impl Control {
-    /// Every record of a request, by our id of it or the peer's, explained.
+    /// Every record of a request, by our id of it or the peer's, explained; with `historical` also those that were moved into the archive.
     ///
     /// # Errors
     /// No such request; a log or store that cannot be read.
     pub async fn explain_request(
         &self,
         request_id: &str,
+        historical: bool,
     ) -> Result<Vec<ExplainedRequest>, AdminFailure> {
         let filter = AuditFilter {
             request_id: Some(request_id.to_owned()),
             limit: ROWS,
             ..AuditFilter::default()
         };
-        let rows = self.store.query_audit(&filter).await?;
+        let rows = if historical {
+            self.query_history(&filter).await?
+        } else {
+            self.store.query_audit(&filter).await?
+        };
         if rows.is_empty() {
             let shown = request_id.escape_debug();
             let message = format!("there is no record of a request `{shown}`");
-            return Err(AdminFailure::new(AdminCode::NotFound, message)
-                .hint("records appear within a second; `audit query` lists them"));
+            let elsewhere = !historical && !self.store.cold_files().await?.is_empty();
+            let hint = if elsewhere {
+                "with --historical the archive is searched too; new records appear within a second"
+            } else {
+                "records appear within a second; `audit query` lists them"
+            };
+            return Err(AdminFailure::new(AdminCode::NotFound, message).hint(hint));
         }
         let mut explained = Vec::with_capacity(rows.len());
         for row in &rows {

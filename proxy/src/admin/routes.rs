@@ -26,8 +26,9 @@ use zeroize::Zeroizing;
 use super::gateway::SetToken;
 use super::socket::Caller;
 use super::{
-    AddPeer, AdminCode, AdminFailure, AuditQuery, ComparePolicy, Control, CreateGrant,
-    CreateSession, CreateToken, EditGrant, Explain, ForgetUser, RenewCertificates, ReplayPolicy,
+    AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
+    CreateGrant, CreateSession, CreateToken, EditGrant, Explain, ForgetUser, RenewCertificates,
+    ReplayPolicy,
     RevokeGrant,
 };
 use crate::store::Actor;
@@ -70,6 +71,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/audit/verify", get(verify_audit))
         .route("/audit/export", get(export_audit))
         .route("/audit/asked", get(asked_under))
+        .route("/audit/archive", post(archive_audit))
         .route("/policy/explain", post(explain))
         .route(
             "/policy/diff",
@@ -366,13 +368,18 @@ async fn query_audit(
 #[serde(deny_unknown_fields)]
 struct WhichRequest {
     request_id: String,
+    #[serde(default)]
+    historical: bool,
 }
 
 async fn explain_request(
     State(control): Shared,
     Parameters(which): Parameters<WhichRequest>,
 ) -> Answer<impl Serialize> {
-    control.explain_request(&which.request_id).await.map(items)
+    control
+        .explain_request(&which.request_id, which.historical)
+        .await
+        .map(items)
 }
 
 async fn verify_audit(State(control): Shared) -> Answer<impl Serialize> {
@@ -411,6 +418,14 @@ async fn asked_under(
         .asked_under(&which.grant, which.peer.as_deref())
         .await?;
     Ok((JSON_LINES, axum::body::Body::from_stream(lines)).into_response())
+}
+
+async fn archive_audit(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<ArchiveAudit>,
+) -> Answer<impl Serialize> {
+    control.archive_audit(&actor, body).await.map(Json)
 }
 
 async fn explain(State(control): Shared, Body(body): Body<Explain>) -> Answer<impl Serialize> {

@@ -1,6 +1,6 @@
 //! `audit verify` and `audit export`: the log against its chains, and the log as a file.
 //!
-//! Invariant: reading changes nothing. What is expected at the end of each chain is read before the rows are, so a log that
+//! Invariant: reading changes nothing. A file of the archive that is missing, or is not the one that was written, is named. What is expected at the end of each chain is read before the rows are, so a log that
 //! grows meanwhile verifies.
 
 use std::sync::Arc;
@@ -13,14 +13,13 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::{AdminCode, AdminFailure, Control, audit_row};
-use crate::audit::AuditLogError;
-use crate::audit::chain::{CHAIN_KEY_LEN, ChainKey, Verifier};
+use crate::audit::archive::{ColdError, ColdFile, LogReader, Manifests};
+use crate::audit::chain::{CHAIN_KEY_LEN, ChainKey, Fault, Finding, Verifier};
 use crate::audit::checkpoint::{CheckpointFile, CheckpointSigner, SignedCheckpoint};
 use crate::audit::export::{EXPORT_VERSION, ExportHead, ExportedHead, Exporter};
+use crate::audit::{AuditLog, AuditLogError};
 use crate::store::SecretPurpose;
 
-/// Rows read at a time.
-const PAGE: u32 = 2_000;
 /// The ids under which the keys of the log are sealed.
 const CHAIN_KEY: &str = "chain";
 const CHECKPOINT_KEY: &str = "checkpoint";
@@ -32,6 +31,8 @@ pub struct VerifiedAudit {
     pub verified: u64,
     /// Rows from before there were chains, of which nothing can be said.
     pub unlinked: u64,
+    /// Files of the archive.
+    pub files: usize,
     /// Signed checkpoints that the rows had to meet.
     pub checkpoints: usize,
     /// Where each chain ends, oldest first.
@@ -53,15 +54,141 @@ pub struct FindingView {
     pub chain: Option<uuid::Uuid>,
     /// Its number in it.
     pub seq: Option<u64>,
+    /// The file of the archive in which it shows, or which is not what it should be.
+    pub file: Option<String>,
     /// What is wrong.
     pub fault: String,
 }
 
+impl FindingView {
+    fn of(finding: &Finding) -> Self {
+        Self {
+            position: finding.position,
+            id: finding.id,
+            chain: finding.link.map(|link| link.chain),
+            seq: finding.link.map(|link| link.seq),
+            file: None,
+            fault: finding.fault.to_string(),
+        }
+    }
+
+    /// A fault of a file; the row is the one where it shows, if it shows in one.
+    fn of_file(row: Option<&Finding>, position: i64, file: &str, fault: String) -> Self {
+        let none = Self {
+            position,
+            id: None,
+            chain: None,
+            seq: None,
+            file: None,
+            fault: String::new(),
+        };
+        Self {
+            file: Some(file.to_owned()),
+            fault,
+            ..row.map_or(none, Self::of)
+        }
+    }
+}
+
+/// What was met on the way through the log.
+#[derive(Default)]
+struct Walk {
+    manifests: Manifests,
+    /// The last row that was read.
+    last: i64,
+    /// The file in which the first thing wrong shows.
+    place: Option<String>,
+    /// A file that is missing or was changed; nothing behind it was read.
+    broken: Option<ColdError>,
+    /// Whether the end was reached.
+    whole: bool,
+}
+
+impl Walk {
+    async fn over(
+        mut reader: LogReader,
+        verifier: &mut Verifier<'_>,
+    ) -> Result<Self, AdminFailure> {
+        let mut walk = Self::default();
+        loop {
+            let page = match reader.next().await {
+                Ok(Some(page)) => page,
+                Ok(None) => {
+                    walk.whole = true;
+                    return Ok(walk);
+                }
+                Err(AuditLogError::Cold(
+                    error @ (ColdError::Missing { .. } | ColdError::Changed { .. }),
+                )) => {
+                    walk.broken = Some(error);
+                    return Ok(walk);
+                }
+                Err(error) => return Err(error.into()),
+            };
+            // A file with a fault in it is read to its end: then it is known whether it is the one that was written.
+            let same_file = page.file.is_some() && page.file == walk.place;
+            if verifier.is_settled() && !same_file {
+                return Ok(walk);
+            }
+            let was_clean = verifier.finding().is_none();
+            for row in &page.rows {
+                walk.manifests.see(row);
+                verifier.push(row);
+                walk.last = row.position;
+            }
+            if was_clean && verifier.finding().is_some() {
+                walk.place = page.file;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The first thing wrong that shows in a file.
+    fn finding(&self, row: Option<&Finding>) -> Option<FindingView> {
+        if let Some(error) = &self.broken {
+            let name = error.file().unwrap_or_default();
+            return Some(FindingView::of_file(
+                row,
+                self.last,
+                name,
+                error.to_string(),
+            ));
+        }
+        let place = self.place.as_deref()?;
+        let fault = row?.fault.to_string();
+        // Rows that are missing in front of a file were in the one before it: manifests tell which.
+        let elsewhere = matches!(row?.fault, Fault::Missing { .. });
+        (!elsewhere).then(|| FindingView::of_file(row, self.last, place, fault))
+    }
+
+    /// The first file on which the manifests and the store's list differ, once all manifests were met.
+    fn disagreement(
+        &self,
+        row: Option<&Finding>,
+        before: u64,
+        files: &[ColdFile],
+    ) -> Option<FindingView> {
+        let found = self.manifests.disagreement(before, files);
+        let found = found.filter(|_| self.whole)?;
+        let mut fault = format!("the archive file `{}`: {}", found.name, found.why);
+        if let Some(row) = row {
+            fault = format!("{}; {fault}", row.fault);
+        }
+        Some(FindingView::of_file(
+            row,
+            found.position,
+            &found.name,
+            fault,
+        ))
+    }
+}
+
 impl Control {
-    /// `audit verify`: every row of the log against its chain, the heads that the store notes, and the checkpoints.
+    /// `audit verify`: every row of the log, the archive included, against its chain, the heads that the store notes, the checkpoints, and
+    /// every file of the archive against its manifest.
     ///
     /// # Errors
-    /// Keys or rows that cannot be read.
+    /// Keys, rows or files that cannot be read.
     pub async fn verify_audit(&self) -> Result<VerifiedAudit, AdminFailure> {
         let (key, _) = self.chain_key().await?;
         let checkpoints = self.own_checkpoints()?;
@@ -84,34 +211,32 @@ impl Control {
                 }
             }
         }
-        let mut after = i64::MIN;
-        loop {
-            let rows = self.store.read_audit(after, PAGE).await?;
-            let Some(last) = rows.last() else { break };
-            after = last.position;
-            for row in &rows {
-                verifier.push(row);
+        let listed = self.store.cold_files().await?.len();
+        let walk = Walk::over(self.log_reader(), &mut verifier).await?;
+        let finding = match walk.finding(verifier.finding()) {
+            Some(found) => Some(found),
+            None => {
+                let files = self.store.cold_files().await?;
+                let before = u64::try_from(listed).unwrap_or(u64::MAX);
+                walk.disagreement(verifier.finding(), before, &files)
             }
-            if verifier.is_settled() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
+        };
         let report = verifier.finish();
         Ok(VerifiedAudit {
             verified: report.verified,
             unlinked: report.unlinked,
+            files: listed,
             checkpoints: checkpoints.len(),
             heads: report.heads.into_iter().map(ExportedHead::from).collect(),
             key: self.audit.checkpoint_key.to_hex(),
-            finding: report.finding.map(|finding| FindingView {
-                position: finding.position,
-                id: finding.id,
-                chain: finding.link.map(|link| link.chain),
-                seq: finding.link.map(|link| link.seq),
-                fault: finding.fault.to_string(),
-            }),
+            finding: finding.or_else(|| report.finding.as_ref().map(FindingView::of)),
         })
+    }
+
+    /// The whole log, the archive included.
+    fn log_reader(&self) -> LogReader {
+        let log = Arc::clone(&self.store) as Arc<dyn AuditLog>;
+        LogReader::new(log, self.archiver.shelf().clone())
     }
 
     /// `audit export`: the lines of an export, in parts. One that fails on the way has no end and says so when it is verified.
@@ -133,10 +258,9 @@ impl Control {
         };
         let (exporter, first) = Exporter::begin(Arc::new(signer), &head, &self.own_checkpoints()?);
         let begun = Under {
-            control: self,
+            reader: self.log_reader(),
             exporter: Some(exporter),
             first,
-            after: i64::MIN,
         };
         Ok(stream::try_unfold(begun, Under::next))
     }
@@ -194,12 +318,11 @@ impl Control {
 
 /// An export under way.
 struct Under {
-    control: Arc<Control>,
+    reader: LogReader,
     /// `None` behind the end.
     exporter: Option<Exporter>,
     /// Lines that are ready.
     first: String,
-    after: i64,
 }
 
 impl Under {
@@ -208,13 +331,15 @@ impl Under {
             return Ok(None);
         };
         let mut lines = std::mem::take(&mut self.first);
-        let rows = self.control.store.read_audit(self.after, PAGE).await?;
-        for row in &rows {
-            exporter.row(row, audit_row(row), &mut lines);
-        }
-        match rows.last() {
-            Some(last) => {
-                self.after = last.position;
+        let page = self.reader.next().await.inspect_err(|error| {
+            // The answer is under way: all that its receiver learns is that it ends early.
+            tracing::error!(%error, "an export of the audit log was cut off");
+        })?;
+        match page {
+            Some(page) => {
+                for row in &page.rows {
+                    exporter.row(row, audit_row(row), &mut lines);
+                }
                 self.exporter = Some(exporter);
             }
             None => lines.push_str(&exporter.end()),

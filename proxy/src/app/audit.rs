@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::secrets::{AuditKeys, Secrets};
 use super::{Base, StartError};
+use crate::audit::archive::ArchiveCounts;
 use crate::audit::checkpoint::{Checkpoint, CheckpointFile, CheckpointSigner};
 use crate::audit::history::HistoryPublisher;
 use crate::audit::journal::{JournalSettings, OnExhausted, replay};
@@ -116,6 +117,7 @@ pub(super) async fn start(base: &Base, log: Arc<dyn AuditLog>) -> Result<Started
     let state = AuditState {
         journal: Arc::clone(sink.journal()),
         writer: writer.counts(),
+        archive: Arc::new(ArchiveCounts::default()),
         checkpoint_key: checkpoints.signer.verifier(),
     };
     Ok(Started {

@@ -1,6 +1,6 @@
 //! The files a sidecar needs while it runs, from its settings.
 //!
-//! Invariant: written are only the data directory, the directories of sockets and the key set of assertions; read are
+//! Invariant: written are only the data directory, those of the audit log and its archive, the directories of sockets and the key set of assertions; read are
 //! besides these the policy, the secrets that the settings name, and what resolving names takes. Nothing is executed.
 
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ pub(super) fn needs(config: &Config) -> Needs {
         write: vec![
             config.data_dir.clone(),
             config.audit.dir.clone(),
+            config.audit.archive_dir.clone(),
             PathBuf::from("/dev/null"),
         ],
     };

@@ -86,6 +86,7 @@ fn harden(config: &Config) -> Result<Hardening, String> {
             // A directory must be there to be let in.
             make_private_dir(&config.data_dir, "data")
                 .and_then(|()| make_private_dir(&config.audit.dir, "audit"))
+                .and_then(|()| make_private_dir(&config.audit.archive_dir, "archive"))
                 .map_err(|error| explain(&error))?;
             let needs = confinement::needs(config);
             hardening::confine(&needs, mode == LandlockMode::Required).map_err(refused)?

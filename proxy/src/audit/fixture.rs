@@ -126,4 +126,21 @@ impl AuditLog for MemoryLog {
     async fn read_audit(&self, _: i64, _: u32) -> Result<Vec<AuditRow>, AuditLogError> {
         Ok(Vec::new())
     }
+
+    async fn cold_files(&self) -> Result<Vec<ColdFile>, AuditLogError> {
+        Ok(Vec::new())
+    }
+
+    async fn next_cold_file(&self, _: i64) -> Result<Option<ColdFile>, AuditLogError> {
+        Ok(None)
+    }
+
+    async fn due_for_archive(
+        &self,
+        _: UnixMillis,
+        _: UnixMillis,
+        _: u64,
+    ) -> Result<Option<i64>, AuditLogError> {
+        Ok(None)
+    }
 }

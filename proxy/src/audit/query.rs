@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::chain::Link;
 use super::place::HistoryPlace;
 use super::record::{AuditOutcome, AuditRecord, Direction};
+use super::text::AuditText;
 
 /// Rows given when no limit is asked for.
 pub const QUERY_LIMIT_DEFAULT: u32 = 100;
@@ -45,6 +46,32 @@ pub struct AuditFilter {
     pub oldest_first: bool,
     /// How many rows at most; lowered to [`QUERY_LIMIT_MAX`].
     pub limit: u32,
+}
+
+impl AuditFilter {
+    /// Whether a row matches, its place and the limit aside: as the statement of a store decides it.
+    #[must_use]
+    pub fn matches(&self, row: &AuditRow) -> bool {
+        let record = &row.record;
+        let same = |wanted: &Option<String>, found: &Option<AuditText>| {
+            let found = found.as_ref().map(AuditText::as_str);
+            wanted.is_none() || wanted.as_deref() == found
+        };
+        let of_request = |wanted: &String| {
+            record.request_id.as_str() == wanted
+                || record.peer_request_id.as_ref().map(AuditText::as_str) == Some(wanted)
+        };
+        self.since.is_none_or(|since| record.at >= since)
+            && self.until.is_none_or(|until| record.at < until)
+            && self.grant.is_none_or(|grant| record.grant == Some(grant))
+            && self.peer.is_none_or(|peer| record.peer == Some(peer))
+            && self.direction.is_none_or(|one| record.direction == one)
+            && self.outcome.is_none_or(|one| record.outcome == one)
+            && same(&self.verb, &record.verb)
+            && same(&self.resource, &record.resource)
+            && same(&self.code, &record.deny_code)
+            && self.request_id.as_ref().is_none_or(of_request)
+    }
 }
 
 impl Default for AuditFilter {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
+use super::archive::ArchiveCounts;
 use super::checkpoint::CheckpointVerifier;
 use super::journal::Journal;
 use super::writer::WriterCounts;
@@ -22,6 +23,8 @@ pub struct AuditState {
     pub journal: Arc<Journal>,
     /// The writer.
     pub writer: Arc<WriterCounts>,
+    /// The archive.
+    pub archive: Arc<ArchiveCounts>,
     /// The public half of the key of checkpoints.
     pub checkpoint_key: CheckpointVerifier,
 }
@@ -39,6 +42,8 @@ pub struct AuditView {
     pub journal_bytes: u64,
     /// What is wrong, if something is.
     pub trouble: Option<String>,
+    /// Why old rows could not be moved into the archive, if they could not.
+    pub archive_trouble: Option<String>,
     /// Ed25519 key of the checkpoints, hex: keep a copy elsewhere to check them with.
     pub checkpoint_key: String,
 }
@@ -93,6 +98,7 @@ impl AuditState {
             journal_used_percent: self.percent(),
             journal_bytes: self.journal.capacity(),
             trouble: self.trouble(),
+            archive_trouble: self.archive.failing(),
             checkpoint_key: self.checkpoint_key.to_hex(),
         }
     }
@@ -115,6 +121,9 @@ impl AuditState {
             dropped: read(&counts.dropped),
             coalesced: read(&counts.coalesced),
             damaged: read(&counts.damaged),
+            archived: self.archive.rows(),
+            archive_failures: self.archive.failures(),
+            archive_success: self.archive.last_success(),
         }
     }
 }

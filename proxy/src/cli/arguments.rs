@@ -13,7 +13,7 @@ use super::value::{duration, key_value, loopback_url};
 use ::policy::time::UnixMillis;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(super) use audit::{AuditCommand, AuditLook, AuditReconcile, AuditVerify};
+pub(super) use audit::{AuditArchive, AuditCommand, AuditLook, AuditReconcile, AuditVerify};
 pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyReplay, PolicyTest};
 
 /// Federation between gateways: what peers may see of ours, and what we see of theirs.

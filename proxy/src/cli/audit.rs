@@ -1,5 +1,6 @@
 //! `audit`: reading the log.
 
+mod archive;
 mod explain;
 mod reconcile;
 mod verify;
@@ -42,7 +43,10 @@ pub(super) async fn run(
 ) -> Result<Exit, CliFailure> {
     match command {
         AuditCommand::Query(look) => {
-            let admin = context.admin()?;
+            let mut admin = context.admin()?;
+            if look.historical {
+                admin = admin.patient();
+            }
             let mut rows = admin
                 .ask("reading the audit log", Method::GET, &target(&look), None)
                 .await?;
@@ -58,9 +62,13 @@ pub(super) async fn run(
         AuditCommand::Tail { follow, lines } => {
             tail(&context.admin()?, follow, lines, console).await?;
         }
-        AuditCommand::Explain { request_id } => {
-            explain::explain(context, &request_id, console).await?;
+        AuditCommand::Explain {
+            request_id,
+            historical,
+        } => {
+            explain::explain(context, &request_id, historical, console).await?;
         }
+        AuditCommand::Archive(asked) => archive::archive(context, &asked, console).await?,
         AuditCommand::Verify(asked) => return verify::verify(context, &asked, console).await,
         AuditCommand::Export { to, grant } => {
             verify::export(context, to.as_deref(), grant.as_deref(), console).await?;
@@ -74,11 +82,14 @@ pub(super) async fn run(
 
 fn target(look: &AuditLook) -> String {
     let mut target = format!("/admin/v1/audit?limit={}", look.limit);
-    if let Some(since) = look.since {
-        target.push_str(&format!("&since_s={since}"));
+    for (name, asked) in [("since", look.since), ("until", look.until)] {
+        let Some(asked) = asked else { continue };
+        let (name, value) = asked.member(name);
+        let value = value.as_str().map_or_else(|| value.to_string(), segment);
+        target.push_str(&format!("&{name}={value}"));
     }
-    if let Some(until) = look.until {
-        target.push_str(&format!("&until_s={until}"));
+    if look.historical {
+        target.push_str("&historical=true");
     }
     for (name, value) in [
         ("grant", &look.grant),

@@ -1,6 +1,6 @@
 //! Asking a door of the running sidecar: HTTP/1.1 with JSON over a unix socket or loopback TCP.
 //!
-//! Invariant: one request per connection, a bound on time and on the answer's size; a failure says which door
+//! Invariant: one request per connection, a bound on time (a long one for what reads the whole audit log) and on the answer's size; a failure says which door
 //! and what to do about it.
 
 use std::io::{self, Write};
@@ -21,6 +21,8 @@ use crate::exit::Exit;
 
 /// Longest time for an answer; a change may wait for others to apply it.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same for what reads the whole audit log: as long as that takes.
+const LONG_PATIENCE: Duration = Duration::from_secs(6 * 3600);
 /// Longest time for the health check.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 /// Largest answer, bytes.
@@ -32,6 +34,7 @@ pub(super) struct Door {
     name: &'static str,
     place: Place,
     token: Option<String>,
+    patience: Duration,
 }
 
 /// Where a door is.
@@ -67,6 +70,7 @@ impl Door {
             name: "admin",
             place: Place::Socket(socket),
             token: None,
+            patience: PATIENCE,
         }
     }
 
@@ -76,6 +80,7 @@ impl Door {
             name: "session",
             place: Place::Socket(socket),
             token,
+            patience: PATIENCE,
         }
     }
 
@@ -85,6 +90,15 @@ impl Door {
             name: "session",
             place: Place::Loopback(address),
             token,
+            patience: PATIENCE,
+        }
+    }
+
+    /// The same door for a question that takes long to answer.
+    pub(super) fn patient(self) -> Self {
+        Self {
+            patience: LONG_PATIENCE,
+            ..self
         }
     }
 
@@ -127,18 +141,21 @@ impl Door {
         let answered = match &self.place {
             Place::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(closed)?;
-                tokio::time::timeout(PATIENCE, send(stream, request)).await
+                tokio::time::timeout(self.patience, send(stream, request)).await
             }
             Place::Loopback(address) => {
                 let stream = TcpStream::connect(address).await.map_err(closed)?;
-                tokio::time::timeout(PATIENCE, send(stream, request)).await
+                tokio::time::timeout(self.patience, send(stream, request)).await
             }
         };
         let (status, bytes) = match answered {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Err(self.broken(what, why)),
             Err(_) => {
-                return Err(self.broken(what, format!("no answer within {} s", PATIENCE.as_secs())));
+                return Err(self.broken(
+                    what,
+                    format!("no answer within {} s", self.patience.as_secs()),
+                ));
             }
         };
         let value = match bytes.is_empty() {

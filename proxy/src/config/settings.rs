@@ -47,7 +47,7 @@ pub(crate) struct Settings {
     pub cache: Cache,
     /// Deadlines for asking a peer.
     pub timeouts: Timeouts,
-    /// The audit log: its journal, through which every record goes first.
+    /// The audit log: its journal, through which every record goes first, and its archive.
     pub audit: Audit,
     /// When a peer that fails is not asked for a while.
     pub breaker: Breaker,
@@ -508,6 +508,12 @@ pub(crate) struct Audit {
     /// How often the head of the chain is signed and kept beside the journal, seconds.
     #[schemars(range(min = 1, max = 3600))]
     pub checkpoint_s: u32,
+    /// After how many days rows are moved from the database into compressed files, once a day; 0 leaves them in the
+    /// database until `audit archive` is told to move them.
+    #[schemars(range(min = 0, max = 36_500))]
+    pub archive_after_days: u32,
+    /// Directory of those files; `<audit.dir>/archive` when absent. Created with mode 0700.
+    pub archive_dir: Option<String>,
 }
 
 impl Default for Audit {
@@ -517,6 +523,8 @@ impl Default for Audit {
             journal_bytes: 67_108_864,
             on_exhausted: OnExhausted::Refuse,
             checkpoint_s: 60,
+            archive_after_days: 90,
+            archive_dir: None,
         }
     }
 }

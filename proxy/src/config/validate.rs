@@ -376,11 +376,18 @@ impl Check<'_> {
     }
 
     fn audit(&mut self, section: &settings::Audit, data_dir: &Path) -> Audit {
+        let dir = match &section.dir {
+            Some(text) => self.path("audit.dir", text),
+            None => data_dir.join("audit"),
+        };
+        let days = u64::from(section.archive_after_days);
         Audit {
-            dir: match &section.dir {
-                Some(text) => self.path("audit.dir", text),
-                None => data_dir.join("audit"),
+            archive_dir: match &section.archive_dir {
+                Some(text) => self.path("audit.archive_dir", text),
+                None => dir.join("archive"),
             },
+            archive_after: (days > 0).then(|| Duration::from_secs(days * 86_400)),
+            dir,
             journal_bytes: section.journal_bytes,
             refuse_unrecorded: section.on_exhausted == settings::OnExhausted::Refuse,
             checkpoint: Duration::from_secs(section.checkpoint_s.into()),

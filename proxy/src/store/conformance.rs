@@ -11,6 +11,7 @@
 )]
 
 mod atomic;
+mod audit_archive;
 mod audit_chain;
 mod audit_log;
 mod fixture;
@@ -39,6 +40,33 @@ macro_rules! laws {
             })+
         }
     };
+}
+
+/// Laws of which some part keeps the store.
+macro_rules! shared_laws {
+    ($($group:ident: $($law:ident),+;)+) => {
+        mod shared_on_sqlite {
+            $(mod $group {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $law() {
+                        let home = tempfile::tempdir().unwrap();
+                        let store = super::super::sqlite(&home).await;
+                        super::super::$group::$law(std::sync::Arc::new(store)).await;
+                    }
+                )+
+            })+
+        }
+    };
+}
+
+shared_laws! {
+    audit_archive:
+        rows_leave_with_their_manifest_or_stay,
+        a_chain_verifies_through_the_archive,
+        history_finds_what_would_be_found_if_nothing_had_been_moved,
+        only_what_is_old_is_due,
+        moving_that_is_cut_off_is_whole_or_absent;
 }
 
 async fn sqlite(home: &tempfile::TempDir) -> SqliteStore {

@@ -5,6 +5,7 @@
 //! Each concern has its file below `sqlite/`; this one only dispatches. What the calls promise is in `store.rs`.
 
 mod audit;
+mod audit_archive;
 mod audit_chain;
 mod audit_heads;
 mod audit_history;
@@ -54,6 +55,7 @@ use super::{
     RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError,
     StoreImage, SubjectToken, TokenClaim, WitnessedCheckpoint,
 };
+use crate::audit::archive::{ColdFile, Manifest};
 use crate::audit::{
     AuditFilter, AuditLog, AuditLogError, AuditRecord, AuditRow, Head, HistoryHead, JournalMark,
 };
@@ -125,6 +127,32 @@ impl AuditLog for SqliteStore {
         let mut reader = self.read().await.map_err(audit::log_error)?;
         audit_query::behind(&mut reader, after, limit).await
     }
+
+    async fn cold_files(&self) -> Result<Vec<ColdFile>, AuditLogError> {
+        let mut reader = self.read().await.map_err(audit::log_error)?;
+        audit_archive::files(&mut reader)
+            .await
+            .map_err(audit::log_error)
+    }
+
+    async fn next_cold_file(&self, after: i64) -> Result<Option<ColdFile>, AuditLogError> {
+        let mut reader = self.read().await.map_err(audit::log_error)?;
+        audit_archive::next_file(&mut reader, after)
+            .await
+            .map_err(audit::log_error)
+    }
+
+    async fn due_for_archive(
+        &self,
+        before: UnixMillis,
+        now: UnixMillis,
+        most: u64,
+    ) -> Result<Option<i64>, AuditLogError> {
+        let mut reader = self.read().await.map_err(audit::log_error)?;
+        audit_archive::due(&mut reader, before, now, most)
+            .await
+            .map_err(audit::log_error)
+    }
 }
 
 #[async_trait]
@@ -160,6 +188,14 @@ impl Store for SqliteStore {
 
     async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<Committed<()>, StoreError> {
         audit_chain::begin(&mut *self.write().await, beginning).await
+    }
+
+    async fn archive_audit(
+        &self,
+        act: &Act,
+        manifest: &Manifest,
+    ) -> Result<Committed<()>, StoreError> {
+        audit_archive::archive(&mut *self.write().await, act, manifest).await
     }
 
     async fn put_secret_if_absent(

@@ -32,6 +32,12 @@ pub struct AuditFigures {
     pub coalesced: u64,
     /// Frames of the journal that could not be read back.
     pub damaged: u64,
+    /// Rows moved into the archive since the start.
+    pub archived: u64,
+    /// Failed runs of the archive since the start.
+    pub archive_failures: u64,
+    /// When every row that was due had been moved, milliseconds since the epoch; 0 before the first time.
+    pub archive_success: i64,
 }
 
 /// The metrics.
@@ -41,7 +47,8 @@ pub struct AuditMetrics {
     size: IntGauge,
     fill: Gauge,
     last_written: Gauge,
-    counters: [IntCounter; 8],
+    archive_success: Gauge,
+    counters: [IntCounter; 10],
 }
 
 impl AuditMetrics {
@@ -80,6 +87,10 @@ impl AuditMetrics {
                 "audit_last_written_timestamp_seconds",
                 "When audit records were last written into the database, Unix time.",
             )?,
+            archive_success: float(
+                "audit_archive_last_success_timestamp_seconds",
+                "When every audit row that was due had been moved into the archive, Unix time.",
+            )?,
             counters: [
                 counter(
                     "audit_records_written_total",
@@ -113,6 +124,14 @@ impl AuditMetrics {
                     "audit_journal_damaged_total",
                     "Frames of the audit journal that could not be read back.",
                 )?,
+                counter(
+                    "audit_archived_rows_total",
+                    "Audit rows moved into the archive.",
+                )?,
+                counter(
+                    "audit_archive_failures_total",
+                    "Failed runs of moving audit rows into the archive.",
+                )?,
             ],
         })
     }
@@ -128,9 +147,11 @@ impl AuditMetrics {
             f64::from(u32::try_from(thousandths).unwrap_or(u32::MAX)) / 1000.0
         };
         self.fill.set(ratio(figures.used_bytes, figures.size_bytes));
-        let written =
-            std::time::Duration::from_millis(u64::try_from(figures.last_written).unwrap_or(0));
-        self.last_written.set(written.as_secs_f64());
+        let seconds = |millis: i64| {
+            std::time::Duration::from_millis(u64::try_from(millis).unwrap_or(0)).as_secs_f64()
+        };
+        self.last_written.set(seconds(figures.last_written));
+        self.archive_success.set(seconds(figures.archive_success));
         let counts = [
             figures.written,
             figures.write_failures,
@@ -140,6 +161,8 @@ impl AuditMetrics {
             figures.dropped,
             figures.coalesced,
             figures.damaged,
+            figures.archived,
+            figures.archive_failures,
         ];
         for (counter, count) in self.counters.iter().zip(counts) {
             counter.inc_by(count.saturating_sub(counter.get()));

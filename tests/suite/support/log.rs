@@ -1,21 +1,23 @@
-//! The audit log of a sidecar that runs as a process, read beside it, with its keys.
+//! The audit log of a sidecar that runs as a process, read beside it, with its keys and its archive.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use certs::{Clock, SealPurpose, Sealer, SealingSecret, SystemClock};
 use policy::time::UnixMillis;
+use proxy::audit::archive::{ColdFile, LogReader, Shelf};
 use proxy::audit::chain::{ChainKey, Head};
 use proxy::audit::checkpoint::{CheckpointFile, CheckpointSigner};
 use proxy::audit::{AuditLog, AuditRow};
-use proxy::store::{SecretPurpose, SqliteOptions, SqliteStore, Store};
+use proxy::store::{Act, ChainBeginning, SecretPurpose, SqliteOptions, SqliteStore, Store};
 
 use super::process::Process;
 
 /// The log, its key and the key of its checkpoints.
 pub struct Log {
     store: SqliteStore,
-    key: ChainKey,
+    shelf: Shelf,
+    key: Arc<ChainKey>,
     signer: Arc<CheckpointSigner>,
 }
 
@@ -42,14 +44,19 @@ impl Log {
         let signing = sealer
             .unseal(SealPurpose::CheckpointKey, "checkpoint", &signing[0].sealed)
             .unwrap();
+        let shelf = Shelf {
+            dir: data_dir.join("audit").join("archive"),
+            store: store.store_id().await.unwrap(),
+        };
         Self {
             store,
-            key: ChainKey::new(chain.as_slice().try_into().unwrap()),
+            shelf,
+            key: Arc::new(ChainKey::new(chain.as_slice().try_into().unwrap())),
             signer: Arc::new(CheckpointSigner::from_pkcs8(&signing).unwrap()),
         }
     }
 
-    pub const fn key(&self) -> &ChainKey {
+    pub fn key(&self) -> &ChainKey {
         &self.key
     }
 
@@ -58,17 +65,61 @@ impl Log {
         &self.signer
     }
 
-    /// Every row behind a position.
+    /// Begins a chain of its own, in which everything that is written through [`store`](Self::store) is.
+    pub async fn begin_chain(&self, act: Act) {
+        let beginning = ChainBeginning {
+            chain: proxy::audit::record_id(act.now),
+            act,
+            key: Arc::clone(&self.key),
+            new_secrets: Vec::new(),
+        };
+        let begun = self.store.begin_chain(&beginning).await.unwrap();
+        assert!(begun.changed);
+    }
+
+    /// The same log with its archive in another directory.
+    pub fn with_archive(mut self, dir: &Path) -> Self {
+        dir.clone_into(&mut self.shelf.dir);
+        self
+    }
+
+    /// The store.
+    pub const fn store(&self) -> &SqliteStore {
+        &self.store
+    }
+
+    /// Where its archive is.
+    pub const fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Every row behind a position, of the archive too.
     pub async fn behind(&self, position: i64) -> Vec<AuditRow> {
+        let log: Arc<dyn AuditLog> = Arc::new(self.store.clone());
+        let mut reader = LogReader::behind(log, self.shelf.clone(), position);
+        let mut rows: Vec<AuditRow> = Vec::new();
+        while let Some(page) = reader.next().await.unwrap() {
+            rows.extend(page.rows);
+        }
+        rows
+    }
+
+    /// The rows that are in the database.
+    pub async fn live(&self) -> Vec<AuditRow> {
         let mut rows: Vec<AuditRow> = Vec::new();
         loop {
-            let after = rows.last().map_or(position, |row| row.position);
+            let after = rows.last().map_or(i64::MIN, |row| row.position);
             let more = self.store.read_audit(after, 10_000).await.unwrap();
             if more.is_empty() {
                 return rows;
             }
             rows.extend(more);
         }
+    }
+
+    /// The files of the archive.
+    pub async fn files(&self) -> Vec<ColdFile> {
+        self.store.cold_files().await.unwrap()
     }
 
     /// The heads that the store notes.
@@ -84,6 +135,26 @@ impl Log {
             .iter()
             .map(|one| one.verify(&key).unwrap().head)
             .collect()
+    }
+}
+
+/// Gives the space of the journal's segments that hold no record any more back to the file system, under a process that has nothing to
+/// record at the moment. What a disk does that promises space and then has none.
+pub fn take_space_back(audit_dir: &Path) {
+    let path = journal(audit_dir).expect("a journal");
+    let bytes = std::fs::read(&path).unwrap();
+    let size = bytes.len() / 16;
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let current = (0..16)
+        .filter(|slot| bytes[slot * size..].starts_with(b"MFAUDIT1"))
+        .max_by_key(|slot| number(slot * size + 40));
+    for slot in (0..16).filter(|slot| Some(*slot) != current) {
+        let punched = std::process::Command::new("fallocate")
+            .args(["--punch-hole", "--offset", &(slot * size).to_string()])
+            .args(["--length", &size.to_string()])
+            .arg(&path)
+            .status();
+        assert!(punched.unwrap().success());
     }
 }
 

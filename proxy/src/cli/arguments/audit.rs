@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 
+use ::policy::time::UnixMillis;
 use clap::{Args, Subcommand};
 
+use super::super::value::{Instant, instant, time};
 use super::duration;
 
 /// A duration, or `0s`.
@@ -30,8 +32,11 @@ pub(in crate::cli) enum AuditCommand {
     Explain {
         /// Request id, ours or the peer's
         request_id: String,
+        /// Look in the archive too
+        #[arg(long)]
+        historical: bool,
     },
-    /// Prove that no row was changed, removed or moved: of the log, or of an export
+    /// Prove that no row was changed, removed or moved: of the log with its archive, or of an export
     Verify(AuditVerify),
     /// Compare what a peer exported of our grant there with our own record of what we asked
     Reconcile(AuditReconcile),
@@ -44,16 +49,18 @@ pub(in crate::cli) enum AuditCommand {
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
+    /// Move old rows from the database into compressed files now, as is done once a day
+    Archive(AuditArchive),
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AuditLook {
-    /// Only of this long ago or later: 1h, 30d
-    #[arg(long, value_parser = duration, value_name = "DURATION")]
-    pub(in crate::cli) since: Option<u32>,
-    /// Only of before this long ago: 1h, 30d
-    #[arg(long, value_parser = duration, value_name = "DURATION")]
-    pub(in crate::cli) until: Option<u32>,
+    /// Only of this long ago or later, or of this instant or later: 1h, 30d, 2026-01-02T03:04:05Z
+    #[arg(long, value_parser = instant, value_name = "DURATION|TIME")]
+    pub(in crate::cli) since: Option<Instant>,
+    /// Only of before this long ago, or before this instant: 1h, 30d, 2026-01-02T03:04:05Z
+    #[arg(long, value_parser = instant, value_name = "DURATION|TIME")]
+    pub(in crate::cli) until: Option<Instant>,
     /// Grant id
     #[arg(long)]
     pub(in crate::cli) grant: Option<String>,
@@ -81,6 +88,19 @@ pub(in crate::cli) struct AuditLook {
     /// Rows at most, the last ones
     #[arg(long, default_value_t = 100)]
     pub(in crate::cli) limit: u32,
+    /// Also rows that were moved into the archive
+    #[arg(long)]
+    pub(in crate::cli) historical: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AuditArchive {
+    /// Rows of before this instant: 2026-01-02T03:04:05Z [default: by `audit.archive_after_days`]
+    #[arg(long, value_parser = time, value_name = "TIME", conflicts_with = "older_than")]
+    pub(in crate::cli) before: Option<UnixMillis>,
+    /// Rows older than this: 12h, 90d
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(in crate::cli) older_than: Option<u32>,
 }
 
 #[derive(Debug, Args)]

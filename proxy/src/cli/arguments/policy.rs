@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::duration;
+use super::super::value::{Instant, instant};
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum PolicyCommand {
@@ -76,9 +76,9 @@ pub(in crate::cli) struct PolicyReplay {
     /// Directory of the candidate's files
     #[arg(long, value_name = "DIR")]
     pub(in crate::cli) candidate: PathBuf,
-    /// Decisions of this long ago or later: 1h, 30d
-    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "7d")]
-    pub(in crate::cli) since: u32,
+    /// Decisions of this long ago or later, or of this instant or later: 1h, 30d, 2026-01-02T03:04:05Z
+    #[arg(long, value_parser = instant, value_name = "DURATION|TIME", default_value = "7d")]
+    pub(in crate::cli) since: Instant,
     /// Only of this grant
     #[arg(long)]
     pub(in crate::cli) grant: Option<String>,

@@ -13,10 +13,15 @@ use super::super::segment;
 pub(super) async fn explain(
     context: &Context<'_>,
     request_id: &str,
+    historical: bool,
     console: &mut Console<'_>,
 ) -> Result<(), CliFailure> {
-    let target = format!("/admin/v1/audit/explain?request_id={}", segment(request_id));
-    let admin = context.admin()?;
+    let mut target = format!("/admin/v1/audit/explain?request_id={}", segment(request_id));
+    let mut admin = context.admin()?;
+    if historical {
+        target.push_str("&historical=true");
+        admin = admin.patient();
+    }
     let answer = admin
         .ask("explaining a request", Method::GET, &target, None)
         .await?;

@@ -81,7 +81,7 @@ pub(super) async fn verify(
 
 /// Through the running sidecar, over its database.
 async fn verify_log(context: &Context<'_>, console: &mut Console<'_>) -> Result<Exit, CliFailure> {
-    let admin = context.admin()?;
+    let admin = context.admin()?.patient();
     let answer = admin
         .ask(WHAT, Method::GET, "/admin/v1/audit/verify", None)
         .await?;
@@ -94,17 +94,24 @@ async fn verify_log(context: &Context<'_>, console: &mut Console<'_>) -> Result<
         let (rows, checkpoints) = (number("verified"), number("checkpoints"));
         if let Some(finding) = finding {
             let text = |key: &str| plain(&finding.get(key).map_or_else(String::new, shown));
-            console.line(&format!(
-                "NOT WHOLE  position {}, row {}: {}",
-                text("position"),
-                text("id"),
-                text("fault")
-            ))?;
+            let mut place = format!("position {}", text("position"));
+            for (name, key) in [("row", "id"), ("file", "file")] {
+                if finding.get(key).is_some_and(|value| !value.is_null()) {
+                    place.push_str(&format!(", {name} {}", text(key)));
+                }
+            }
+            console.line(&format!("NOT WHOLE  {place}: {}", text("fault")))?;
             console.line(&format!("{rows} row(s) in front of it are whole"))?;
         } else {
             console.line(&format!(
                 "whole: {rows} row(s) are what was recorded, none is missing; {checkpoints} signed checkpoint(s) are met"
             ))?;
+            if number("files") > 0 {
+                console.line(&format!(
+                    "the {} file(s) of the archive are those that their manifests name",
+                    number("files")
+                ))?;
+            }
         }
         if number("unlinked") > 0 {
             let unlinked = number("unlinked");

@@ -80,9 +80,10 @@ pub(super) async fn replay(
     let mut total = Replayed::default();
     let mut after = Value::Null;
     loop {
+        let (name, since) = asked.since.member("since");
         let body = json!({
             "files": files,
-            "since_s": asked.since,
+            name: since,
             "grant": asked.grant,
             "after": after,
         });

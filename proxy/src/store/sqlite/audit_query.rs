@@ -2,6 +2,7 @@
 //!
 //! Invariant: every value of a filter is bound, none is part of a statement's text. Rows come in the order of writing.
 
+use futures_util::TryStreamExt;
 use policy::recorded::RecordedDecision;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -47,17 +48,20 @@ async fn fetch(
     conn: &mut SqliteConnection,
     mut statement: QueryBuilder<Sqlite>,
 ) -> Result<Vec<AuditRow>, AuditLogError> {
-    let rows = statement
-        .build()
-        .fetch_all(conn)
+    // Taken one by one: what the driver keeps of a row is several times the row.
+    let mut found = statement.build().fetch(conn);
+    let mut rows = Vec::new();
+    while let Some(row) = found
+        .try_next()
         .await
-        .map_err(|error| log_error(driver(error)))?;
-    rows.iter()
-        .map(decode)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| AuditLogError::Corrupt {
+        .map_err(|error| log_error(driver(error)))?
+    {
+        let row = decode(&row).map_err(|error| AuditLogError::Corrupt {
             why: error.to_string(),
-        })
+        })?;
+        rows.push(row);
+    }
+    Ok(rows)
 }
 
 async fn position(conn: &mut SqliteConnection, id: Uuid) -> Result<i64, AuditLogError> {

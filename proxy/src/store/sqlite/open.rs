@@ -21,7 +21,7 @@ use super::column::driver;
 use super::writer::{FilePlace, Writer};
 
 /// All migrations this program knows: version, name, text.
-const MIGRATIONS: &[(i64, &str, &str)] = &[
+pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
     (
         1,
         "initial",
@@ -56,6 +56,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         7,
         "grant history",
         include_str!("../../../../migrations/sqlite/0007_grant_history.sql"),
+    ),
+    (
+        8,
+        "audit archive",
+        include_str!("../../../../migrations/sqlite/0008_audit_archive.sql"),
     ),
 ];
 
