@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+mod migration;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
