@@ -174,7 +174,7 @@ impl Control {
         self.rows_of(grant, Direction::Inbound, after).await
     }
 
-    /// The next rows of a grant, in the order in which they were written.
+    /// The next rows of a grant, in the order in which they were written, of the archive too.
     async fn rows_of(
         &self,
         grant: GrantId,
@@ -189,7 +189,7 @@ impl Control {
             limit: PAGE,
             ..AuditFilter::default()
         };
-        self.store.query_audit(&filter).await
+        self.query_history(&filter).await
     }
 
     /// What `audit reconcile` needs: what this side knows of a grant it holds on a peer, and its questions under it.
@@ -249,8 +249,8 @@ impl Control {
 
     /// From when on the log is complete; `None` when its first row is the first that was ever written.
     async fn complete_since(&self) -> Result<Option<UnixMillis>, AdminFailure> {
-        let rows = self.store.read_audit(i64::MIN, 1).await?;
-        let Some(first) = rows.first() else {
+        let page = self.log_reader().next().await?;
+        let Some(first) = page.as_ref().and_then(|page| page.rows.first()) else {
             return Ok(None);
         };
         let is_first = first.link.is_none_or(|link| {

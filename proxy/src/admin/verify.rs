@@ -234,7 +234,7 @@ impl Control {
     }
 
     /// The whole log, the archive included.
-    fn log_reader(&self) -> LogReader {
+    pub(super) fn log_reader(&self) -> LogReader {
         let log = Arc::clone(&self.store) as Arc<dyn AuditLog>;
         LogReader::new(log, self.archiver.shelf().clone())
     }

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 
 use uuid::Uuid;
 
+use super::super::HistoryPlace;
 use super::super::canonical;
 use super::super::chain::{ChainHash, Link, NO_HASH};
 use super::super::query::AuditRow;
@@ -73,6 +74,14 @@ pub(super) fn write_row(
             buffer.extend_from_slice(&link.hash);
         }
     }
+    match &row.history {
+        None => buffer.push(0),
+        Some(place) => {
+            buffer.push(1);
+            buffer.extend_from_slice(&place.gseq.to_le_bytes());
+            buffer.extend_from_slice(&place.ghash);
+        }
+    }
     canonical::encode(&row.record, buffer);
     let length = u32::try_from(buffer.len())
         .ok()
@@ -122,11 +131,20 @@ pub(super) fn read_next(from: &mut impl Read, buffer: &mut Vec<u8>) -> Result<Ne
         }),
         [other] => return Err(malformed(format!("a link of kind {other}"))),
     };
+    let history = match take::<1>(&mut rest)? {
+        [0] => None,
+        [1] => Some(HistoryPlace {
+            gseq: u64::from_le_bytes(take(&mut rest)?),
+            ghash: take(&mut rest)?,
+        }),
+        [other] => return Err(malformed(format!("a place of kind {other}"))),
+    };
     let record = canonical::decode(rest).map_err(|error| malformed(error.to_string()))?;
     Ok(Next::Row(Box::new(AuditRow {
         position,
         record,
         link,
+        history,
     })))
 }
 

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::super::chain::{ChainKey, Head, NO_HASH};
 use super::super::fixture::{id, record};
 use super::super::query::AuditRow;
-use super::super::{AuditOutcome, AuditRecord, AuditText, Direction};
+use super::super::{AuditOutcome, AuditRecord, AuditText, Direction, HistoryPlace};
 use super::*;
 
 fn shelf() -> (TempDir, Shelf) {
@@ -31,6 +31,11 @@ fn rows(unlinked: u64, chains: u64, each: u64) -> Vec<AuditRow> {
             position,
             record,
             link,
+            // Every third has a place in the history of its grant.
+            history: (position % 3 == 0).then(|| HistoryPlace {
+                gseq: position.unsigned_abs(),
+                ghash: [5; 32],
+            }),
         });
     };
     for n in 0..unlinked {
@@ -230,6 +235,7 @@ fn told(manifest: &Manifest) -> AuditRow {
         position,
         record: super::super::canonical::decode(&bytes).unwrap(),
         link: None,
+        history: None,
     }
 }
 
