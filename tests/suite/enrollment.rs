@@ -70,6 +70,7 @@ async fn a_token_is_good_once() {
         [
             "certChainPem",
             "certPem",
+            "checkpointKey",
             "commonName",
             "endpointUrl",
             "grantId",

@@ -28,8 +28,7 @@ use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
     CreateGrant, CreateSession, CreateToken, EditGrant, Explain, ForgetUser, RenewCertificates,
-    ReplayPolicy,
-    RevokeGrant,
+    ReplayPolicy, RevokeGrant,
 };
 use crate::store::Actor;
 
