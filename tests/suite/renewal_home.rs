@@ -234,9 +234,11 @@ async fn each_request_of_a_renewal_is_recorded_on_both_sides() {
         outbound.filter(|row| row["verb"] == verb).collect()
     };
     let (renewals, proofs) = (of("renew"), of("capabilities"));
-    assert_eq!((renewals.len(), proofs.len()), (1, 1), "{rows:#?}");
-    assert_ne!(renewals[0]["cert_serial"], proofs[0]["cert_serial"]);
-    for ours in [renewals[0], proofs[0]] {
+    // The first proof is that of enrollment.
+    assert_eq!((renewals.len(), proofs.len()), (1, 2), "{rows:#?}");
+    assert_eq!(renewals[0]["cert_serial"], proofs[0]["cert_serial"]);
+    assert_ne!(renewals[0]["cert_serial"], proofs[1]["cert_serial"]);
+    for ours in [renewals[0], proofs[1]] {
         assert_eq!(ours["outcome"], "allowed");
         assert_eq!(ours["grant_id"], pair.grant.to_string());
         let id = ours["request_id"].as_str().unwrap();
