@@ -2,15 +2,17 @@
 //!
 //! Invariant: a sealed blob opens only with the secret, the purpose and the row it was sealed for;
 //! moving a blob to another row or another kind of row makes it unreadable. AES-256-GCM with a
-//! fresh random 96-bit nonce; one key per purpose, by HKDF-SHA256. Where blobs are kept is the
-//! store's business.
+//! fresh random 96-bit nonce; one key per purpose, by HKDF-SHA256. While the secret is being
+//! changed, two open and only the new one seals. Where blobs are kept is the store's business.
 
 pub mod cursor;
 mod envelope;
 pub mod secret;
 
 use std::fmt;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use aws_lc_rs::rand;
@@ -45,11 +47,13 @@ pub enum SealPurpose {
     AuditKey,
     /// The key that signs audit checkpoints.
     CheckpointKey,
+    /// The sealing secret before this one, while rows are still sealed with it.
+    FormerSecret,
 }
 
 impl SealPurpose {
     /// Every purpose.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CredentialKey,
         Self::CaKey,
         Self::ServerKey,
@@ -59,6 +63,7 @@ impl SealPurpose {
         Self::AssertionKey,
         Self::AuditKey,
         Self::CheckpointKey,
+        Self::FormerSecret,
     ];
 
     /// The purpose's name, as the store and messages spell it. Part of the key derivation: it can
@@ -75,6 +80,7 @@ impl SealPurpose {
             Self::AssertionKey => "assertion-key",
             Self::AuditKey => "audit-key",
             Self::CheckpointKey => "checkpoint-key",
+            Self::FormerSecret => "former-secret",
         }
     }
 }
@@ -114,10 +120,46 @@ pub enum SealError {
     Tampered,
 }
 
-/// Seals and unseals with one sealing secret.
+/// Why a sealer does not take another secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// It seals with that one already.
+    #[error("the new sealing secret is the present one; make another, with: openssl rand -hex 32")]
+    Same,
+    /// An earlier change has not ended.
+    #[error("the sealing secret is being changed already; finish that first")]
+    UnderWay,
+}
+
+/// Octets of the public name of a secret.
+pub const KEY_ID_OCTETS: usize = KEY_ID_LEN;
+
+/// The public name of a secret: derived from it, gives nothing of it away.
+pub type KeyId = [u8; KEY_ID_LEN];
+
+/// The name of the secret that a value was sealed with.
+///
+/// # Errors
+/// [`SealError::Malformed`] or [`SealError::UnknownVersion`].
+pub fn sealed_with(sealed: &[u8]) -> Result<KeyId, SealError> {
+    Envelope::decode(sealed).map(|envelope| envelope.key_id)
+}
+
+/// Seals with the present sealing secret, and unseals with it and, while that is being changed, with the one before.
 pub struct Sealer {
-    root: Prk,
-    key_id: [u8; KEY_ID_LEN],
+    secrets: ArcSwap<Secrets>,
+}
+
+struct Secrets {
+    present: Arc<Root>,
+    former: Option<Arc<Root>>,
+}
+
+/// What is derived from one secret, and it, to be sealed under the next.
+struct Root {
+    prk: Prk,
+    key_id: KeyId,
+    secret: SealingSecret,
 }
 
 /// An output length for HKDF.
@@ -129,32 +171,30 @@ impl KeyType for Length {
     }
 }
 
-impl Sealer {
-    /// Derives the sealer of `secret`.
-    ///
-    /// # Errors
-    /// [`SealError::Sealing`] when the library refuses to derive.
-    pub fn new(secret: &SealingSecret) -> Result<Self, SealError> {
-        let root = Salt::new(HKDF_SHA256, SALT).extract(secret.as_bytes());
+impl Root {
+    fn new(secret: SealingSecret) -> Result<Self, SealError> {
+        let prk = Salt::new(HKDF_SHA256, SALT).extract(secret.as_bytes());
         let mut key_id = [0; KEY_ID_LEN];
-        root.expand(&[KEY_ID_INFO], Length(KEY_ID_LEN))
+        prk.expand(&[KEY_ID_INFO], Length(KEY_ID_LEN))
             .and_then(|okm| okm.fill(&mut key_id))
             .map_err(|_| SealError::Sealing)?;
-        Ok(Self { root, key_id })
+        Ok(Self {
+            prk,
+            key_id,
+            secret,
+        })
     }
 
-    /// A public name of the secret, to tell which one a value was sealed with. Gives nothing of it
-    /// away.
-    #[must_use]
-    pub fn key_id(&self) -> [u8; KEY_ID_LEN] {
-        self.key_id
+    fn key(&self, purpose: SealPurpose) -> Result<LessSafeKey, SealError> {
+        let info = [purpose.as_str().as_bytes()];
+        let okm = self
+            .prk
+            .expand(&info, &AES_256_GCM)
+            .map_err(|_| SealError::Sealing)?;
+        Ok(LessSafeKey::new(UnboundKey::from(okm)))
     }
 
-    /// Seals `plaintext` for one row. The row's id is bound, not stored.
-    ///
-    /// # Errors
-    /// [`SealError::Sealing`].
-    pub fn seal(
+    fn seal(
         &self,
         purpose: SealPurpose,
         row_id: &str,
@@ -176,20 +216,12 @@ impl Sealer {
         Ok(Envelope::encode(&header, &nonce, &text))
     }
 
-    /// Opens what [`Sealer::seal`] made for the same purpose and row.
-    ///
-    /// # Errors
-    /// [`SealError`]; `WrongSecret` and `Tampered` are told apart by the key id in the envelope.
-    pub fn unseal(
+    fn unseal(
         &self,
         purpose: SealPurpose,
         row_id: &str,
-        sealed: &[u8],
+        envelope: &Envelope<'_>,
     ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let envelope = Envelope::decode(sealed)?;
-        if envelope.key_id != self.key_id {
-            return Err(SealError::WrongSecret);
-        }
         let aad = associated_data(envelope.header, purpose, row_id);
         let nonce = Nonce::assume_unique_for_key(envelope.nonce);
         let mut text = Zeroizing::new(envelope.ciphertext.to_vec());
@@ -201,21 +233,153 @@ impl Sealer {
         text.truncate(opened);
         Ok(text)
     }
+}
 
-    fn key(&self, purpose: SealPurpose) -> Result<LessSafeKey, SealError> {
-        let info = [purpose.as_str().as_bytes()];
-        let okm = self
-            .root
-            .expand(&info, &AES_256_GCM)
-            .map_err(|_| SealError::Sealing)?;
-        Ok(LessSafeKey::new(UnboundKey::from(okm)))
+impl Sealer {
+    /// Derives the sealer of `secret`.
+    ///
+    /// # Errors
+    /// [`SealError::Sealing`] when the library refuses to derive.
+    pub fn new(secret: SealingSecret) -> Result<Self, SealError> {
+        let secrets = Secrets {
+            present: Arc::new(Root::new(secret)?),
+            former: None,
+        };
+        Ok(Self {
+            secrets: ArcSwap::from_pointee(secrets),
+        })
+    }
+
+    /// A public name of the secret that it seals with, to tell which one a value was sealed with.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.secrets.load().present.key_id
+    }
+
+    /// The name of the secret before, while values sealed with it open too.
+    #[must_use]
+    pub fn former_key_id(&self) -> Option<KeyId> {
+        let secrets = self.secrets.load();
+        secrets.former.as_ref().map(|former| former.key_id)
+    }
+
+    /// Seals `plaintext` for one row. The row's id is bound, not stored.
+    ///
+    /// # Errors
+    /// [`SealError::Sealing`].
+    pub fn seal(
+        &self,
+        purpose: SealPurpose,
+        row_id: &str,
+        plaintext: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        self.secrets.load().present.seal(purpose, row_id, plaintext)
+    }
+
+    /// Opens what [`Sealer::seal`] made for the same purpose and row.
+    ///
+    /// # Errors
+    /// [`SealError`]; `WrongSecret` and `Tampered` are told apart by the key id in the envelope.
+    pub fn unseal(
+        &self,
+        purpose: SealPurpose,
+        row_id: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let envelope = Envelope::decode(sealed)?;
+        let secrets = self.secrets.load();
+        let root = std::iter::once(&secrets.present)
+            .chain(&secrets.former)
+            .find(|root| root.key_id == envelope.key_id)
+            .ok_or(SealError::WrongSecret)?;
+        root.unseal(purpose, row_id, &envelope)
+    }
+
+    /// Opens a value and seals it again, with the present secret, for the same purpose and row.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn reseal(
+        &self,
+        purpose: SealPurpose,
+        row_id: &str,
+        sealed: &[u8],
+    ) -> Result<Vec<u8>, SealError> {
+        let text = self.unseal(purpose, row_id, sealed)?;
+        self.seal(purpose, row_id, &text)
+    }
+
+    /// The present secret, sealed under `next`, which is to take its place.
+    ///
+    /// # Errors
+    /// [`SealError::Sealing`].
+    pub fn hand_over(&self, next: &Self) -> Result<Vec<u8>, SealError> {
+        let present = Arc::clone(&self.secrets.load().present);
+        let row = hex::encode(present.key_id);
+        next.seal(SealPurpose::FormerSecret, &row, present.secret.as_bytes())
+    }
+
+    /// Takes `next` for sealing from now on; the present secret still opens.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing changes then.
+    pub fn take(&self, next: &Self) -> Result<(), ChangeError> {
+        let next = Arc::clone(&next.secrets.load().present);
+        let secrets = self.secrets.load();
+        if next.key_id == secrets.present.key_id {
+            return Err(ChangeError::Same);
+        }
+        if secrets.former.is_some() {
+            return Err(ChangeError::UnderWay);
+        }
+        let changed = Arc::new(Secrets {
+            present: next,
+            former: Some(Arc::clone(&secrets.present)),
+        });
+        let before = self.secrets.compare_and_swap(&*secrets, changed);
+        if Arc::ptr_eq(&before, &secrets) {
+            Ok(())
+        } else {
+            Err(ChangeError::UnderWay)
+        }
+    }
+
+    /// Opens the secret before this one, which [`hand_over`](Self::hand_over) has sealed, and lets it open values too.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn remember(&self, former: &KeyId, handed_over: &[u8]) -> Result<(), SealError> {
+        let row = hex::encode(former);
+        let secret = self.unseal(SealPurpose::FormerSecret, &row, handed_over)?;
+        let secret = SealingSecret::from_bytes(secret).map_err(|_| SealError::Malformed)?;
+        let root = Arc::new(Root::new(secret)?);
+        if root.key_id != *former {
+            return Err(SealError::Tampered);
+        }
+        let present = Arc::clone(&self.secrets.load().present);
+        self.secrets.store(Arc::new(Secrets {
+            present,
+            former: Some(root),
+        }));
+        Ok(())
+    }
+
+    /// From now on only the present secret opens.
+    pub fn forget_former(&self) {
+        let present = Arc::clone(&self.secrets.load().present);
+        self.secrets.store(Arc::new(Secrets {
+            present,
+            former: None,
+        }));
     }
 }
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let former = self.former_key_id().map(hex::encode);
         f.debug_struct("Sealer")
-            .field("key_id", &hex::encode(self.key_id))
+            .field("key_id", &hex::encode(self.key_id()))
+            .field("former", &former)
             .finish_non_exhaustive()
     }
 }

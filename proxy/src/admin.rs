@@ -19,8 +19,10 @@ mod failure;
 mod gateway;
 mod grants;
 mod history;
+mod keys;
 mod peers;
 mod policy;
+mod resealer;
 mod routes;
 mod sessions;
 mod socket;
@@ -64,8 +66,10 @@ pub use grants::{
     CreateGrant, CreateToken, EditGrant, EditedGrant, GrantDetail, RevokeGrant, TokenView,
 };
 pub use history::{AskedHead, ExportBroken, ShownPlace, WitnessedView, read_asked};
+pub use keys::{FinishReseal, SealedRowsView, SealingView};
 pub use peers::{AddPeer, AddedView, PeerDetail};
 pub use policy::{Explain, Explanation, StepView};
+pub use resealer::{RESEAL_BATCH, ResealError, ResealStep, Resealer};
 pub use routes::router;
 pub use sessions::{CreateSession, SessionView};
 pub use socket::{SocketError, bind, serve};
@@ -103,6 +107,8 @@ pub struct Control {
     pub clock: Arc<dyn Clock>,
     /// Seals gateway tokens.
     pub sealer: Arc<Sealer>,
+    /// Changes the sealing secret.
+    pub resealer: Resealer,
     /// Who issues certificates to peers.
     pub ca: Arc<dyn CertificateAuthority>,
     /// Who signs for peers, where that is a step-ca.

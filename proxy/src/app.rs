@@ -11,6 +11,7 @@ mod confinement;
 mod policy_watch;
 mod process;
 mod readiness;
+mod sealing;
 pub mod secrets;
 mod throttle;
 
@@ -36,7 +37,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::admin::{self, Addresses, Archiver, Control};
+use crate::admin::{self, Addresses, Archiver, Control, RESEAL_BATCH, Resealer};
 use crate::audit::archive::Shelf;
 use crate::audit::checkpoint::CheckpointVerifier;
 use crate::audit::history::HistoryPublisher;
@@ -208,6 +209,7 @@ async fn start_hardened(
     let now = UnixMillis(clock.unix_millis());
     let database = config.data_dir.join("federation.db");
     let sqlite = SqliteStore::open(&SqliteOptions::new(database, Uuid::new_v4(), now)).await?;
+    sealing::settle(&sqlite, &sealer, &config.seal).await?;
     let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
     let base = Base {
         store: Arc::new(sqlite.clone()),
@@ -417,6 +419,12 @@ async fn compose(
         directory: Arc::clone(&directory),
         clock: Arc::clone(&base.clock),
         sealer: Arc::clone(&base.sealer),
+        resealer: Resealer::new(
+            Arc::clone(&base.store),
+            Arc::clone(&base.sealer),
+            RESEAL_BATCH,
+            Box::new(|step| tracing::debug!(?step, "changing the sealing secret")),
+        ),
         ca: authority,
         step,
         gateway: client,

@@ -16,6 +16,7 @@ mod door;
 mod failure;
 mod gateway;
 mod grant;
+mod keys;
 mod mcp;
 mod output;
 mod peer;
@@ -259,6 +260,7 @@ async fn ask(
         Command::Audit(command) => audit::run(context, command, console).await,
         Command::Policy(command) => policy::run(context, command, console).await,
         Command::Gateway(command) => gateway::run(context, command, console).await,
+        Command::Keys(command) => keys::run(context, command, console).await,
         Command::Ca(_) => authority::export(context, console).await,
         Command::Mcp(at) => mcp::run(context, at, console).await,
         Command::Healthcheck => doctor::healthcheck(context, console).await,

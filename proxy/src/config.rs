@@ -16,6 +16,7 @@ mod validate;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -187,8 +188,37 @@ pub enum SealSource {
     File(PathBuf),
     /// An environment variable, by name.
     Environment(String),
+    /// A credential of the service manager, by name: a file in the directory that `CREDENTIALS_DIRECTORY` names.
+    Credential(String),
     /// A file that is made with a random secret at the first start.
     Generated(PathBuf),
+}
+
+impl SealSource {
+    /// Where the next secret lies while the sealing secret is being changed: beside it, with a name that says so.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        let beside = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".next");
+            Self::File(PathBuf::from(name))
+        };
+        match self {
+            Self::File(path) | Self::Generated(path) => beside(path),
+            Self::Environment(name) => Self::Environment(format!("{name}_NEXT")),
+            Self::Credential(name) => Self::Credential(format!("{name}.next")),
+        }
+    }
+}
+
+impl fmt::Display for SealSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) | Self::Generated(path) => path.display().fmt(f),
+            Self::Environment(name) => write!(f, "variable {name}"),
+            Self::Credential(name) => write!(f, "credential {name}"),
+        }
+    }
 }
 
 /// The server certificate.

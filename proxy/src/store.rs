@@ -13,6 +13,7 @@ mod change;
 mod error;
 mod record;
 mod renewal;
+mod sealing;
 mod sqlite;
 
 #[cfg(test)]
@@ -46,6 +47,9 @@ pub use renewal::{
     IssuedRenewal, KnownCertificate, NewRenewal, PendingRenewal, RenewalRequest, RenewalStart,
     RenewalStore, RenewedCertificate, RevokedCertificate,
 };
+pub use sealing::{
+    NextSecret, ResealedRow, SealStore, SealedCount, SealedKind, SealedRow, SealingState,
+};
 pub use sqlite::{Migrated, SqliteOptions, SqliteStore};
 
 /// The longest life of an enrollment token, milliseconds (the specification, section 4.2).
@@ -61,7 +65,7 @@ pub const EXPIRED_CERTIFICATE_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 /// reached, and with [`StoreError::Corrupt`] when a row does not read back as what was written.
 /// Dropping a call's future leaves either the whole change or nothing.
 #[async_trait]
-pub trait Store: AuditLog + RenewalStore + Send + Sync {
+pub trait Store: AuditLog + RenewalStore + SealStore + Send + Sync {
     /// Whether the database answers a read and would accept a write right now.
     async fn health(&self) -> Result<(), StoreError>;
 

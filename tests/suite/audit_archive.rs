@@ -602,7 +602,8 @@ fn copy(from: &Path, to: &Path) {
 
 /// Moves what is from before a time, in a process that ends itself behind a step.
 fn archive_until(data: &Path, before: UnixMillis, now: UnixMillis, step: &str) -> ExitStatus {
-    Command::new(env!("CARGO_BIN_EXE_archive_until"))
+    Command::new(env!("CARGO_BIN_EXE_until"))
+        .arg("archive")
         .arg(data)
         .args([before.0.to_string(), now.0.to_string(), step.to_owned()])
         .status()

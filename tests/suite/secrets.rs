@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+#[path = "secrets/reseal.rs"]
+mod reseal;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

@@ -132,6 +132,12 @@ impl SealingSecret {
         Self::from_bytes(bytes)
     }
 
+    /// Its bytes in lower-case hex, to be handed to the running process.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        hex::encode(self.as_bytes())
+    }
+
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }

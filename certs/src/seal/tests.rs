@@ -16,7 +16,7 @@ use super::*;
 
 fn sealer(byte: u8) -> Sealer {
     let secret = SealingSecret::from_bytes(Zeroizing::new(vec![byte; 32])).unwrap();
-    Sealer::new(&secret).unwrap()
+    Sealer::new(secret).unwrap()
 }
 
 fn purposes() -> impl Strategy<Value = SealPurpose> {
@@ -95,6 +95,52 @@ fn the_wrong_secret_is_told_from_tampering() {
     let opened = sealer(2).unseal(SealPurpose::ServerKey, "row", &sealed);
     assert_eq!(opened.err(), Some(SealError::WrongSecret));
     assert_ne!(sealer(1).key_id(), sealer(2).key_id());
+}
+
+#[test]
+fn while_the_secret_is_changed_both_open_and_the_next_seals() {
+    let (sealer, other) = (sealer(1), sealer(3));
+    let next = self::sealer(2);
+    let (purpose, row) = (SealPurpose::CredentialKey, "row");
+    let old = sealer.seal(purpose, row, b"key").unwrap();
+    assert_eq!(sealer.take(&self::sealer(1)), Err(ChangeError::Same));
+    let handed_over = sealer.hand_over(&next).unwrap();
+    sealer.take(&next).unwrap();
+    assert_eq!(sealer.take(&other), Err(ChangeError::UnderWay));
+    assert_eq!(sealer.key_id(), next.key_id());
+    assert_eq!(sealer.former_key_id(), sealed_with(&old).ok());
+    let new = sealer.reseal(purpose, row, &old).unwrap();
+    assert_eq!(sealed_with(&new), Ok(next.key_id()));
+    for sealed in [&old, &new] {
+        assert_eq!(
+            sealer.unseal(purpose, row, sealed).unwrap().as_slice(),
+            b"key"
+        );
+    }
+    assert!(sealer.reseal(purpose, "other row", &old).is_err());
+    // Started again with the next one, the one before comes from where it was handed over.
+    let again = self::sealer(2);
+    assert_eq!(
+        again.unseal(purpose, row, &old).err(),
+        Some(SealError::WrongSecret)
+    );
+    let former = sealed_with(&old).unwrap();
+    assert!(again.remember(&other.key_id(), &handed_over).is_err());
+    assert!(other.remember(&former, &handed_over).is_err());
+    again.remember(&former, &handed_over).unwrap();
+    assert_eq!(again.unseal(purpose, row, &old).unwrap().as_slice(), b"key");
+    for sealer in [sealer, again] {
+        sealer.forget_former();
+        assert_eq!(
+            sealer.unseal(purpose, row, &old).err(),
+            Some(SealError::WrongSecret)
+        );
+        assert_eq!(
+            sealer.unseal(purpose, row, &new).unwrap().as_slice(),
+            b"key"
+        );
+        assert_eq!(sealer.former_key_id(), None);
+    }
 }
 
 /// The format is a promise to every store out there: what was sealed once opens for ever.

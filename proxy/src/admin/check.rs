@@ -102,7 +102,7 @@ impl Control {
         checks.push(self.check_audit());
         checks.push(self.check_archive().await?);
         checks.push(self.check_policy());
-        checks.push(self.check_seal());
+        checks.push(self.check_seal().await?);
         checks.push(self.check_hardening());
         checks.extend(self.check_authority().await);
         checks.extend(self.check_lease());
@@ -293,20 +293,29 @@ impl Control {
         }
     }
 
-    fn check_seal(&self) -> CheckView {
-        match &self.config.seal {
-            SealSource::File(path) => {
-                CheckView::ok("sealing secret", format!("from {}", path.display()))
-            }
-            SealSource::Environment(name) => {
-                CheckView::ok("sealing secret", format!("from variable {name}"))
-            }
+    async fn check_seal(&self) -> Result<CheckView, AdminFailure> {
+        let name = "sealing secret";
+        let state = self.store.sealing().await?;
+        if let Some(next) = state.and_then(|state| state.next) {
+            let to = hex::encode(next.key_id);
+            return Ok(CheckView::warn(
+                name,
+                format!(
+                    "is being changed to the one named {to} since {}",
+                    next.begun_at.rfc3339()
+                ),
+                "`keys reseal status` shows what is left; end it with `keys reseal finish`",
+            ));
+        }
+        let source = &self.config.seal;
+        Ok(match source {
             SealSource::Generated(path) => CheckView::warn(
-                "sealing secret",
+                name,
                 format!("generated, in {} beside what it seals", path.display()),
                 "keep a copy apart from the data directory's backup, or set seal.secret_file before first use",
             ),
-        }
+            _ => CheckView::ok(name, format!("from {source}")),
+        })
     }
 
     async fn check_certificates(&self, now: UnixMillis) -> Result<Vec<CheckView>, AdminFailure> {

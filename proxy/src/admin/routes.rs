@@ -24,11 +24,12 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::gateway::SetToken;
+use super::keys::StartReseal;
 use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
-    CreateGrant, CreateSession, CreateToken, EditGrant, Explain, ForgetUser, RenewCertificates,
-    ReplayPolicy, RevokeGrant,
+    CreateGrant, CreateSession, CreateToken, EditGrant, Explain, FinishReseal, ForgetUser,
+    RenewCertificates, ReplayPolicy, RevokeGrant,
 };
 use crate::store::Actor;
 
@@ -81,6 +82,9 @@ pub fn router(control: Arc<Control>) -> Router {
             post(replay_policy).layer(DefaultBodyLimit::max(POLICY_BYTES)),
         )
         .route("/policy/reload", post(reload_policy))
+        .route("/keys", get(sealing))
+        .route("/keys/reseal", post(start_reseal))
+        .route("/keys/reseal/finish", post(finish_reseal))
         .route("/gateway/check", post(check_gateway))
         .route("/gateway/tokens/{user}", put(set_gateway_token));
     Router::new()
@@ -447,6 +451,30 @@ async fn replay_policy(
 
 async fn reload_policy(State(control): Shared, Acting(actor): Acting) -> Answer<impl Serialize> {
     control.reload_policy(&actor).await.map(Json)
+}
+
+async fn sealing(State(control): Shared) -> Answer<impl Serialize> {
+    control.sealing().await.map(Json)
+}
+
+async fn start_reseal(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<StartReseal>,
+) -> Answer<impl Serialize> {
+    let text = Zeroizing::new(body.secret);
+    let secret = hex::decode(text.as_bytes())
+        .map(Zeroizing::new)
+        .map_err(|_| AdminFailure::invalid("the secret is not hex"))?;
+    control.start_reseal(&actor, secret).await.map(Json)
+}
+
+async fn finish_reseal(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<FinishReseal>,
+) -> Answer<impl Serialize> {
+    control.finish_reseal(&actor, body).await.map(Json)
 }
 
 async fn check_gateway(State(control): Shared) -> Answer<impl Serialize> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Ca, Config, GatewayAuth, SealSource};
 use crate::hardening::Needs;
+use crate::sealing_secret::credential_file;
 
 /// What resolving host names and loading its modules reads, and what the runtime asks of the kernel.
 const SYSTEM: [&str; 9] = [
@@ -36,8 +37,13 @@ pub(super) fn needs(config: &Config) -> Needs {
     needs.read.push(config.policy.dir.clone());
     // A directory that is replaced by another is let in through its parent.
     needs.read.extend(directory(&config.policy.dir));
-    if let SealSource::File(path) = &config.seal {
-        needs.read.push(path.clone());
+    // The secret that is to follow lies beside the present one.
+    for source in [config.seal.clone(), config.seal.next()] {
+        needs.read.extend(match source {
+            SealSource::File(path) | SealSource::Generated(path) => Some(path),
+            SealSource::Credential(name) => credential_file(&name),
+            SealSource::Environment(_) => None,
+        });
     }
     if let GatewayAuth::ServiceToken {
         token_file,

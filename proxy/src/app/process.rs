@@ -128,6 +128,7 @@ pub fn init_authority(config: &Config, clock: Arc<dyn Clock>) -> Result<Authorit
         let now = UnixMillis(clock.unix_millis());
         let database = config.data_dir.join("federation.db");
         let store = SqliteStore::open(&SqliteOptions::new(database, Uuid::new_v4(), now)).await?;
+        super::sealing::settle(&store, &sealer, &config.seal).await?;
         let act = || Act {
             id: Uuid::now_v7(),
             actor: Actor::Sidecar("ca-init"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use certs::seal::CursorKey;
 use certs::seal::PageSealer;
-use certs::{EmbeddedCa, PrivateKey, SealPurpose, Sealer, SealingSecret};
+use certs::{EmbeddedCa, PrivateKey, SealPurpose, Sealer};
 use policy::revision::RevisionKey;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
@@ -19,6 +19,7 @@ use crate::audit::chain::{CHAIN_KEY_LEN, ChainKey};
 use crate::audit::checkpoint::CheckpointSigner;
 use crate::config::SealSource;
 use crate::gateway::assertion::AssertionSigner;
+use crate::sealing_secret;
 use crate::store::{Act, SealedSecret, SecretPurpose, Store};
 
 use super::StartError;
@@ -29,16 +30,11 @@ use super::StartError;
 /// [`StartError::Seal`].
 pub fn sealer(source: &SealSource) -> Result<Sealer, StartError> {
     let refused = |error: &dyn std::fmt::Display| StartError::Seal(error.to_string());
-    let secret = match source {
-        SealSource::File(path) => SealingSecret::from_file(path),
-        SealSource::Environment(name) => SealingSecret::from_env(name),
-        SealSource::Generated(path) => {
-            generate(path).map_err(|error| refused(&error))?;
-            SealingSecret::from_file(path)
-        }
-    };
-    let secret = secret.map_err(|error| refused(&error))?;
-    Sealer::new(&secret).map_err(|error| refused(&error))
+    if let SealSource::Generated(path) = source {
+        generate(path).map_err(|error| refused(&error))?;
+    }
+    let secret = sealing_secret::read(source).map_err(StartError::Seal)?;
+    Sealer::new(secret).map_err(|error| refused(&error))
 }
 
 fn generate(path: &Path) -> Result<(), String> {

@@ -4,6 +4,7 @@
 //! `query --token`, which has the variable as its usual form. What a command does is in its own file.
 
 mod audit;
+mod keys;
 mod policy;
 
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use ::policy::time::UnixMillis;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use audit::{AuditArchive, AuditCommand, AuditLook, AuditReconcile, AuditVerify};
+pub(super) use keys::{KeysCommand, ResealCommand};
 pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyReplay, PolicyTest};
 
 /// Federation between gateways: what peers may see of ours, and what we see of theirs.
@@ -98,6 +100,9 @@ pub(super) enum Command {
     /// The local gateway
     #[command(subcommand)]
     Gateway(GatewayCommand),
+    /// The secret that everything else is sealed with
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// The embedded certificate authority
     #[command(subcommand)]
     Ca(CaCommand),

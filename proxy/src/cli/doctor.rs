@@ -6,7 +6,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 
-use certs::SealingSecret;
 use certs::clock::{Clock, SystemClock};
 use http::Method;
 use serde_json::{Value, json};
@@ -19,6 +18,7 @@ use super::policy::check_files;
 use crate::admin::{CheckOutcome, CheckView};
 use crate::config::{Config, SealSource};
 use crate::exit::Exit;
+use crate::sealing_secret;
 
 /// A clock before this instant (2026-01-01) is wrong: this program is newer.
 const NOT_BEFORE_MILLIS: i64 = 1_767_225_600_000;
@@ -175,24 +175,21 @@ async fn process(context: &Context<'_>, config: &Config) -> Vec<CheckView> {
 }
 
 fn seal(config: &Config) -> CheckView {
-    let read = match &config.seal {
-        SealSource::File(path) => SealingSecret::from_file(path),
-        SealSource::Environment(name) => SealingSecret::from_env(name),
-        SealSource::Generated(path) if !path.exists() => {
-            let found = format!("none set: {} is made at the first start", path.display());
-            return CheckView::warn(
-                "sealing secret",
-                found,
-                "set seal.secret_file to keep it apart from the data",
-            );
-        }
-        SealSource::Generated(path) => SealingSecret::from_file(path),
-    };
-    match read {
+    if let SealSource::Generated(path) = &config.seal
+        && !path.exists()
+    {
+        let found = format!("none set: {} is made at the first start", path.display());
+        return CheckView::warn(
+            "sealing secret",
+            found,
+            "set seal.secret_file to keep it apart from the data",
+        );
+    }
+    match sealing_secret::read(&config.seal) {
         Ok(_) => CheckView::ok("sealing secret", "readable"),
         Err(error) => CheckView::fail(
             "sealing secret",
-            error.to_string(),
+            error,
             "correct [seal] or the file it names",
         ),
     }

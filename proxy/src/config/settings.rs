@@ -32,7 +32,7 @@ pub(crate) struct Settings {
     pub gateway: Gateway,
     /// Where the rules are.
     pub policy: Policy,
-    /// The secret that seals keys and tokens in the database. With neither key set, a random one is made
+    /// The secret that seals keys and tokens in the database. With no key set, a random one is made
     /// at the first start and kept in `<data_dir>/sealing.key` (mode 0600).
     pub seal: Seal,
     /// The server certificate of both TLS listeners: issued by the embedded authority, or from files.
@@ -305,6 +305,8 @@ pub(crate) struct Seal {
     pub secret_file: Option<String>,
     /// Name of the environment variable with the sealing secret.
     pub secret_env: Option<String>,
+    /// Name of the systemd credential with the sealing secret (`LoadCredential=` or `LoadCredentialEncrypted=`).
+    pub secret_credential: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]

@@ -341,6 +341,16 @@ fn relations_between_keys_are_checked() {
             "name of an environment variable",
         ),
         (
+            "[seal]\nsecret_file = \"a\"\nsecret_credential = \"b\"",
+            "seal.secret_credential",
+            "together",
+        ),
+        (
+            "[seal]\nsecret_credential = \"a/b\"",
+            "seal.secret_credential",
+            "name of a credential",
+        ),
+        (
             "[tls]\nserver_names = [\"a b\"]",
             "tls.server_names",
             "neither",

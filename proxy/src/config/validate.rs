@@ -6,6 +6,7 @@
 mod authority;
 mod doors;
 mod gateway;
+mod seal;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
     Admin, Audit, Breaker, Cache, Config, Enrollment, Federation, Lease, Limits, Log, Ops, Policy,
-    Roles, SealSource, Timeouts, Tls, TlsFiles,
+    Roles, Timeouts, Tls, TlsFiles,
 };
 
 /// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
@@ -50,7 +51,9 @@ pub(super) fn config(tree: Tree<'_>, base: &Path) -> Result<Config, Vec<ConfigPr
     };
     // The variable that holds the sealing secret may carry our prefix without being a key.
     let sealing = settings.seal.secret_env.clone();
-    problems.retain(|problem| !matches!(&problem.source, Source::Environment(name) if Some(name) == sealing.as_ref()));
+    // So may the one with the secret that is to follow.
+    let following = sealing.as_ref().map(|name| format!("{name}_NEXT"));
+    problems.retain(|problem| !matches!(&problem.source, Source::Environment(name) if Some(name) == sealing.as_ref() || Some(name) == following.as_ref()));
     let mut check = Check {
         base,
         sources: &sources,
@@ -256,30 +259,6 @@ impl Check<'_> {
                 None
             }
             _ => None,
-        }
-    }
-
-    fn seal(&mut self, section: settings::Seal, data_dir: &Path) -> Option<SealSource> {
-        match (section.secret_file, section.secret_env) {
-            (None, None) => Some(SealSource::Generated(data_dir.join("sealing.key"))),
-            (Some(file), None) => Some(SealSource::File(self.path("seal.secret_file", &file))),
-            (None, Some(name)) if !name.is_empty() && !name.contains(['=', '\0']) => {
-                Some(SealSource::Environment(name))
-            }
-            (None, Some(_)) => {
-                let message = "is not the name of an environment variable".to_owned();
-                self.add(
-                    "seal.secret_env",
-                    message,
-                    "name the variable, not its value",
-                );
-                None
-            }
-            (Some(_), Some(_)) => {
-                let message = "is set together with seal.secret_file".to_owned();
-                self.add("seal.secret_env", message, "keep one of the two");
-                None
-            }
         }
     }
 

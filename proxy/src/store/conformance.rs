@@ -21,6 +21,7 @@ mod outbound;
 mod removal;
 mod renewal;
 mod rows_seen;
+mod sealing;
 mod tokens;
 
 use super::sqlite::{SqliteOptions, SqliteStore};
@@ -129,6 +130,10 @@ laws! {
         the_next_credential_takes_the_place_of_the_old,
         a_renewal_ends_with_its_credential,
         tries_are_kept_and_a_failing_peer_is_degraded;
+    sealing:
+        a_store_has_one_secret_from_its_first_start,
+        a_change_of_the_secret_ends_when_no_row_is_left,
+        a_row_of_another_secret_is_not_taken;
     rows_seen:
         a_budget_counts_different_rows_exactly,
         grants_and_days_have_budgets_of_their_own,

@@ -26,6 +26,7 @@ mod policy_bundle;
 mod renewal;
 mod renewal_store;
 mod rows_seen;
+mod sealing;
 mod secrets;
 mod sessions;
 mod tokens;

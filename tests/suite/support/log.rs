@@ -32,7 +32,7 @@ impl Log {
         let options = SqliteOptions::new(path, uuid::Uuid::new_v4(), now);
         let store = SqliteStore::open(&options).await.unwrap();
         let secret = SealingSecret::from_file(&data_dir.join("sealing.key")).unwrap();
-        let sealer = Sealer::new(&secret).unwrap();
+        let sealer = Sealer::new(secret).unwrap();
         let chain = store.load_secrets(SecretPurpose::AuditKey).await.unwrap();
         let chain = sealer
             .unseal(SealPurpose::AuditKey, "chain", &chain[0].sealed)

@@ -181,7 +181,7 @@ fn begin(
     };
     let failed = |why: String| CliFailure::new(Exit::Failed, "sealing_secret", WHAT, why);
     let secret = SealingSecret::from_file(file).map_err(|error| failed(error.to_string()))?;
-    let sealer = Sealer::new(&secret).map_err(|error| failed(error.to_string()))?;
+    let sealer = Sealer::new(secret).map_err(|error| failed(error.to_string()))?;
     let sealed = STANDARD
         .decode(&head.sealed_chain_key)
         .map_err(|error| failed(format!("the sealed key in the file is none: {error}")))?;

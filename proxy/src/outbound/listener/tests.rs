@@ -31,7 +31,7 @@ async fn outbound(dir: &TempDir, users: &[u32]) -> Arc<Outbound> {
     let user = |uid: &u32| (*uid, UserId::parse("amira").unwrap());
     Arc::new(Outbound::new(OutboundParts {
         store: store as Arc<dyn Store>,
-        sealer: Arc::new(Sealer::new(&secret).unwrap()),
+        sealer: Arc::new(Sealer::new(secret).unwrap()),
         clock: Arc::new(clock),
         audit,
         deadlines: Deadlines::default(),

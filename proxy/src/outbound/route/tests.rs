@@ -22,7 +22,7 @@ impl Side {
         let secret = SealingSecret::from_bytes(Zeroizing::new(vec![5; 32])).unwrap();
         Self {
             pki: Pki::new(),
-            sealer: Sealer::new(&secret).unwrap(),
+            sealer: Sealer::new(secret).unwrap(),
             clock: Arc::new(SystemClock),
             reaches: reaches(ReachRules::default()),
             credential: Uuid::new_v4(),

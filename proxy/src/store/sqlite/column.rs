@@ -15,6 +15,8 @@ use super::super::{Sha256, StoreError};
 /// SQLITE_BUSY and SQLITE_LOCKED: the primary result codes for "another writer is at it".
 const BUSY: i64 = 5;
 const LOCKED: i64 = 6;
+/// SQLITE_CONSTRAINT_TRIGGER: a trigger of ours refused the row, and says why.
+const REFUSED: &str = "1811";
 
 /// The store error that a driver error means.
 #[allow(clippy::needless_pass_by_value, reason = "used in map_err")]
@@ -26,6 +28,9 @@ pub(super) fn driver(error: sqlx::Error) -> StoreError {
     };
     if database.is_unique_violation() || database.is_foreign_key_violation() {
         return StoreError::conflict(format!("the database refused it: {}", database.message()));
+    }
+    if database.code().is_some_and(|code| code == REFUSED) {
+        return StoreError::conflict(database.message());
     }
     // Extended result codes keep the primary one in the low byte.
     let primary = database

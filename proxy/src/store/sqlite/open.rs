@@ -62,6 +62,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "audit archive",
         include_str!("../../../../migrations/sqlite/0008_audit_archive.sql"),
     ),
+    (
+        9,
+        "sealing",
+        include_str!("../../../../migrations/sqlite/0009_sealing.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.

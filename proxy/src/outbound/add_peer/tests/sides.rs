@@ -159,7 +159,7 @@ impl Asking {
             crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
         let outbound = Outbound::new(OutboundParts {
             store: Arc::clone(&store) as Arc<dyn Store>,
-            sealer: Arc::new(Sealer::new(&secret).unwrap()),
+            sealer: Arc::new(Sealer::new(secret).unwrap()),
             clock: Arc::new(SystemClock),
             audit,
             deadlines: QUICK,

@@ -44,7 +44,7 @@ impl Side {
         let options = SqliteOptions::new(dir.path().join("db"), Uuid::new_v4(), now);
         let store = Arc::new(SqliteStore::open(&options).await.unwrap());
         let secret = SealingSecret::from_bytes(Zeroizing::new(vec![7; 32])).unwrap();
-        let sealer = Arc::new(Sealer::new(&secret).unwrap());
+        let sealer = Arc::new(Sealer::new(secret).unwrap());
         for peer in peers {
             let credential_id = Uuid::new_v4();
             let key = peer.pki.client.private_key().pkcs8();
