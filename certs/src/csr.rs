@@ -33,11 +33,14 @@ pub enum CsrError {
     #[error("the certificate request is not valid DER")]
     Malformed,
     /// The key is of another kind than P-256, P-384, Ed25519 or RSA.
-    #[error("the key of the certificate request must be P-256, P-384, Ed25519 or RSA")]
+    #[error("the key must be P-256, P-384, Ed25519 or RSA")]
     UnsupportedKey,
     /// The RSA key is too small or too large.
-    #[error("the RSA key of the certificate request must have 2048 to 8192 bits")]
+    #[error("the RSA key must have 2048 to 8192 bits")]
     RsaSize,
+    /// The RSA public exponent is even, or below 65537 (FIPS 186-5, section 5.1).
+    #[error("the RSA key must have an odd public exponent of at least 65537")]
+    RsaExponent,
     /// The signature is made with an algorithm that is not accepted, such as one over SHA-1.
     #[error(
         "the certificate request is signed with an algorithm that is not accepted; use SHA-256 or better"
@@ -148,7 +151,11 @@ impl VerifiedCsr {
     }
 }
 
-fn key_kind(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
+/// The kind of a key that peers may have.
+///
+/// # Errors
+/// [`CsrError::UnsupportedKey`], [`CsrError::RsaSize`] or [`CsrError::RsaExponent`].
+pub(crate) fn key_kind(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
     let algorithm = &key.algorithm.algorithm;
     if *algorithm == oids::OID_KEY_TYPE_EC_PUBLIC_KEY {
         let curve = key
@@ -171,13 +178,21 @@ fn key_kind(key: &SubjectPublicKeyInfo<'_>) -> Result<KeyKind, CsrError> {
             return Err(CsrError::UnsupportedKey);
         };
         let bits = modulus_bits(rsa.modulus);
-        return if (RSA_MIN_BITS..=RSA_MAX_BITS).contains(&bits) {
+        if !(RSA_MIN_BITS..=RSA_MAX_BITS).contains(&bits) {
+            return Err(CsrError::RsaSize);
+        }
+        return if exponent_is_fit(rsa.exponent) {
             Ok(KeyKind::Rsa)
         } else {
-            Err(CsrError::RsaSize)
+            Err(CsrError::RsaExponent)
         };
     }
     Err(CsrError::UnsupportedKey)
+}
+
+/// Whether a big-endian public exponent is odd and above 2^16.
+fn exponent_is_fit(exponent: &[u8]) -> bool {
+    exponent.last().is_some_and(|last| last & 1 == 1) && modulus_bits(exponent) > 16
 }
 
 /// The bit length of a big-endian magnitude, leading zeros not counted.

@@ -3,12 +3,14 @@
 //! Invariant: a [`PeerIdentity`] exists only for a leaf that states exactly one grant and one
 //! subject, in canonical form, and that may be used for client authentication. It says nothing
 //! about trust: the chain is verified in `verify.rs`, and what the grant may do is decided
-//! elsewhere. This layer checks what the path validator does not: key usage, duplicate extensions
-//! and odd serial numbers.
+//! elsewhere. This layer checks what the path validator does not: key usage, duplicate extensions,
+//! odd serial numbers, and spellings that are not DER.
 
 use std::fmt;
 
 use aws_lc_rs::digest;
+use der::asn1::AnyRef;
+use der::{Decode as _, Encode as _};
 use uuid::Uuid;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{ParsedExtension, X509Extension};
@@ -24,7 +26,7 @@ pub enum IdentityError {
     /// The bytes are not one DER certificate.
     #[error("the certificate is not valid DER; issue a new one")]
     MalformedCertificate,
-    /// A standard extension does not parse.
+    /// A standard extension does not parse, or says what none may say.
     #[error("a standard extension of the certificate does not parse; issue a new certificate")]
     MalformedExtension,
     /// The same extension, any extension, occurs twice (RFC 5280, section 4.2).
@@ -39,6 +41,9 @@ pub enum IdentityError {
     /// keyUsage is present without digitalSignature.
     #[error("the certificate's keyUsage lacks digitalSignature")]
     NoDigitalSignature,
+    /// keyUsage has keyCertSign, which only a CA certificate may have (RFC 5280, section 4.2.1.3).
+    #[error("the certificate's keyUsage has keyCertSign, but it is no CA certificate")]
+    MaySignCertificates,
     /// extendedKeyUsage is absent or lacks clientAuth.
     #[error("the certificate's extendedKeyUsage lacks clientAuth")]
     NoClientAuth,
@@ -155,6 +160,7 @@ impl PeerIdentity {
         let certificate = parse(leaf)?;
         refuse_duplicates(certificate.extensions())?;
         let serial = Serial::decode(certificate.raw_serial())?;
+        refuse_other_spellings(leaf, certificate.extensions())?;
         check_usage(&certificate)?;
         let validity = certificate.validity();
         Ok(Self {
@@ -188,6 +194,46 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, IdentityError> {
     Ok(certificate)
 }
 
+/// DER has one spelling of each value. A certificate that could be spelled in another way would have another fingerprint
+/// with the same signature, or show other readers of it what we do not see.
+fn refuse_other_spellings(
+    leaf: &[u8],
+    extensions: &[X509Extension<'_>],
+) -> Result<(), IdentityError> {
+    if extensions
+        .iter()
+        .any(|extension| is_padded(extension.oid.as_bytes()))
+    {
+        return Err(IdentityError::MalformedCertificate);
+    }
+    let strict = x509_cert::Certificate::from_der(leaf);
+    match strict.and_then(|certificate| certificate.to_der()) {
+        Ok(spelled) if spelled == leaf => Ok(()),
+        _ => Err(IdentityError::MalformedCertificate),
+    }
+}
+
+/// Whether an arc of an object identifier begins with an octet that only pads it (X.690, section 8.19.2): the strict reader
+/// compares these octets as they are, too.
+fn is_padded(oid: &[u8]) -> bool {
+    let mut begins = true;
+    oid.iter().any(|octet| {
+        let padding = begins && *octet == 0x80;
+        begins = octet & 0x80 == 0;
+        padding
+    })
+}
+
+/// The parser reads the first element of an extension's value and no further.
+fn refuse_trailing_bytes(extension: &X509Extension<'_>) -> Result<(), IdentityError> {
+    match extension.parsed_extension() {
+        ParsedExtension::UnsupportedExtension { .. } => Ok(()),
+        _ => AnyRef::from_der(extension.value)
+            .map(drop)
+            .map_err(|_| IdentityError::MalformedExtension),
+    }
+}
+
 fn refuse_duplicates(extensions: &[X509Extension<'_>]) -> Result<(), IdentityError> {
     for (at, extension) in extensions.iter().enumerate() {
         if !extensions
@@ -215,13 +261,22 @@ fn refuse_duplicates(extensions: &[X509Extension<'_>]) -> Result<(), IdentityErr
 fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), IdentityError> {
     let mut client_auth = false;
     for extension in certificate.extensions() {
+        refuse_trailing_bytes(extension)?;
         match extension.parsed_extension() {
             ParsedExtension::ParseError { .. } => return Err(IdentityError::MalformedExtension),
             ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
                 return Err(IdentityError::CaCertificate);
             }
+            ParsedExtension::BasicConstraints(constraints)
+                if constraints.path_len_constraint.is_some() =>
+            {
+                return Err(IdentityError::MalformedExtension);
+            }
             ParsedExtension::KeyUsage(usage) if !usage.digital_signature() => {
                 return Err(IdentityError::NoDigitalSignature);
+            }
+            ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() => {
+                return Err(IdentityError::MaySignCertificates);
             }
             ParsedExtension::ExtendedKeyUsage(usage) => client_auth = usage.client_auth,
             _ => {}

@@ -19,6 +19,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::clock::unix_seconds;
+use crate::csr::{CsrError, key_kind};
 use crate::identity::{Serial, fingerprint};
 use crate::provider::provider;
 use crate::publish::{CredentialReceiver, RevokedReceiver, TrustReceiver};
@@ -68,6 +69,9 @@ pub enum ChainError {
     /// An issuing certificate's keyUsage lacks keyCertSign.
     #[error("a certificate of the chain was signed by one whose keyUsage lacks keyCertSign")]
     IssuerMayNotSign,
+    /// The leaf's key is none of those that peers may have.
+    #[error("the key of the certificate cannot be used: {0}")]
+    UnfitKey(CsrError),
     /// Any other rule of RFC 5280 that the chain breaks.
     #[error("the certificate chain breaks a rule: {0}")]
     Invalid(webpki::Error),
@@ -155,6 +159,7 @@ pub fn verify_chain(
 ) -> Result<(), ChainError> {
     let (leaf, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
     let serial = verify_path(leaf, intermediates, anchors, &Purpose::Client, now)?;
+    refuse_unfit_key(leaf)?;
     if revoked.contains(&fingerprint(leaf), serial.as_ref()) {
         return Err(ChainError::Revoked);
     }
@@ -186,6 +191,16 @@ pub(crate) fn verify_path(
         leaf.verify_is_valid_for_subject_name(name)?;
     }
     Ok(Serial::decode(leaf.serial()).ok())
+}
+
+/// The path validator looks at the keys that sign certificates, not at the leaf's own. A key is held to what a request for
+/// a certificate is held to (the specification, section 4.2): not every authority above looks at requests as ours does.
+fn refuse_unfit_key(leaf: &CertificateDer<'_>) -> Result<(), ChainError> {
+    let leaf = crate::identity::parse(leaf).map_err(|_| ChainError::Malformed)?;
+    match key_kind(leaf.public_key()) {
+        Ok(_) => Ok(()),
+        Err(why) => Err(ChainError::UnfitKey(why)),
+    }
 }
 
 /// The path validator looks at basicConstraints only.

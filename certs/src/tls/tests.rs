@@ -6,6 +6,7 @@
     clippy::panic
 )]
 
+mod hostile;
 mod pinned;
 
 use std::sync::Mutex;
