@@ -10,6 +10,10 @@
     clippy::panic
 )]
 
+#[path = "offline/mistaken.rs"]
+mod mistaken;
+#[path = "offline/stage.rs"]
+mod stage;
 mod support;
 
 use std::io::{BufRead, BufReader};

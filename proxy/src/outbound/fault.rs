@@ -27,9 +27,10 @@ pub enum AskError {
         "its server certificate does not verify against its trust bundle and name; enroll again if it changed its CA"
     )]
     Untrusted,
-    /// The handshake failed in another way.
-    #[error("the TLS handshake failed; check that the endpoint is a federation listener")]
-    Handshake,
+    /// The handshake failed in another way; the alert, when one came. It says nothing of our certificate: in TLS 1.3 a
+    /// peer judges that after our side has finished, and what speaks before has not shown that it is the peer.
+    #[error("the TLS handshake failed{}; check that the endpoint is a federation listener", alert_text(*.0))]
+    Handshake(Option<AlertDescription>),
     /// The connection died before an answer; the alert, when the peer sent one.
     #[error("the connection ended before an answer{}", alert_text(*.0))]
     Died(Option<AlertDescription>),
@@ -61,8 +62,8 @@ impl AskError {
             .and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
             Some(rustls::Error::InvalidCertificate(_)) => Self::Untrusted,
-            Some(rustls::Error::AlertReceived(alert)) => Self::Died(Some(*alert)),
-            _ => Self::Handshake,
+            Some(rustls::Error::AlertReceived(alert)) => Self::Handshake(Some(*alert)),
+            _ => Self::Handshake(None),
         }
     }
 
@@ -75,7 +76,7 @@ impl AskError {
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsTimeout => "tls_timeout",
             Self::Untrusted => "server_certificate_untrusted",
-            Self::Handshake => "tls_failed",
+            Self::Handshake(_) => "tls_failed",
             Self::Died(Some(AlertDescription::CertificateRevoked)) => "certificate_revoked",
             Self::Died(Some(AlertDescription::CertificateExpired)) => "certificate_expired",
             Self::Died(Some(_)) => "refused_by_alert",
@@ -96,7 +97,7 @@ impl AskError {
         )
     }
 
-    /// The alert the peer sent, if it did.
+    /// The alert that the peer sent after it had shown that it is the peer, if it did.
     #[must_use]
     pub const fn alert(self) -> Option<AlertDescription> {
         match self {

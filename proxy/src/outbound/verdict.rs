@@ -23,7 +23,7 @@ pub const fn of_silence(error: AskError) -> Verdict {
         | AskError::ConnectTimeout
         | AskError::TlsTimeout
         | AskError::Untrusted
-        | AskError::Handshake
+        | AskError::Handshake(_)
         | AskError::Died(_)
         | AskError::FirstByteTimeout
         | AskError::TotalTimeout
