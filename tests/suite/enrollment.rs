@@ -9,15 +9,22 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
+use certs::testing::Minted;
 use policy::id::GrantId;
 use proxy::admin::AdminCode;
 use reference_gateway::plan;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection as _};
 use support::enroll::{Ticket, redeem, request, ticket};
+use support::process::Process;
 use support::stream::{Connection, Shape};
-use tests::{Home, Response, Wire, World};
+use tests::grants::BASE;
+use tests::{Client, Home, Response, Wire, World};
 
 fn scope() -> Value {
     json!({"resources": ["tasks"]})
@@ -212,6 +219,87 @@ async fn of_64_parallel_redemptions_one_gets_a_certificate() {
         assert_eq!(certificates(&world, grant).await, (1, 1));
     }
     world.stop().await;
+}
+
+/// What the store knows of a grant: its status, whether its token is spent, its certificates (leaf and state).
+async fn kept(data_dir: &Path, grant: GrantId) -> (String, bool, Vec<(Vec<u8>, String)>) {
+    let mut store = SqliteConnectOptions::new()
+        .filename(data_dir.join("federation.db"))
+        .connect()
+        .await
+        .unwrap();
+    let id = grant.to_string();
+    let status = sqlx::query_scalar("SELECT status FROM grants WHERE id = ?");
+    let status = status.bind(&id).fetch_one(&mut store).await.unwrap();
+    let spent = "SELECT used_at IS NOT NULL FROM enrollment_tokens WHERE grant_id = ?";
+    let spent = sqlx::query_scalar(spent).bind(&id);
+    let spent = spent.fetch_one(&mut store).await.unwrap();
+    let rows = sqlx::query_as("SELECT der, state FROM certificates WHERE grant_id = ?");
+    let rows = rows.bind(&id).fetch_all(&mut store).await.unwrap();
+    store.close().await.unwrap();
+    (status, spent, rows)
+}
+
+/// Killed at any moment of an enrollment, everything is there or nothing: a grant in force with the one certificate that
+/// was answered, if any was; or a grant that still waits, without a certificate, whose token is spent or as good as new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_leaves_everything_or_nothing() {
+    let world = World::start().await;
+    world.let_in(plan::AMIRA).await;
+    let count = support::rounds(20, 400);
+    let mut tickets = Vec::new();
+    for _ in 0..count {
+        tickets.push(ticket(&world).await);
+    }
+    let root = world.root().clone();
+    let mut process = Process::take_over(world, "info").await;
+    let mut seen = BTreeMap::new();
+    for (round, (grant, ticket)) in (0_u64..).zip(&tickets) {
+        let (key, csr) = request();
+        let asked = {
+            let (listener, ticket, csr) = (process.enrollment, ticket.clone(), csr.clone());
+            tokio::spawn(async move { redeem(listener, ticket.pin, &ticket.token, &csr).await })
+        };
+        // Spread over what an enrollment takes, with both ends.
+        std::thread::sleep(Duration::from_micros(round * 1_300 % 26_000));
+        process.kill();
+        let early = asked.await.unwrap().ok();
+        let (status, spent, certificates) = kept(&process.data_dir(), *grant).await;
+        let what = format!("round {round}: {status}, spent {spent}, {early:?}");
+        match status.as_str() {
+            "active" => assert!(spent && certificates.len() == 1, "{what}"),
+            "pending" => assert!(certificates.is_empty() && early.is_none(), "{what}"),
+            _ => panic!("{what}"),
+        }
+        *seen.entry((status.clone(), spent)).or_insert(0) += 1;
+        process.start_again();
+        // A certificate that was given out is the one that is kept, and opens the grant.
+        if let Some(early) = early {
+            assert_eq!(early.status, 200, "{what}");
+            let chain = early.json()["certChainPem"].as_str().unwrap().to_owned();
+            let credential =
+                certs::Credential::from_pem(chain.as_bytes(), key.to_pem().as_bytes()).unwrap();
+            assert_eq!(credential.chain()[0].as_ref(), certificates[0].0, "{what}");
+            assert_eq!(certificates[0].1, "active", "{what}");
+            let minted = Minted::of(credential.chain().to_vec(), key);
+            let mut client = Client::open(Wire::H1, process.federation, &minted, &root)
+                .await
+                .unwrap();
+            let answer = client.post(&format!("{BASE}/list/tasks"), "{}").await;
+            assert_eq!(answer.unwrap().status, 200, "{what}");
+        }
+        // The token works if it was not spent, and never twice.
+        let (_, other) = request();
+        let again = redeem(process.enrollment, ticket.pin, &ticket.token, &other)
+            .await
+            .unwrap();
+        assert_eq!(again.status, if spent { 410 } else { 200 }, "{what}");
+        let (status, spent_now, certificates) = kept(&process.data_dir(), *grant).await;
+        assert!(spent_now, "{what}");
+        let expected = usize::from(status == "active");
+        assert_eq!(certificates.len(), expected, "{what}: now {status}");
+    }
+    println!("grants and tokens after kills: {seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
