@@ -1,6 +1,7 @@
 //! TLS configurations: the listeners' and the clients'.
 //!
-//! Invariant: TLS 1.3 only, no resumption in either direction, and no way to build a client that
+//! Invariant: TLS 1.3 only, no resumption in either direction (but for a process that tries whether its own listener allows
+//! it), and no way to build a client that
 //! does not verify. Resumption is off because a resumed session never reaches the client
 //! certificate verifier, so a revoked peer would come back in. Sockets are elsewhere.
 
@@ -95,6 +96,24 @@ pub fn peer_client_config(
     config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP_1_1.to_vec()];
     Ok(Arc::new(config))
+}
+
+/// A client's configuration for a process that tries its own listener: as [`peer_client_config`] in one protocol, HTTP/2 if
+/// `multiplexed`. It would take up an earlier session again, if the listener let it.
+///
+/// # Errors
+/// [`TlsConfigError`] when the provider cannot do TLS 1.3.
+pub fn probing_client_config(
+    credential: &Credential,
+    anchors: Arc<TrustAnchors>,
+    clock: Arc<dyn Clock>,
+    multiplexed: bool,
+) -> Result<ClientConfig, TlsConfigError> {
+    let mut config = Arc::unwrap_or_clone(peer_client_config(credential, anchors, clock)?);
+    config.resumption = Resumption::in_memory_sessions(8);
+    let protocol = if multiplexed { ALPN_H2 } else { ALPN_HTTP_1_1 };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(config)
 }
 
 /// A client's configuration for enrollment: the server must send, after its leaf, a self-signed CA

@@ -11,6 +11,7 @@ mod archive;
 mod archiver;
 mod audit;
 mod authority_check;
+mod canary;
 mod candidate;
 mod certificates;
 mod check;
@@ -46,6 +47,7 @@ use crate::directory::{Applied, Directory, Touched};
 use crate::gateway::GatewayClient;
 use crate::gateway::credential::SubjectCredentials;
 use crate::hardening::Hardening;
+use crate::inbound::self_attack::SelfAttackView;
 use crate::limit::Limits;
 use crate::outbound::Outbound;
 use crate::server_certificate::ServerCertificate;
@@ -54,6 +56,7 @@ use crate::store::{Act, Actor, Committed, Store};
 pub use archive::{ArchiveAudit, ArchivedAudit, ArchivedFile};
 pub use archiver::{ArchiveError, ArchiveStep, Archiver, Due};
 pub use audit::AuditQuery;
+pub use canary::{Canary, CanaryFailure, CanaryRound, CanaryStep, CanaryView};
 pub use candidate::{
     ChangedDecision, ComparePolicy, GrantDiff, PolicyDiff, ReplayPolicy, ReplayedPage,
 };
@@ -131,6 +134,10 @@ pub struct Control {
     pub policy_failure: Mutex<Option<PolicyFailure>>,
     /// What this process has given up.
     pub hardening: Hardening,
+    /// What became of the attack on the own listener at start; `None` when there was none.
+    pub self_attack: Option<SelfAttackView>,
+    /// The revocation canary; `None` when `roles.serve` is off.
+    pub canary: Option<Canary>,
 }
 
 /// A policy that was not loaded.

@@ -7,12 +7,14 @@ mod archiving;
 mod assertion_proof;
 mod audit;
 mod authority;
+mod canary;
 mod confinement;
 mod policy_watch;
 mod process;
 mod readiness;
 mod sealing;
 pub mod secrets;
+mod self_attack;
 mod throttle;
 
 use std::collections::HashMap;
@@ -37,7 +39,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::admin::{self, Addresses, Archiver, Control, RESEAL_BATCH, Resealer};
+use crate::admin::{self, Addresses, Archiver, Canary, Control, RESEAL_BATCH, Resealer};
 use crate::audit::archive::Shelf;
 use crate::audit::checkpoint::CheckpointVerifier;
 use crate::audit::history::HistoryPublisher;
@@ -67,6 +69,7 @@ use authority::Authorities;
 use policy_watch::PolicyWatch;
 pub use process::{init_authority, run};
 use secrets::Secrets;
+pub use self_attack::SelfAttack;
 
 /// Longest wait for the database to have every audit record at the end.
 const AUDIT_DRAIN: Duration = Duration::from_secs(20);
@@ -106,6 +109,16 @@ pub enum StartError {
     /// The gateway's settings, or what it proved to be.
     #[error("gateway: {0}")]
     Gateway(String),
+    /// The federation listener let an attack of this process through.
+    #[error(
+        "the federation listener at {address} let through what it must refuse: {through}; nothing is served. See what answers there, and report it: a listener of this program refuses these"
+    )]
+    SelfAttack {
+        /// Where the attack went.
+        address: std::net::SocketAddr,
+        /// What got through, and what it got.
+        through: String,
+    },
     /// A defect of this program.
     #[error("{0}")]
     Internal(String),
@@ -177,7 +190,24 @@ struct Base {
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
     metrics: Arc<Metrics>,
-    hardening: Hardening,
+    circumstances: Circumstances,
+}
+
+/// How a sidecar is started, besides its settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances {
+    /// What the process has given up.
+    pub hardening: Hardening,
+    /// Whether it attacks its own federation listener before it is ready.
+    pub self_attack: SelfAttack,
+}
+
+impl Circumstances {
+    /// As a part of another process: nothing was given up, nothing is attacked.
+    pub const PART: Self = Self {
+        hardening: Hardening::NONE,
+        self_attack: SelfAttack::Off,
+    };
 }
 
 impl Base {
@@ -195,14 +225,17 @@ impl Base {
 /// # Errors
 /// [`StartError`]; nothing is left running.
 pub async fn start(config: Arc<Config>, clock: Arc<dyn Clock>) -> Result<Running, StartError> {
-    start_hardened(config, clock, Hardening::NONE).await
+    start_under(config, clock, Circumstances::PART).await
 }
 
-/// As [`start`], in a process of which `hardening` is in force.
-async fn start_hardened(
+/// As [`start`], under these circumstances.
+///
+/// # Errors
+/// As [`start`]; [`StartError::SelfAttack`].
+pub async fn start_under(
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
-    hardening: Hardening,
+    circumstances: Circumstances,
 ) -> Result<Running, StartError> {
     make_private_dir(&config.data_dir, "data")?;
     let sealer = Arc::new(secrets::sealer(&config.seal)?);
@@ -218,7 +251,7 @@ async fn start_hardened(
         serving_pauses: PauseWatch::new(Arc::clone(&clock)),
         config,
         clock,
-        hardening,
+        circumstances,
     };
     let log: Arc<dyn AuditLog> = Arc::new(sqlite);
     let audit::Started {
@@ -316,9 +349,13 @@ async fn compose(
         metrics: Arc::clone(&base.metrics),
     });
     let (trust_publisher, trust) = channel(anchors.clone());
+    let flawed = Arc::clone(&authority);
     let authority: Arc<dyn CertificateAuthority> = authority;
     let mut addresses = Addresses::default();
     let mut serving = None;
+    let mut attacked = None;
+    let mut canary = None;
+    self_attack::expect(base);
     let reaches = Arc::new(reaches(base));
     let (limits, limiter) = throttle::limits(base);
     listeners.spawn(throttle::sweep(
@@ -367,12 +404,27 @@ async fn compose(
         let parts = ServingParts {
             inbound,
             clients,
-            server,
+            server: Arc::clone(&server),
             trust,
             revoked,
             checkpoint_key: audit.state.checkpoint_key,
         };
-        serving = Some(serve(base, parts, listeners, stopped, &mut addresses).await?);
+        let served = serve(base, parts, listeners, stopped, &mut addresses).await?;
+        if let Some(listens) = addresses.federation {
+            let target = self_attack::Target {
+                listens,
+                server: &server,
+                authority: step.is_none().then_some(flawed),
+                directory: &directory,
+            };
+            attacked = self_attack::demand(base, base.circumstances.self_attack, target).await?;
+        }
+        canary = Some(Canary::new(
+            Arc::clone(&served.redeemer),
+            Arc::clone(&base.metrics),
+            config.revocation_canary,
+        ));
+        serving = Some(served);
     }
     let outbound = if config.roles.ask {
         let local = OwnGateway {
@@ -437,7 +489,9 @@ async fn compose(
         limits,
         server_certificate: serving.map(|serving| serving.server),
         policy_failure: Mutex::new(None),
-        hardening: base.hardening,
+        hardening: base.circumstances.hardening,
+        self_attack: attacked,
+        canary,
     });
     assertion_proof::demand(&control).await?;
     let socket = admin::bind(&config.admin.socket)
@@ -476,6 +530,10 @@ async fn compose(
         listeners.spawn(looks_after.run(stopped.clone()));
     }
     listeners.spawn(expire_grants(Arc::clone(&control), stopped.clone()));
+    if config.roles.serve {
+        let every = config.revocation_canary;
+        listeners.spawn(canary::keep(Arc::clone(&control), every, stopped.clone()));
+    }
     listeners.spawn(archiving::daily(Arc::clone(&control), stopped.clone()));
     Ok(control)
 }
@@ -643,6 +701,7 @@ struct ServingParts {
 
 struct Serving {
     enrollment_url: PublicUrl,
+    redeemer: Arc<Redeemer>,
     server: Arc<ServerCertificate>,
 }
 
@@ -702,7 +761,7 @@ async fn serve(
         tls::federation_server_config(verifier, resolver(), clock()).map_err(refused)?;
     let enrollment_tls = tls::enrollment_server_config(resolver(), clock()).map_err(refused)?;
     let told = Arc::clone(&parts.server);
-    let redeemer = Redeemer::new(
+    let redeemer = Arc::new(Redeemer::new(
         Arc::clone(&base.store),
         parts.clients,
         clock(),
@@ -714,7 +773,7 @@ async fn serve(
             certificate_lifetime: config.limits.client_certificate,
             checkpoint_key: parts.checkpoint_key.to_hex(),
         },
-    );
+    ));
     let limits = ListenerLimits {
         handshake_timeout: config.federation.handshake_timeout,
         max_connections: u32::try_from(config.federation.max_connections).unwrap_or(u32::MAX),
@@ -738,7 +797,7 @@ async fn serve(
     listeners.spawn(enrollment::serve(
         enrolling,
         enrollment_tls,
-        enrollment::router(Arc::new(redeemer)),
+        enrollment::router(Arc::clone(&redeemer)),
         EnrollmentLimits::default(),
         Arc::clone(&throttle.enrollment),
         stopped.clone(),
@@ -753,6 +812,7 @@ async fn serve(
     });
     Ok(Serving {
         enrollment_url,
+        redeemer,
         server: parts.server,
     })
 }

@@ -74,6 +74,8 @@ pub struct Config {
     pub landlock: LandlockMode,
     /// When a failing peer is not asked.
     pub breaker: Breaker,
+    /// Between two rounds of the revocation canary; `None` when it is off.
+    pub revocation_canary: Option<Duration>,
     /// The log.
     pub log: Log,
 }

@@ -142,6 +142,15 @@ pub trait Store: AuditLog + RenewalStore + SealStore + Send + Sync {
         reason: Option<&str>,
     ) -> Result<Committed<Vec<GrantId>>, StoreError>;
 
+    /// Deletes the grants of an inbound peer that are over, with everything that is kept of them, if none of their
+    /// certificates is good after `before`; how many. Their audit rows stay. None of them changes nothing.
+    async fn forget_grants(
+        &self,
+        act: &Act,
+        peer: PeerId,
+        before: UnixMillis,
+    ) -> Result<Committed<u64>, StoreError>;
+
     /// Marks pending and active grants whose `expires_at` has come as expired and raises their edit
     /// counters; the value lists them. Nothing due changes nothing.
     async fn expire_grants(&self, act: &Act) -> Result<Committed<Vec<GrantId>>, StoreError>;

@@ -4,6 +4,7 @@
 //! answer's content is ever a label or a log field.
 
 mod audit;
+pub mod drills;
 pub mod logs;
 pub mod metrics;
 pub mod ops;

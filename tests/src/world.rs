@@ -11,7 +11,7 @@ use certs::testing::{ManualClock, Mint, TestCa};
 use certs::{Clock, SealPurpose, SystemClock};
 use policy::time::UnixMillis;
 use proxy::admin::Control;
-use proxy::app::{Running, secrets};
+use proxy::app::{Circumstances, Running, StartError, secrets};
 use proxy::config::Config;
 use proxy::store::{Act, Actor, SealedSecret, SecretPurpose, SqliteOptions, SqliteStore, Store};
 use reference_gateway::authenticate::{Service, unix_seconds};
@@ -373,12 +373,19 @@ impl World {
 
     /// Stops the sidecar and starts it again on what it kept.
     pub async fn restart(self) -> Self {
+        self.restart_under(Circumstances::PART).await.unwrap()
+    }
+
+    /// The same, under these circumstances.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub async fn restart_under(self, circumstances: Circumstances) -> Result<Self, StartError> {
         self.sidecar.stop().await.unwrap();
         let clock = clock(self.manual.as_ref());
-        let sidecar = proxy::app::start(Arc::clone(&self.config), clock)
-            .await
-            .unwrap();
-        Self { sidecar, ..self }
+        let config = Arc::clone(&self.config);
+        let sidecar = proxy::app::start_under(config, clock, circumstances).await?;
+        Ok(Self { sidecar, ..self })
     }
 
     /// Stops the sidecar, then the gateway.

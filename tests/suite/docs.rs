@@ -298,6 +298,8 @@ fn every_metric_is_listed_and_no_other() {
     metrics.rate_limit_wait("work");
     metrics.renewal("work", true);
     metrics.server_certificate_failed();
+    metrics.drills().attacked("no_certificate", "refused");
+    metrics.drills().canary_failed("use");
     let text = String::from_utf8(metrics.render().unwrap()).unwrap();
     let exported: BTreeSet<String> = text
         .lines()

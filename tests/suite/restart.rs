@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+#[path = "restart/self_attack.rs"]
+mod self_attack;
 mod support;
 
 use std::collections::HashMap;

@@ -9,6 +9,8 @@
     clippy::panic
 )]
 
+#[path = "revocation/canary.rs"]
+mod canary;
 mod support;
 
 use std::sync::Arc;

@@ -15,11 +15,13 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{
     BACKDATE, CaError, CertificateAuthority, ClientIssue, IssuedCertificate, MIN_LIFETIME,
     ServerIssue,
 };
+use crate::credential::Credential;
 use crate::csr::VerifiedCsr;
 use crate::identity;
 use crate::key::{P256Signer, PrivateKey, distinguished_name};
@@ -28,6 +30,8 @@ use crate::trust::{TrustAnchors, TrustError};
 
 /// How long a root is good for: ten years of 365 days.
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
+/// For how long a certificate is over that is made to be, seconds.
+const OVER: i64 = 3_600;
 /// Octets of a random serial number; the top bit is cleared and the next one set, so that it is
 /// positive and of full length.
 const SERIAL_OCTETS: usize = 16;
@@ -39,6 +43,17 @@ pub struct CaMaterial {
     pub root: CertificateDer<'static>,
     /// The root's private key.
     pub key: PrivateKey,
+}
+
+/// What is wrong with a certificate that a process makes to attack its own listener with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// It names a grant and a subject, and nobody has registered it.
+    Unregistered,
+    /// As that, and its time was over an hour ago.
+    Expired,
+    /// It names neither grant nor subject.
+    Nameless,
 }
 
 /// A certificate authority inside this process.
@@ -175,6 +190,42 @@ impl EmbeddedCa {
         .collect();
         let leaf = self.sign(&params, &request.csr)?;
         IssuedCertificate::verify_matches(leaf, Vec::new(), self.root.clone(), request)
+    }
+
+    /// A credential that must not open anything, for an attack on the own listener: for a client, good for five minutes
+    /// from `now` (Unix seconds), with this flaw. Its grant is drawn for it, so it is registered nowhere.
+    ///
+    /// # Errors
+    /// [`CaError`].
+    pub fn issue_flawed(
+        &self,
+        flaw: Flaw,
+        key: &PrivateKey,
+        now: i64,
+    ) -> Result<Credential, CaError> {
+        let from = match flaw {
+            Flaw::Unregistered | Flaw::Nameless => now,
+            Flaw::Expired => now
+                .saturating_sub(OVER)
+                .saturating_sub(seconds(MIN_LIFETIME)),
+        };
+        let until = from.saturating_add(seconds(MIN_LIFETIME));
+        let window = (date(from.saturating_sub(seconds(BACKDATE)))?, date(until)?);
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        let mut params = self.leaf_params("self-attack", usage, window)?;
+        if flaw != Flaw::Nameless {
+            params.custom_extensions = ClaimExtension::ALL
+                .into_iter()
+                .map(|claim| (claim, Uuid::new_v4()))
+                .map(|(claim, id)| CustomExtension::from_oid_content(claim.arcs(), oid::encode(id)))
+                .collect();
+        }
+        let leaf = params
+            .signed_by(&P256Signer::new(key)?, &self.issuer)
+            .map_err(|error| signing(&error))?;
+        Credential::new(vec![leaf.into()], key).map_err(|error| CaError::Signing {
+            reason: error.to_string(),
+        })
     }
 
     fn sign_server(&self, request: &ServerIssue) -> Result<IssuedCertificate, CaError> {

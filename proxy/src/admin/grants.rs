@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    AdminFailure, CertificateView, Control, GrantView, draw_peer_id, parse_grant_id, parse_user,
+    AdminFailure, CertificateView, Control, GrantView, canary, draw_peer_id, parse_grant_id,
+    parse_user,
 };
 use crate::directory::{Applied, Touched};
 use crate::enrollment::{EnrollmentToken, enrollment_url};
@@ -106,6 +107,12 @@ impl Control {
     ) -> Result<GrantView, AdminFailure> {
         let user = parse_user(&request.user)?;
         let peer = parse_peer(&request.peer)?;
+        if canary::is_reserved(&peer, actor) {
+            return Err(AdminFailure::invalid(format!(
+                "the name `{peer}` is that of the revocation canary"
+            ))
+            .hint("choose another name for the peer"));
+        }
         let scope = self.parse_scope(&request.scope, &peer)?;
         let act = self.act(actor);
         let expires_at = expiry(&request, act.now)?;

@@ -10,11 +10,12 @@ use policy::rate::{GrantLimits, Rate};
 use policy::time::UnixMillis;
 use serde::Serialize;
 
-use super::{AdminFailure, Control, PeerView, PolicyFailure, days_left};
+use super::{AdminFailure, Canary, CanaryView, Control, PeerView, PolicyFailure, days_left};
 use crate::audit::AuditView;
 use crate::directory::View;
 use crate::hardening::Hardening;
 use crate::inbound::budget::today;
+use crate::inbound::self_attack::SelfAttackView;
 use crate::outbound::{CacheFigures, Outbound, PeerFigures};
 use crate::server_certificate::{ServerCertificate, ServerFailure};
 use crate::store::{CertificateState, PeerDirection};
@@ -46,6 +47,10 @@ pub struct StatusView {
     pub audit: AuditView,
     /// What this process has given up.
     pub hardening: Hardening,
+    /// The attack on the own listener at start; `None` when there was none.
+    pub self_attack: Option<SelfAttackView>,
+    /// The revocation canary; `None` when it is off.
+    pub revocation_canary: Option<CanaryView>,
     /// The certificate of our listeners; `None` when this process serves nobody.
     pub server_certificate: Option<ServerCertificateView>,
     /// The peers we ask.
@@ -263,6 +268,12 @@ impl Control {
             },
             audit: self.audit.view(),
             hardening: self.hardening,
+            self_attack: self.self_attack.clone(),
+            revocation_canary: self
+                .canary
+                .as_ref()
+                .map(Canary::view)
+                .filter(|view| view.every_s.is_some()),
             server_certificate: self
                 .server_certificate
                 .as_ref()

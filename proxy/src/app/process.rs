@@ -18,7 +18,7 @@ use crate::store::{Act, Actor, SqliteOptions, SqliteStore};
 use crate::telemetry::logs::{self, LogForm};
 
 use super::secrets::{self, Secrets};
-use super::{StartError, confinement, make_private_dir, start_hardened};
+use super::{Circumstances, SelfAttack, StartError, confinement, make_private_dir, start_under};
 
 fn runtime(config: &Config) -> Result<Runtime, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -41,12 +41,15 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
         LogFormat::Json => LogForm::Json,
     };
     logs::start(form, level(config.log.level))?;
-    let hardening = harden(&config)?;
+    let circumstances = Circumstances {
+        hardening: harden(&config)?,
+        self_attack: SelfAttack::Own,
+    };
     runtime(&config)?.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
-        let running = start_hardened(Arc::new(config), clock, hardening).await.map_err(|error| explain(&error))?;
+        let running = start_under(Arc::new(config), clock, circumstances).await.map_err(|error| explain(&error))?;
         tracing::info!(addresses = ?running.addresses(), "ready");
         loop {
             tokio::select! {

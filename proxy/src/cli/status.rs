@@ -65,6 +65,12 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("revision", "/revision"),
         ("NOT SERVING", "/fenced"),
         ("confined to its files", "/hardening/files"),
+        (
+            "last canary, ms to revoke",
+            "/revocation_canary/last/latency_ms",
+        ),
+        ("CANARY FAILED AT", "/revocation_canary/failure/step"),
+        ("since it", "/revocation_canary/failure/why"),
         ("policy files", "/policy/files"),
         ("policy hash", "/policy/hash"),
         ("policy since", "/policy/applied_at"),

@@ -51,6 +51,8 @@ pub(crate) struct Settings {
     pub audit: Audit,
     /// When a peer that fails is not asked for a while.
     pub breaker: Breaker,
+    /// A grant of the sidecar's own that is used and revoked every now and then, to see that revoking works.
+    pub revocation_canary: RevocationCanary,
     /// The log, written to standard error.
     pub log: Log,
     /// What the process gives up at the start. Core dumps and tracing are always off.
@@ -78,6 +80,7 @@ impl Default for Settings {
             timeouts: Timeouts::default(),
             audit: Audit::default(),
             breaker: Breaker::default(),
+            revocation_canary: RevocationCanary::default(),
             log: Log::default(),
             hardening: Hardening::default(),
         }
@@ -553,6 +556,15 @@ impl Default for Breaker {
             open_max_ms: 120_000,
         }
     }
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RevocationCanary {
+    /// Between two rounds, seconds, at least 60; 0 switches it off. A round enrolls a grant that opens nothing, asks with it,
+    /// revokes it, and fails loudly if anything is answered afterwards.
+    #[schemars(range(min = 0, max = 86_400))]
+    pub every_s: u32,
 }
 
 /// How a log line looks.

@@ -47,6 +47,30 @@ fn read_with(
 }
 
 #[test]
+fn the_revocation_canary_is_off_unless_told_and_never_too_often() {
+    assert_eq!(read(LEAST).unwrap().revocation_canary, None);
+    let with = |value: &str| read_with(LEAST, &[], &[("revocation_canary.every_s", value)]);
+    let every = with("300").unwrap().revocation_canary;
+    assert_eq!(every, Some(Duration::from_secs(300)));
+    let problems = with("59").unwrap_err();
+    assert!(
+        problems.iter().any(|problem| problem.contains("too often")),
+        "{problems:?}"
+    );
+    let nobody = [
+        ("revocation_canary.every_s", "300"),
+        ("roles.serve", "false"),
+    ];
+    let problems = read_with(LEAST, &[], &nobody).unwrap_err();
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.contains("roles.serve")),
+        "{problems:?}"
+    );
+}
+
+#[test]
 fn defaults_are_those_of_the_specification() {
     let config = read(LEAST).unwrap();
     assert_eq!(config.federation.listen, "0.0.0.0:8443".parse().unwrap());

@@ -25,6 +25,8 @@ use super::{
     Roles, Timeouts, Tls, TlsFiles,
 };
 
+/// The least time between two rounds of the revocation canary, seconds.
+const CANARY_LEAST_S: u32 = 60;
 /// The longest path a unix socket can have, bytes, without the closing zero (`sun_path` on Linux).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -107,6 +109,7 @@ impl Check<'_> {
         self.timeouts(&settings.timeouts);
         let audit = self.audit(&settings.audit, &data_dir);
         self.breaker(&settings.breaker);
+        let revocation_canary = self.revocation_canary(&settings.revocation_canary, roles);
         self.client_certificate(&settings.limits);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal, ca) = (ops?, gateway?, seal?, ca?);
@@ -164,6 +167,7 @@ impl Check<'_> {
             timeouts: timeouts(&settings.timeouts),
             audit,
             breaker: breaker(&settings.breaker),
+            revocation_canary,
             log: Log {
                 format: settings.log.format,
                 level: settings.log.level,
@@ -381,6 +385,24 @@ impl Check<'_> {
             );
             self.add("breaker.open_ms", message, "lower it or raise the maximum");
         }
+    }
+
+    fn revocation_canary(
+        &mut self,
+        section: &settings::RevocationCanary,
+        roles: Roles,
+    ) -> Option<Duration> {
+        let key = "revocation_canary.every_s";
+        let every = section.every_s;
+        if (1..CANARY_LEAST_S).contains(&every) {
+            let message = format!("{every} s is too often: each round is a change of the store");
+            self.add(key, message, "use 60 or more, or 0 to switch it off");
+        }
+        if every > 0 && !roles.serve {
+            let message = "needs roles.serve: this process answers nobody".to_owned();
+            self.add(key, message, "set it to 0 or switch roles.serve on");
+        }
+        (every > 0).then(|| Duration::from_secs(every.into()))
     }
 
     fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {

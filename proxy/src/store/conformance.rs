@@ -83,6 +83,7 @@ laws! {
         create_refuses_taken_ids_and_dead_grants,
         revocation_is_final_and_takes_certificates_and_token_along,
         forgetting_a_user_revokes_all_of_theirs_at_once,
+        grants_that_are_over_leave_nothing_behind,
         suspension_touches_every_unfinished_grant_and_ends_where_it_began,
         expiry_uses_the_earlier_end_and_never_comes_early,
         unknown_ids_are_not_found,

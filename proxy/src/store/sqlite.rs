@@ -254,6 +254,15 @@ impl Store for SqliteStore {
         grants::forget_user(&mut *self.write().await, act, user, reason).await
     }
 
+    async fn forget_grants(
+        &self,
+        act: &Act,
+        peer: PeerId,
+        before: UnixMillis,
+    ) -> Result<Committed<u64>, StoreError> {
+        grants::forget_ended(&mut *self.write().await, act, peer, before).await
+    }
+
     async fn expire_grants(&self, act: &Act) -> Result<Committed<Vec<GrantId>>, StoreError> {
         if let Some(revision) = expiry::nothing_due(&mut *self.read().await?, act.now).await? {
             return Ok(change::nothing(revision, Vec::new()));

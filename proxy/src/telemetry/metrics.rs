@@ -10,6 +10,7 @@ use prometheus::{
 };
 
 use super::audit::{AuditFigures, AuditMetrics};
+use super::drills::DrillMetrics;
 use crate::transport::{CutCount, HandshakeResult};
 
 const PREFIX: &str = "mosaic_federation";
@@ -48,6 +49,7 @@ pub struct Metrics {
     renewals_served: IntCounterVec,
     server_certificate_failures: IntCounter,
     witness_alarms: IntCounterVec,
+    drills: DrillMetrics,
 }
 
 /// What became of a request for renewal that we were asked, as a label.
@@ -355,6 +357,7 @@ impl Metrics {
             cache_bytes: gauge("cache_bytes", "Memory that they take, bytes.")?,
             store_revision: gauge("store_revision", "Revision of the snapshot in force.")?,
             audit: AuditMetrics::new(PREFIX, &registry)?,
+            drills: DrillMetrics::new(PREFIX, &registry)?,
             registry,
             requests,
             decisions,
@@ -565,6 +568,12 @@ impl Metrics {
         self.witness_alarms
             .with_label_values(&[kind.as_str()])
             .inc();
+    }
+
+    /// What the process does to see whether it holds.
+    #[must_use]
+    pub const fn drills(&self) -> &DrillMetrics {
+        &self.drills
     }
 
     /// The audit log's own figures, read when scraped.

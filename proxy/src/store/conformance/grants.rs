@@ -116,6 +116,42 @@ pub(super) async fn every_mutation_raises_the_revision_by_one_and_is_audited(sto
     }
 }
 
+pub(super) async fn grants_that_are_over_leave_nothing_behind(store: &dyn Store) {
+    changed(store.put_secret_if_absent(&act(1), secret()).await);
+    active_grant(store, 1, 2).await;
+    active_grant(store, 2, 10).await;
+    let peer = store.grant(grant_id(1)).await.unwrap().grant.peer;
+    let certificates = store.list_certificates(grant_id(1)).await.unwrap();
+    let end = certificates[0].entry.not_after;
+    let nothing = store.forget_grants(&act(20), peer, end).await.unwrap();
+    assert!(!nothing.changed, "both are in force");
+    changed(store.revoke_grant(&act(21), grant_id(1), None).await);
+    let too_soon = UnixMillis(end.0 - 1);
+    let nothing = store.forget_grants(&act(22), peer, too_soon).await.unwrap();
+    assert!(!nothing.changed, "its certificate could still come up");
+    assert_eq!(changed(store.forget_grants(&act(23), peer, end).await), 1);
+    assert!(store.grant(grant_id(1)).await.is_err());
+    assert!(
+        store
+            .list_certificates(grant_id(1))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        store.grant(grant_id(2)).await.is_ok(),
+        "the other one stays"
+    );
+    let image = store.load(START).await.unwrap();
+    assert_eq!(image.grants.len(), 1);
+    let acts = acts(store).await;
+    assert_eq!(acts.last().unwrap().1, "grant.forget");
+    assert!(
+        acts.iter().any(|(_, act)| act == "grant.revoke"),
+        "the log keeps all of it"
+    );
+}
+
 pub(super) async fn what_changes_nothing_writes_nothing(store: &dyn Store) {
     changed(store.put_secret_if_absent(&act(1), secret()).await);
     active_grant(store, 1, 2).await;

@@ -243,6 +243,46 @@ pub(super) async fn forget_user(
     change.commit_all(admin, revoked, ids).await
 }
 
+pub(super) async fn forget_ended(
+    writer: &mut Writer,
+    act: &Act,
+    peer: PeerId,
+    before: UnixMillis,
+) -> Result<Committed<u64>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let rows = sqlx::query(
+        "SELECT id FROM grants WHERE peer_id = ?1 AND status IN ('revoked', 'expired') AND NOT EXISTS \
+         (SELECT 1 FROM certificates c WHERE c.grant_id = grants.id AND c.not_after > ?2) ORDER BY id",
+    )
+        .bind(peer.to_string())
+        .bind(before.0)
+        .fetch_all(&mut *conn)
+        .await
+        .map_err(driver)?;
+    let ids: Vec<GrantId> = rows.iter().map(id_of).collect::<Result<_, _>>()?;
+    for id in &ids {
+        for statement in [
+            "DELETE FROM certificates WHERE grant_id = ?",
+            "DELETE FROM enrollment_tokens WHERE grant_id = ?",
+            "DELETE FROM issue_intents WHERE grant_id = ?",
+            "DELETE FROM grants WHERE id = ?",
+        ] {
+            sqlx::query(statement)
+                .bind(id.to_string())
+                .execute(&mut *conn)
+                .await
+                .map_err(driver)?;
+        }
+    }
+    let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+    if count == 0 {
+        return change.unchanged(0).await;
+    }
+    let admin = AdminAct::on_peer("grant.forget", peer).count("grants", count);
+    change.commit(admin, count).await
+}
+
 fn id_of(row: &SqliteRow) -> Result<GrantId, StoreError> {
     Columns {
         table: "grants",
