@@ -6,6 +6,7 @@
 //! certificate is decided by the caller.
 
 pub mod embedded;
+pub mod rotating;
 pub mod step;
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::trust::{RevokedSet, TrustAnchors, TrustError, certificate_to_pem};
 use crate::verify::{ChainError, Purpose, verify_chain, verify_path};
 
 pub use embedded::{CaMaterial, EmbeddedCa};
+pub use rotating::{CaRoots, RotatingCa};
 pub use step::StepCa;
 
 /// How long a client certificate is good for, unless told otherwise.

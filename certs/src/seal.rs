@@ -8,6 +8,7 @@
 pub mod cursor;
 mod envelope;
 pub mod secret;
+pub mod upstream;
 
 use std::fmt;
 use std::sync::Arc;

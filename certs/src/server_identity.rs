@@ -67,17 +67,17 @@ pub struct ServerIdentity {
 }
 
 impl ServerIdentity {
-    /// Takes a credential whose chain ends with its root, and that root alone for peers.
+    /// Takes a credential whose chain ends with its root, and the roots that peers are given.
     ///
     /// # Errors
     /// [`ServerIdentityError`]; `now` in Unix seconds.
     pub fn new(
         credential: Credential,
+        roots: Vec<CertificateDer<'static>>,
         names: &[ServerName<'static>],
         now: i64,
     ) -> Result<Self, ServerIdentityError> {
-        let root = credential.root().ok_or(ServerIdentityError::NoRoot)?;
-        let roots = TrustAnchors::new(0, vec![root.clone()]).map_err(ServerIdentityError::Roots)?;
+        let roots = TrustAnchors::new(0, roots).map_err(ServerIdentityError::Roots)?;
         Self::whole(credential, roots, names, now)
     }
 

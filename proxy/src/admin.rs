@@ -20,10 +20,12 @@ mod failure;
 mod gateway;
 mod grants;
 mod history;
+mod import;
 mod keys;
 mod peers;
 mod policy;
 mod resealer;
+mod rotation;
 mod routes;
 mod sessions;
 mod socket;
@@ -69,10 +71,14 @@ pub use grants::{
     CreateGrant, CreateToken, EditGrant, EditedGrant, GrantDetail, RevokeGrant, TokenView,
 };
 pub use history::{AskedHead, ExportBroken, ShownPlace, WitnessedView, read_asked};
+pub use import::{ImportPeers, ImportedRow, ImportedView, RefusedRow};
 pub use keys::{FinishReseal, SealedRowsView, SealingView};
 pub use peers::{AddPeer, AddedView, PeerDetail};
 pub use policy::{Explain, Explanation, StepView};
 pub use resealer::{RESEAL_BATCH, ResealError, ResealStep, Resealer};
+pub use rotation::{
+    CA_SECRET, FinishRotation, Follower, RootView, Rotation, RotationView, new_authority,
+};
 pub use routes::router;
 pub use sessions::{CreateSession, SessionView};
 pub use socket::{SocketError, bind, serve};
@@ -114,6 +120,8 @@ pub struct Control {
     pub resealer: Resealer,
     /// Who issues certificates to peers.
     pub ca: Arc<dyn CertificateAuthority>,
+    /// Rotates the embedded root.
+    pub rotation: Rotation,
     /// Who signs for peers, where that is a step-ca.
     pub step: Option<Arc<StepCa>>,
     /// The client of the local gateway.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use certs::ca::RotatingCa;
 use certs::clock::Clock;
 use certs::publish::channel;
 use certs::{
@@ -39,7 +40,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::admin::{self, Addresses, Archiver, Canary, Control, RESEAL_BATCH, Resealer};
+use crate::admin::{self, Addresses, Archiver, Canary, Control, RESEAL_BATCH, Resealer, Rotation};
 use crate::audit::archive::Shelf;
 use crate::audit::checkpoint::CheckpointVerifier;
 use crate::audit::history::HistoryPublisher;
@@ -303,14 +304,16 @@ async fn compose(
         sealer: &base.sealer,
         act: &act,
     };
-    let embedded = secrets.authority(base.clock.unix_seconds()).await?;
+    let roots = secrets.authority(base.clock.unix_seconds()).await?;
+    let embedded = Arc::new(RotatingCa::new(roots.signing()));
     let Authorities {
         servers: authority,
         clients,
         step,
     } = Authorities::open(&config.ca, embedded, Arc::clone(&base.clock))?;
+    let generation = roots.state.generation;
     let trusted = |roots| {
-        TrustAnchors::new(1, roots)
+        TrustAnchors::new(generation, roots)
             .map_err(|error| StartError::Authority(format!("its root cannot be trusted: {error}")))
     };
     let anchors = trusted(clients.anchors())?;
@@ -349,8 +352,9 @@ async fn compose(
         metrics: Arc::clone(&base.metrics),
     });
     let (trust_publisher, trust) = channel(anchors.clone());
-    let flawed = Arc::clone(&authority);
+    let rotating = Arc::clone(&authority);
     let authority: Arc<dyn CertificateAuthority> = authority;
+    let peers_authority = Arc::clone(&clients);
     let mut addresses = Addresses::default();
     let mut serving = None;
     let mut attacked = None;
@@ -414,7 +418,7 @@ async fn compose(
             let target = self_attack::Target {
                 listens,
                 server: &server,
-                authority: step.is_none().then_some(flawed),
+                authority: step.is_none().then(|| rotating.roots().peers),
                 directory: &directory,
             };
             attacked = self_attack::demand(base, base.circumstances.self_attack, target).await?;
@@ -478,6 +482,7 @@ async fn compose(
             Box::new(|step| tracing::debug!(?step, "changing the sealing secret")),
         ),
         ca: authority,
+        rotation: Rotation::new(rotating, peers_authority, trust_publisher),
         step,
         gateway: client,
         credentials,
@@ -521,8 +526,6 @@ async fn compose(
             tracing::error!(%error, "the ops listener failed");
         }
     });
-    // Held for as long as the process runs: anchors do not change yet, their readers do not know.
-    listeners.spawn(hold(trust_publisher, stopped.clone()));
     if let Some(dir) = policy_dir(config) {
         let settings = &config.policy;
         let control = Arc::clone(&control);
@@ -551,11 +554,6 @@ async fn archiver(base: &Base, audit: &AuditState) -> Result<Archiver, StartErro
         Arc::clone(&audit.archive),
         Box::new(|step| tracing::debug!(?step, "moving audit rows into the archive")),
     ))
-}
-
-async fn hold<T: Send>(held: T, mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
-    drop(held);
 }
 
 /// Writes down what has expired, so that `status` and the snapshot agree with the clock. Requests do
@@ -770,6 +768,10 @@ async fn serve(
             endpoint_url: endpoint.to_string(),
             common_name: endpoint.host().to_owned(),
             server_anchors_pem: Arc::new(move || told.current().roots_pem()),
+            trust_generation: {
+                let trust = parts.trust.clone();
+                Arc::new(move || trust.load().generation())
+            },
             certificate_lifetime: config.limits.client_certificate,
             checkpoint_key: parts.checkpoint_key.to_hex(),
         },

@@ -16,6 +16,7 @@ mod door;
 mod failure;
 mod gateway;
 mod grant;
+mod import;
 mod keys;
 mod mcp;
 mod output;
@@ -261,6 +262,9 @@ async fn ask(
         Command::Policy(command) => policy::run(context, command, console).await,
         Command::Gateway(command) => gateway::run(context, command, console).await,
         Command::Keys(command) => keys::run(context, command, console).await,
+        Command::Ca(arguments::CaCommand::Rotate(command)) => {
+            authority::rotate(context, command, console).await
+        }
         Command::Ca(_) => authority::export(context, console).await,
         Command::Mcp(at) => mcp::run(context, at, console).await,
         Command::Healthcheck => doctor::healthcheck(context, console).await,

@@ -186,6 +186,31 @@ impl ServerCertificate {
         }
     }
 
+    /// Issues anew at once, since the roots of our authority have changed; nothing is done where the certificate comes from files.
+    ///
+    /// # Errors
+    /// Why the one in force stays, in words for the operator.
+    pub async fn reissue(&self) -> Result<(), String> {
+        // Held so that nothing else replaces it meanwhile.
+        let _one = self.read.lock().await;
+        let ServerSource::Authority(authority) = &self.source else {
+            return Ok(());
+        };
+        let now = self.clock.unix_millis();
+        let issued = issue(&**authority, &self.names, now.div_euclid(MILLIS_PER_SECOND)).await;
+        let identity = issued.map_err(|why| self.failed(why, now))?;
+        let end = identity.credential().not_after();
+        self.publisher
+            .publish(identity)
+            .map_err(|error| error.to_string())?;
+        self.metrics.certificate_expiry("server", "", end);
+        tracing::info!(
+            not_after = end,
+            "the server certificate is of the roots in force"
+        );
+        self.good(true).map(drop)
+    }
+
     fn reread(
         &self,
         files: &ServerFiles,
@@ -300,7 +325,7 @@ async fn issue(
         .map_err(|error| said(&error))?;
     let credential =
         Credential::new(issued.chain_with_root(), &key).map_err(|error| said(&error))?;
-    ServerIdentity::new(credential, names, now).map_err(|error| said(&error))
+    ServerIdentity::new(credential, authority.anchors(), names, now).map_err(|error| said(&error))
 }
 
 fn identity_of(

@@ -15,6 +15,7 @@ mod record;
 mod renewal;
 mod sealing;
 mod sqlite;
+mod trust;
 
 #[cfg(test)]
 mod conformance;
@@ -51,6 +52,7 @@ pub use sealing::{
     NextSecret, ResealedRow, SealStore, SealedCount, SealedKind, SealedRow, SealingState,
 };
 pub use sqlite::{Migrated, SqliteOptions, SqliteStore};
+pub use trust::{TrustAcknowledged, TrustPhase, TrustState, TrustStore};
 
 /// The longest life of an enrollment token, milliseconds (the specification, section 4.2).
 pub const TOKEN_TTL_MAX_MILLIS: i64 = 900_000;
@@ -65,7 +67,7 @@ pub const EXPIRED_CERTIFICATE_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 /// reached, and with [`StoreError::Corrupt`] when a row does not read back as what was written.
 /// Dropping a call's future leaves either the whole change or nothing.
 #[async_trait]
-pub trait Store: AuditLog + RenewalStore + SealStore + Send + Sync {
+pub trait Store: AuditLog + RenewalStore + SealStore + TrustStore + Send + Sync {
     /// Whether the database answers a read and would accept a write right now.
     async fn health(&self) -> Result<(), StoreError>;
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use certs::ca::CaMaterial;
 use certs::testing::{ManualClock, Mint, TestCa};
 use certs::{Clock, SealPurpose, SystemClock};
 use policy::time::UnixMillis;
@@ -251,7 +252,7 @@ pub(crate) fn configuration(path: PathBuf, text: &str) -> Config {
 async fn plant_authority(config: &Config, ca: &TestCa, now: i64) {
     std::fs::create_dir_all(&config.data_dir).unwrap();
     let sealer = secrets::sealer(&config.seal).unwrap();
-    let plain = secrets::encode_authority(ca.root_der(), &ca.private_key()).unwrap();
+    let plain = CaMaterial::encode(ca.root_der(), &ca.private_key()).unwrap();
     let id = "embedded";
     let sealed = sealer.seal(SealPurpose::CaKey, id, &plain).unwrap();
     let now = UnixMillis(now);

@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+#[path = "enrollment/import.rs"]
+mod import;
 mod support;
 
 use std::collections::BTreeMap;
@@ -82,7 +84,8 @@ async fn a_token_is_good_once() {
             "endpointUrl",
             "grantId",
             "subjectUserId",
-            "trustBundlePem"
+            "trustBundlePem",
+            "trustGeneration"
         ]
     );
     assert_eq!(answer["grantId"], grant.to_string());

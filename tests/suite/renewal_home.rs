@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+#[path = "renewal_home/rotation.rs"]
+mod rotation;
 mod support;
 
 use std::future::{Future, poll_fn};

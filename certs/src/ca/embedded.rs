@@ -16,6 +16,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::{
     BACKDATE, CaError, CertificateAuthority, ClientIssue, IssuedCertificate, MIN_LIFETIME,
@@ -43,6 +44,38 @@ pub struct CaMaterial {
     pub root: CertificateDer<'static>,
     /// The root's private key.
     pub key: PrivateKey,
+}
+
+impl CaMaterial {
+    /// Root and key as one secret: length of the root (4 octets, big-endian), root (DER), key (PKCS#8).
+    ///
+    /// # Errors
+    /// [`CaError::Root`] when the root is longer than a certificate can be.
+    pub fn encode(
+        root: &CertificateDer<'_>,
+        key: &PrivateKey,
+    ) -> Result<Zeroizing<Vec<u8>>, CaError> {
+        let length = u32::try_from(root.len())
+            .map_err(|_| CaError::Root(TrustError::Malformed { position: 1 }))?;
+        Ok(Zeroizing::new(
+            [&length.to_be_bytes(), root.as_ref(), key.pkcs8()].concat(),
+        ))
+    }
+
+    /// Takes what [`encode`](Self::encode) made.
+    ///
+    /// # Errors
+    /// [`CaError::Root`] or [`CaError::Key`].
+    pub fn decode(secret: &[u8]) -> Result<Self, CaError> {
+        let damaged = || CaError::Root(TrustError::Malformed { position: 1 });
+        let (length, rest) = secret.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| damaged())?;
+        let (root, key) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        Ok(Self {
+            root: CertificateDer::from(root.to_vec()),
+            key: PrivateKey::from_pkcs8(Zeroizing::new(key.to_vec()))?,
+        })
+    }
 }
 
 /// What is wrong with a certificate that a process makes to attack its own listener with.

@@ -28,15 +28,15 @@ use super::keys::StartReseal;
 use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
-    CreateGrant, CreateSession, CreateToken, EditGrant, Explain, FinishReseal, ForgetUser,
-    RenewCertificates, ReplayPolicy, RevokeGrant,
+    CreateGrant, CreateSession, CreateToken, EditGrant, Explain, FinishReseal, FinishRotation,
+    ForgetUser, ImportPeers, RenewCertificates, ReplayPolicy, RevokeGrant,
 };
 use crate::store::Actor;
 
 /// Most bytes of a request body.
 const BODY_BYTES: usize = 256 * 1024;
 
-/// Most bytes of the files of a policy, as JSON.
+/// Most bytes of the files of a policy, or of an export, as JSON.
 const POLICY_BYTES: usize = 16 * 1024 * 1024;
 
 /// What streams of lines are.
@@ -51,6 +51,10 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/status", get(status))
         .route("/checks", get(checks))
         .route("/ca", get(authority))
+        .route("/ca/rotation", get(rotation))
+        .route("/ca/rotation/plan", post(plan_rotation))
+        .route("/ca/rotation/apply", post(apply_rotation))
+        .route("/ca/rotation/finish", post(finish_rotation))
         .route("/grants", get(list_grants).post(create_grant))
         .route("/grants/{id}", get(show_grant).put(edit_grant))
         .route("/grants/{id}/revoke", post(revoke_grant))
@@ -60,6 +64,10 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/certificates/renew", post(renew_certificates))
         .route("/certificates/{serial}/revoke", post(revoke_certificate))
         .route("/peers", get(list_peers).post(add_peer))
+        .route(
+            "/peers/import",
+            post(import_peers).layer(DefaultBodyLimit::max(POLICY_BYTES)),
+        )
         .route("/peers/{name}", get(show_peer))
         .route("/peers/{name}/suspend", post(suspend_peer))
         .route("/peers/{name}/resume", post(resume_peer))
@@ -191,6 +199,26 @@ async fn authority(State(control): Shared) -> Answer<impl Serialize> {
     Ok(Json(json!({"root_pem": roots.concat(), "sha256": sha256})))
 }
 
+async fn rotation(State(control): Shared) -> Answer<impl Serialize> {
+    control.rotation().await.map(Json)
+}
+
+async fn plan_rotation(State(control): Shared, Acting(actor): Acting) -> Answer<impl Serialize> {
+    control.plan_rotation(&actor).await.map(Json)
+}
+
+async fn apply_rotation(State(control): Shared, Acting(actor): Acting) -> Answer<impl Serialize> {
+    control.apply_rotation(&actor).await.map(Json)
+}
+
+async fn finish_rotation(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<FinishRotation>,
+) -> Answer<impl Serialize> {
+    control.finish_rotation(&actor, body).await.map(Json)
+}
+
 /// RFC 7468 text of a certificate.
 fn pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
@@ -294,6 +322,14 @@ async fn add_peer(
 ) -> Result<Response, AdminFailure> {
     let peer = control.add_peer(&actor, body).await?;
     Ok((StatusCode::CREATED, Json(peer)).into_response())
+}
+
+async fn import_peers(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Body(body): Body<ImportPeers>,
+) -> Answer<impl Serialize> {
+    control.import_peers(&actor, body).await.map(Json)
 }
 
 async fn show_peer(

@@ -6,8 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use certs::ca::RotatingCa;
 use certs::ca::step::{ProvisionerKey, StepSettings};
-use certs::{CertificateAuthority, Clock, EmbeddedCa, StepCa};
+use certs::{CertificateAuthority, Clock, StepCa};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
@@ -20,7 +21,7 @@ use super::StartError;
 /// The authorities of this process.
 pub(super) struct Authorities {
     /// Signs for our own listeners.
-    pub(super) servers: Arc<EmbeddedCa>,
+    pub(super) servers: Arc<RotatingCa>,
     /// Signs for peers.
     pub(super) clients: Arc<dyn CertificateAuthority>,
     /// The same, where it is a step-ca.
@@ -34,7 +35,7 @@ impl Authorities {
     /// [`StartError::Authority`] when a file cannot be read or is not what it should be.
     pub(super) fn open(
         settings: &Ca,
-        embedded: Arc<EmbeddedCa>,
+        embedded: Arc<RotatingCa>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
         let Ca::Step {

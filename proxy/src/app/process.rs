@@ -146,9 +146,10 @@ pub fn init_authority(config: &Config, clock: Arc<dyn Clock>) -> Result<Authorit
         secrets.authority(clock.unix_seconds()).await
     });
     let authority = made.map_err(|error: StartError| explain(&error))?;
+    let root = authority.in_force.root();
     Ok(AuthorityRoot {
-        pem: certificate_to_pem(authority.root()),
-        sha256: hex::encode(fingerprint(authority.root())),
+        pem: certificate_to_pem(root),
+        sha256: hex::encode(fingerprint(root)),
     })
 }
 

@@ -8,19 +8,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use certs::ca::{CaError, CaMaterial, CaRoots};
 use certs::seal::CursorKey;
 use certs::seal::PageSealer;
-use certs::{EmbeddedCa, PrivateKey, SealPurpose, Sealer};
+use certs::{EmbeddedCa, SealPurpose, Sealer};
 use policy::revision::RevisionKey;
-use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
+use crate::admin::{CA_SECRET, new_authority};
 use crate::audit::chain::{CHAIN_KEY_LEN, ChainKey};
 use crate::audit::checkpoint::CheckpointSigner;
 use crate::config::SealSource;
 use crate::gateway::assertion::AssertionSigner;
 use crate::sealing_secret;
-use crate::store::{Act, SealedSecret, SecretPurpose, Store};
+use crate::store::{Act, SealedSecret, SecretPurpose, Store, TrustPhase, TrustState};
 
 use super::StartError;
 
@@ -87,12 +88,23 @@ impl Secrets<'_> {
     /// The secret of a purpose; `make` gives it its first value.
     async fn load(
         &self,
-        (stored, sealed_as): (SecretPurpose, SealPurpose),
+        purposes: (SecretPurpose, SealPurpose),
         id: &str,
         make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, String>,
     ) -> Result<Zeroizing<Vec<u8>>, StartError> {
+        self.load_generation(purposes, (id, 1), make).await
+    }
+
+    /// The same, of a generation.
+    async fn load_generation(
+        &self,
+        (stored, sealed_as): (SecretPurpose, SealPurpose),
+        (id, generation): (&str, u32),
+        make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, String>,
+    ) -> Result<Zeroizing<Vec<u8>>, StartError> {
         let known = self.store.load_secrets(stored).await?;
-        let secret = match known.into_iter().find(|secret| secret.id == id) {
+        let wanted = |secret: &SealedSecret| secret.id == id && secret.generation == generation;
+        let secret = match known.into_iter().find(wanted) {
             Some(secret) => secret,
             None => {
                 let plain = make().map_err(StartError::Seal)?;
@@ -103,7 +115,7 @@ impl Secrets<'_> {
                 let secret = SealedSecret {
                     purpose: stored,
                     id: id.to_owned(),
-                    generation: 1,
+                    generation,
                     sealed,
                 };
                 self.store
@@ -140,29 +152,44 @@ impl Secrets<'_> {
         PageSealer::new(&key, None).map_err(|error| damaged(&error))
     }
 
-    /// The embedded authority, created at the first start.
+    /// The roots of the embedded authority, the first one created at the first start; the next one where a rotation has made it.
     ///
     /// # Errors
     /// [`StartError`].
-    pub async fn authority(&self, now: i64) -> Result<Arc<EmbeddedCa>, StartError> {
-        let purposes = (SecretPurpose::CaKey, SealPurpose::CaKey);
-        let make = || {
-            let material =
-                EmbeddedCa::generate("mosaic-federation embedded CA", now, &SystemRandom::new())
-                    .map_err(|error| error.to_string())?;
-            encode_authority(&material.root, &material.key)
+    pub async fn authority(&self, now: i64) -> Result<AuthorityRoots, StartError> {
+        let state = self.store.trust().await?;
+        let make = || new_authority(now).map_err(|error| error.to_string());
+        let in_force = self.root(state.ca_generation, make).await?;
+        let next = match state.phase {
+            TrustPhase::Steady => None,
+            TrustPhase::Planned | TrustPhase::Applied => {
+                let missing = || Err("the next root of this store is missing".to_owned());
+                Some(self.root(state.next_ca_generation(), missing).await?)
+            }
         };
-        let bytes = self.load(purposes, "embedded", make).await?;
-        let damaged =
-            || StartError::Seal("the embedded authority of this store is damaged".to_owned());
-        let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| damaged())?;
-        let (root, key) = rest.split_at_checked(length).ok_or_else(damaged)?;
-        let key = PrivateKey::from_pkcs8(Zeroizing::new(key.to_vec())).map_err(|_| damaged())?;
-        let root = CertificateDer::from(root.to_vec());
-        let ca =
-            EmbeddedCa::load(root, &key).map_err(|error| StartError::Seal(error.to_string()))?;
-        Ok(Arc::new(ca))
+        Ok(AuthorityRoots {
+            state,
+            in_force,
+            next,
+        })
+    }
+
+    async fn root(
+        &self,
+        generation: u32,
+        make: impl FnOnce() -> Result<Zeroizing<Vec<u8>>, String>,
+    ) -> Result<Arc<EmbeddedCa>, StartError> {
+        let purposes = (SecretPurpose::CaKey, SealPurpose::CaKey);
+        let bytes = self
+            .load_generation(purposes, (CA_SECRET, generation), make)
+            .await?;
+        let damaged = |error: CaError| {
+            StartError::Seal(format!(
+                "the embedded authority of this store is damaged: {error}"
+            ))
+        };
+        let CaMaterial { root, key } = CaMaterial::decode(&bytes).map_err(damaged)?;
+        EmbeddedCa::load(root, &key).map(Arc::new).map_err(damaged)
     }
 
     /// The key of the chains of audit rows and the key of their checkpoints, and what of it the store does not have yet.
@@ -241,18 +268,27 @@ impl Secrets<'_> {
     }
 }
 
-/// The embedded authority as one secret: length of the root, root (DER), key (PKCS#8).
-///
-/// # Errors
-/// When the root is longer than a certificate can be.
-pub fn encode_authority(
-    root: &CertificateDer<'_>,
-    key: &PrivateKey,
-) -> Result<Zeroizing<Vec<u8>>, String> {
-    let length = u32::try_from(root.len()).map_err(|error| error.to_string())?;
-    Ok(Zeroizing::new(
-        [&length.to_be_bytes(), root.as_ref(), key.pkcs8()].concat(),
-    ))
+/// The roots of the embedded authority, and how far a rotation of them has got.
+pub struct AuthorityRoots {
+    /// How far.
+    pub state: TrustState,
+    /// The root in force.
+    pub in_force: Arc<EmbeddedCa>,
+    /// The one that is to follow.
+    pub next: Option<Arc<EmbeddedCa>>,
+}
+
+impl AuthorityRoots {
+    /// What signs what.
+    #[must_use]
+    pub fn signing(&self) -> CaRoots {
+        match (self.state.phase, &self.next) {
+            (TrustPhase::Applied, Some(next)) => {
+                CaRoots::both(Arc::clone(&self.in_force), Arc::clone(next))
+            }
+            _ => CaRoots::one(Arc::clone(&self.in_force)),
+        }
+    }
 }
 
 fn random_32() -> Result<Zeroizing<Vec<u8>>, String> {

@@ -189,6 +189,8 @@ pub(super) enum Direction {
 pub(super) enum PeerCommand {
     /// Redeem an enrollment URL, so that the peer can be asked
     Add(PeerAdd),
+    /// Take over peers of an upstream gateway, with the keys it has sealed
+    Import(PeerImport),
     /// List all peers
     List,
     /// Show one peer with its credentials or grants
@@ -261,6 +263,27 @@ pub(super) struct PeerAdd {
     /// File with that root, PEM
     #[arg(long, value_name = "FILE")]
     pub(super) trust_root: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PeerImport {
+    /// Export of the table federation_peers, CSV with a header or JSON; - for standard input
+    pub(super) file: PathBuf,
+    /// Local user who will ask
+    #[arg(long)]
+    pub(super) user: String,
+    /// File with the root that the peers' servers are known by, PEM
+    #[arg(long, value_name = "FILE")]
+    pub(super) trust_root: PathBuf,
+    /// File with the gateway's BETTER_AUTH_SECRET
+    #[arg(long, value_name = "FILE", conflicts_with = "secret_env")]
+    pub(super) secret_file: Option<PathBuf>,
+    /// Environment variable with it
+    #[arg(long, value_name = "NAME")]
+    pub(super) secret_env: Option<String>,
+    /// Local name of one of them [default: its common name]; may be repeated
+    #[arg(long = "name", value_name = "COMMON_NAME=NAME", value_parser = key_value)]
+    pub(super) names: Vec<(String, String)>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -405,6 +428,25 @@ pub(super) enum CaCommand {
     Init,
     /// Print the root certificate, PEM
     Export,
+    /// Exchange the root for another one, step by step
+    #[command(subcommand)]
+    Rotate(RotateCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RotateCommand {
+    /// Make the next root; nobody trusts it yet
+    Plan,
+    /// Trust both roots, tell peers at their next contact, issue their certificates from the next one
+    Apply,
+    /// Show who has not followed yet
+    Status,
+    /// Trust the next root alone; refused while somebody has not followed
+    Finish {
+        /// Leave those behind who have not followed: they must enroll again
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Value, json};
 
+use super::arguments::RotateCommand;
 use super::door::Door;
 use super::failure::CliFailure;
 use super::output::Console;
@@ -54,6 +55,60 @@ pub(super) async fn export(
         console.document(&json!({"root_pem": root.pem, "sha256": root.sha256}))?;
     } else {
         console.line(root.pem.trim_end())?;
+    }
+    Ok(Exit::Done)
+}
+
+pub(super) async fn rotate(
+    context: &Context<'_>,
+    command: RotateCommand,
+    console: &mut Console<'_>,
+) -> Result<Exit, CliFailure> {
+    let admin = context.admin()?;
+    let (what, method, step, body) = match command {
+        RotateCommand::Status => ("reading the rotation", Method::GET, "", None),
+        RotateCommand::Plan => ("making the next root", Method::POST, "/plan", None),
+        RotateCommand::Apply => ("trusting the next root", Method::POST, "/apply", None),
+        RotateCommand::Finish { force } => (
+            "ending the rotation",
+            Method::POST,
+            "/finish",
+            Some(json!({ "force": force })),
+        ),
+    };
+    let target = format!("/admin/v1/ca/rotation{step}");
+    let found = admin.ask(what, method, &target, body.as_ref()).await?;
+    if console.json {
+        console.document(&found)?;
+        return Ok(Exit::Done);
+    }
+    let fields = [
+        ("phase", "/phase"),
+        ("since", "/since"),
+        ("generation", "/generation"),
+        ("root", "/root/sha256"),
+        ("ends", "/root/not_after"),
+        ("next root", "/next_root/sha256"),
+        ("next ends", "/next_root/not_after"),
+        ("waiting for", "/waiting"),
+    ];
+    console.members(&fields, &found)?;
+    let followers = found.get("followers").and_then(Value::as_array);
+    let followers = followers.map_or(&[][..], Vec::as_slice);
+    if !followers.is_empty() {
+        console.line("")?;
+        let columns = [
+            ("PEER", "/peer"),
+            ("GRANT", "/grant"),
+            ("HAS", "/acknowledged"),
+            ("OLD ROOT", "/of_old_root"),
+            ("UNTIL", "/until"),
+            ("WAITS FOR", "/waits_for"),
+        ];
+        console.table(&columns, followers)?;
+    }
+    if let Some(next) = found.get("next_step").and_then(Value::as_str) {
+        console.note(next)?;
     }
     Ok(Exit::Done)
 }

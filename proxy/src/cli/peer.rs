@@ -10,7 +10,7 @@ use super::door::{Door, read_text};
 use super::failure::CliFailure;
 use super::grant::{print_applied, print_items};
 use super::output::Console;
-use super::{Context, segment};
+use super::{Context, import, segment};
 use crate::exit::Exit;
 
 const COLUMNS: [(&str, &str); 6] = [
@@ -29,6 +29,7 @@ pub(super) async fn run(
 ) -> Result<Exit, CliFailure> {
     let admin = context.admin()?;
     match command {
+        PeerCommand::Import(import) => return import::run(context, import, console).await,
         PeerCommand::Add(add) => add_peer(&admin, add, console).await?,
         PeerCommand::List => {
             let peers = admin

@@ -36,6 +36,8 @@ pub struct EnrollmentTerms {
     pub common_name: String,
     /// The anchors in force of this side's server certificates on both listeners, PEM.
     pub server_anchors_pem: Arc<dyn Fn() -> String + Send + Sync>,
+    /// The generation of our trust roots.
+    pub trust_generation: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// How long a client certificate is good for; the grant's end cuts it short.
     pub certificate_lifetime: Duration,
     /// The public key of this side's audit checkpoints, hex.
@@ -52,6 +54,8 @@ pub struct Redeemed {
     pub cert_chain_pem: String,
     /// The anchors of the serving side's server certificates, PEM.
     pub trust_bundle_pem: String,
+    /// Their generation.
+    pub trust_generation: u64,
     /// The grant, canonical UUID.
     pub grant_id: String,
     /// The subject, canonical UUID.
@@ -280,6 +284,7 @@ impl Redeemer {
             cert_pem: issued.leaf_pem(),
             cert_chain_pem: issued.chain_pem(),
             trust_bundle_pem: (self.terms.server_anchors_pem)(),
+            trust_generation: (self.terms.trust_generation)(),
             grant_id: claim.grant.id.to_string(),
             subject_user_id: claim.grant.subject.to_string(),
             endpoint_url: self.terms.endpoint_url.clone(),

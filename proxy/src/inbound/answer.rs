@@ -479,6 +479,7 @@ impl Body {
             revision: self.revision,
             lease,
             checkpoint: history.and_then(|cell| cell.value()),
+            trust: answering.inbound.renewals.told_generation(),
             rate,
         };
         respond::begin_answer(&mut *answering.session, of, carried, length).await?;

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use certs::clock::{Clock, unix_time};
@@ -33,6 +34,8 @@ pub struct Connection {
     pub source: SocketAddr,
     /// What answers to it carry of its grant's history.
     pub history: Option<Arc<HistoryCell>>,
+    /// The newest generation of trust that was acknowledged on it, and is stored.
+    pub acknowledged: AtomicU64,
     identity: Result<ArcSwap<PeerIdentity>, IdentityError>,
     chain: Vec<CertificateDer<'static>>,
     _registration: Option<Registration>,
@@ -62,6 +65,7 @@ impl Connection {
             source: accepted.source,
             identity: identity.map(ArcSwap::from_pointee),
             chain: accepted.chain,
+            acknowledged: AtomicU64::new(0),
             _registration: registration,
         };
         (connection, accepted.stream)

@@ -37,6 +37,8 @@ use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ServedRenewal;
 
 const MILLIS_PER_SECOND: i64 = 1_000;
+/// The generation of trust roots that a side begins with.
+const FIRST_GENERATION: u64 = 1;
 
 /// What certificates are renewed with.
 pub struct RenewalParts {
@@ -140,6 +142,36 @@ impl Renewals {
             }
         }
         self.apply().await
+    }
+
+    /// The generation of our trust roots, for answers to carry; `None` as long as it is the first, which everybody has.
+    #[must_use]
+    pub fn told_generation(&self) -> Option<u64> {
+        let generation = self.parts.trust.load().generation();
+        (generation > FIRST_GENERATION).then_some(generation)
+    }
+
+    /// Stores that the holder of a grant has a generation of our trust roots. False when that could not be done: it is to
+    /// be tried with the next request. A generation that is not the one in force says nothing.
+    pub async fn acknowledge(&self, entry: &GrantEntry, generation: u64) -> bool {
+        if generation != self.parts.trust.load().generation() {
+            return true;
+        }
+        let (peer, grant) = (&entry.peer.name, entry.grant.id);
+        let act = self.act(peer);
+        let stored = self.parts.store.acknowledge_trust(&act, grant, generation);
+        match stored.await {
+            Ok(committed) => {
+                if committed.changed {
+                    tracing::info!(%peer, %grant, generation, "a peer has taken over our trust roots");
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%peer, %grant, %error, "an acknowledgement of our trust roots could not be stored");
+                false
+            }
+        }
     }
 
     /// Answers `renew` for the holder of `presented`: the body of the answer.

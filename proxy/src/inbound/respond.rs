@@ -27,9 +27,10 @@ static TIME: HeaderName = HeaderName::from_static(headers::TIME);
 static REVISION: HeaderName = HeaderName::from_static(headers::REVISION);
 static LEASE: HeaderName = HeaderName::from_static(headers::LEASE);
 static CHECKPOINT: HeaderName = HeaderName::from_static(headers::CHECKPOINT);
+static TRUST_GENERATION: HeaderName = HeaderName::from_static(headers::TRUST_GENERATION);
 
 /// Fields of one response at most, Pingora's own included.
-const FIELDS: usize = 14;
+const FIELDS: usize = 15;
 
 /// Head of a response; `length` is `None` for a streamed body.
 fn head(
@@ -84,6 +85,8 @@ pub struct Carried {
     pub lease: Option<HeaderValue>,
     /// How far the history of the grant has got; `None` before its first record.
     pub checkpoint: Option<HeaderValue>,
+    /// The generation of our trust roots; `None` as long as it is the first.
+    pub trust: Option<u64>,
     /// How its rate stands.
     pub rate: Option<RateFields>,
 }
@@ -102,6 +105,7 @@ pub async fn begin_answer(
         revision,
         lease,
         checkpoint,
+        trust,
         rate,
     } = carried;
     let mut head = head(
@@ -114,6 +118,10 @@ pub async fn begin_answer(
     )?;
     if let Some(checkpoint) = checkpoint {
         head.headers.insert(CHECKPOINT.clone(), checkpoint);
+    }
+    if let Some(generation) = trust {
+        let value = HeaderValue::from(generation);
+        head.headers.insert(TRUST_GENERATION.clone(), value);
     }
     let value = HeaderValue::try_from(revision.to_string()).map_err(|_| PeerGone)?;
     head.headers.insert(REVISION.clone(), value);

@@ -511,6 +511,7 @@ impl ConnectionApp {
             .authenticate(&self.connection, &view)?;
         let entry = &authenticated.entry;
         (self.inbound.contacted)(&entry.peer.name);
+        self.heed_acknowledgement(session, entry).await;
         exchange.note_grant(entry.peer.id, view.snapshot.revision());
         let limit = body.limit_under(entry.compat).map_err(refused)?;
         let request = AccessRequest {
@@ -569,6 +570,22 @@ impl ConnectionApp {
                 };
                 answering.list(admitted, question).await
             }
+        }
+    }
+
+    /// Stores which generation of our trust roots the holder of a grant says to have, once for each.
+    async fn heed_acknowledgement(&self, session: &ServerSession, entry: &GrantEntry) {
+        let Some(said) = headers::trust_generation(&session.req_header().headers) else {
+            return;
+        };
+        let known = &self.connection.acknowledged;
+        if said <= known.load(Ordering::Relaxed) {
+            return;
+        }
+        let noting = self.inbound.renewals.acknowledge(entry, said);
+        // Boxed: it happens once in the life of a connection.
+        if Box::pin(noting).await {
+            known.fetch_max(said, Ordering::Relaxed);
         }
     }
 

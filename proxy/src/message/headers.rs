@@ -18,6 +18,9 @@ pub const ACCEPT_LEASE: &str = "x-mosaic-accept-lease";
 pub const TIME: &str = "x-mosaic-time";
 /// How far the history of the grant has got, on every 200 once it has a record.
 pub const CHECKPOINT: &str = "x-mosaic-checkpoint";
+/// The generation of the serving side's trust roots: on every 200 of one that has ever changed them, and, as acknowledged, on every
+/// question of an asking side that has another than the first.
+pub const TRUST_GENERATION: &str = "x-mosaic-trust-generation";
 /// How the grant's rate stands.
 pub const RATE_LIMIT: &str = "ratelimit";
 /// What the grant's rate is.
@@ -87,6 +90,16 @@ pub fn accepts_lease(headers: &HeaderMap) -> bool {
         .is_some_and(|value| value.as_bytes() == b"1")
 }
 
+/// The generation of trust roots that the other side says, when it is one.
+#[must_use]
+pub fn trust_generation(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(TRUST_GENERATION)?.to_str().ok()?;
+    let digits = !text.is_empty() && text.len() <= 18 && text.bytes().all(|c| c.is_ascii_digit());
+    text.parse()
+        .ok()
+        .filter(|generation| digits && *generation > 0)
+}
+
 /// The attempt number the peer gives, 1 when absent or unusable.
 #[must_use]
 pub fn attempt(headers: &HeaderMap) -> u8 {
@@ -124,6 +137,15 @@ mod tests {
         }
         assert_eq!(time_of(&HeaderMap::new()), None);
         assert_eq!(time_of(&one("date", "yesterday")), None);
+    }
+
+    #[test]
+    fn a_generation_of_trust_is_a_plain_number_from_one() {
+        assert_eq!(trust_generation(&one(TRUST_GENERATION, "7")), Some(7));
+        for odd in ["", "0", "-1", "+1", " 1", "1e3", "x", "9999999999999999999"] {
+            assert_eq!(trust_generation(&one(TRUST_GENERATION, odd)), None, "{odd}");
+        }
+        assert_eq!(trust_generation(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -282,6 +282,7 @@ impl Outbound {
             endpoint_url: enrolled.endpoint.to_string(),
             common_name: enrolled.common_name.clone(),
             trust_bundle_pem: enrolled.trust_bundle_pem.clone(),
+            trust_generation: enrolled.trust_generation,
             checkpoint_key: enrolled.checkpoint_key.map(CheckpointVerifier::to_bytes),
             credential_id,
             local_user: order.user.clone(),
@@ -316,7 +317,7 @@ impl Outbound {
     ) -> Result<serde_json::Value, String> {
         let ready = client_of(
             &enrolled.credential,
-            &enrolled.trust_bundle_pem,
+            (&enrolled.trust_bundle_pem, enrolled.trust_generation),
             enrolled.endpoint.clone(),
             &self.basis(),
         )

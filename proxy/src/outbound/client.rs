@@ -26,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use super::connection::{Connection, Deadlines};
 use super::endpoint::Endpoint;
 use super::fault::AskError;
-use crate::message::headers::{ACCEPT_LEASE, ATTEMPT, REQUEST_ID};
+use crate::message::headers::{ACCEPT_LEASE, ATTEMPT, REQUEST_ID, TRUST_GENERATION};
 
 /// Idle HTTP/1.1 connections that are kept.
 const MAX_IDLE: usize = 8;
@@ -75,6 +75,8 @@ pub struct PeerClient {
     tls: TlsConnector,
     deadlines: Deadlines,
     pool: Arc<Pool>,
+    /// The generation of the peer's trust roots that it is told of, unless it is the first.
+    acknowledges: Option<u64>,
 }
 
 impl std::fmt::Debug for PeerClient {
@@ -102,6 +104,16 @@ impl PeerClient {
                 kept: Mutex::new(VecDeque::new()),
                 clock,
             }),
+            acknowledges: None,
+        }
+    }
+
+    /// Tells the peer with each question that its trust roots of that generation are here.
+    #[must_use]
+    pub fn acknowledging(self, generation: u64) -> Self {
+        Self {
+            acknowledges: (generation > 1).then_some(generation),
+            ..self
         }
     }
 
@@ -260,6 +272,9 @@ impl PeerClient {
         }
         if question.method == Method::POST {
             builder = builder.header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(generation) = self.acknowledges {
+            builder = builder.header(TRUST_GENERATION, HeaderValue::from(generation));
         }
         if let Some(traceparent) = &question.traceparent {
             builder = builder.header("traceparent", traceparent);

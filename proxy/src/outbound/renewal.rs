@@ -36,7 +36,10 @@ impl Outbound {
         self.renew_those(Actor::Sidecar("renewal"), |route| {
             let now = route.their_now(self.clock.as_ref());
             let next = route.plan.next(&route.tries(), now);
-            standing(route).is_ok() && next.is_some_and(|at| at.0 <= now)
+            let due = next.is_some_and(|at| at.0 <= now);
+            // New trust roots of the peer come with a renewal.
+            let behind = route.is_trust_behind() && route.plan.may_try(&route.tries(), now);
+            standing(route).is_ok() && (due || behind)
         })
         .await
     }

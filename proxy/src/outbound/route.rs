@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use certs::identity::fingerprint;
 use certs::rotation::PeerClock;
@@ -27,7 +28,7 @@ use super::reach::PeerReach;
 use super::reaches::Reaches;
 use super::renewal::plan::RenewalPlan;
 use crate::audit::checkpoint::CheckpointVerifier;
-use crate::message::headers::time_of;
+use crate::message::headers::{time_of, trust_generation};
 use crate::store::{CredentialState, OutboundCredential, PeerDirection, PeerRecord, RenewalTries};
 
 /// Milliseconds between two records of the same kind of contact with one peer.
@@ -107,6 +108,10 @@ pub struct PeerRoute {
     tries: Mutex<RenewalTries>,
     /// The clock of the peer.
     their_clock: Arc<Mutex<PeerClock>>,
+    /// The generation of the trust roots that are kept of it.
+    trust_generation: u64,
+    /// The generation that it says to have.
+    heard_trust: Arc<HeardTrust>,
     /// The leases of what it has answered.
     pub(super) lease: Arc<LeaseHolder>,
     /// The state of the grant as last heard.
@@ -118,7 +123,30 @@ pub struct PeerRoute {
     basis: [u8; 32],
 }
 
+/// What a peer says of the generation of its trust roots.
+#[derive(Debug, Default)]
+struct HeardTrust {
+    /// As last heard; 0 before that.
+    generation: AtomicU64,
+    /// The one for which the credential was renewed last: a peer that says one and gives another is not asked for ever.
+    renewed_for: AtomicU64,
+}
+
 impl PeerRoute {
+    /// Whether the peer has other trust roots than are kept of it: they come with a renewal.
+    pub(super) fn is_trust_behind(&self) -> bool {
+        let heard = self.heard_trust.generation.load(Ordering::Relaxed);
+        heard != 0
+            && heard != self.trust_generation
+            && heard != self.heard_trust.renewed_for.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the credential was renewed, with whatever roots came.
+    pub(super) fn note_renewed(&self) {
+        let heard = self.heard_trust.generation.load(Ordering::Relaxed);
+        self.heard_trust.renewed_for.store(heard, Ordering::Relaxed);
+    }
+
     /// Whether a query to all peers asks this one: the operator has not ended or suspended it, and its grant is not
     /// known to be over.
     #[must_use]
@@ -164,8 +192,12 @@ impl PeerRoute {
             .now(clock.unix_millis(), clock.boot_nanos())
     }
 
-    /// Notes the time that an answer carries.
+    /// Notes the time and the generation of trust roots that an answer carries.
     pub(super) fn hear(&self, headers: &HeaderMap, sent: u64, received: u64) {
+        if let Some(generation) = trust_generation(headers) {
+            let heard = &self.heard_trust.generation;
+            heard.store(generation, Ordering::Relaxed);
+        }
         if let Some((millis, resolution)) = time_of(headers) {
             self.their_clock.lock().hear(Said {
                 millis,
@@ -359,6 +391,8 @@ fn build_route(
             || Arc::new(Mutex::new(PeerClock::with_skew(credential.skew_ms))),
             |earlier| Arc::clone(&earlier.their_clock),
         ),
+        trust_generation: peer.trust_generation,
+        heard_trust: own.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.heard_trust)),
         lease: same.map_or_else(Arc::default, |earlier| Arc::clone(&earlier.lease)),
         state: Mutex::new(credential.state),
         contact: Mutex::new(same.and_then(|earlier| *earlier.contact.lock())),
@@ -369,7 +403,7 @@ fn build_route(
 
 /// One hash over everything a client is made of: it is a new client exactly when this is new.
 fn basis_of(peer: &PeerRecord, credential: &OutboundCredential) -> [u8; 32] {
-    let mut text = Vec::new();
+    let mut text = peer.trust_generation.to_be_bytes().to_vec();
     let parts = [
         credential.id.as_bytes().as_slice(),
         credential.chain_pem.as_bytes(),
@@ -400,13 +434,14 @@ fn ready_client(
         .unseal(SealPurpose::CredentialKey, &row, &credential.sealed_key)?;
     let key = PrivateKey::from_pkcs8(key)?;
     let usable = Credential::from_pem(credential.chain_pem.as_bytes(), key.to_pem().as_bytes())?;
-    client_of(&usable, bundle, Endpoint::parse(endpoint)?, basis)
+    let trust = (bundle.as_str(), peer.trust_generation);
+    client_of(&usable, trust, Endpoint::parse(endpoint)?, basis)
 }
 
-/// A client from its parts, as enrollment has them before there are rows.
+/// A client from its parts, as enrollment has them before there are rows; the trust bundle with its generation.
 pub(super) fn client_of(
     credential: &Credential,
-    trust_bundle_pem: &str,
+    (trust_bundle_pem, trust_generation): (&str, u64),
     endpoint: Endpoint,
     basis: &RouteBasis<'_>,
 ) -> Result<ReadyClient, CredentialFault> {
@@ -414,7 +449,7 @@ pub(super) fn client_of(
     let config = certs::tls::peer_client_config(credential, anchors, Arc::clone(basis.clock))?;
     let client = PeerClient::new(endpoint, config, basis.deadlines, Arc::clone(basis.clock));
     Ok(ReadyClient {
-        client: Arc::new(client),
+        client: Arc::new(client.acknowledging(trust_generation)),
         serial: credential.serial().as_str().to_owned(),
     })
 }

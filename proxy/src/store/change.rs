@@ -211,6 +211,8 @@ pub struct NewOutboundPeer {
     pub common_name: String,
     /// The anchors of its server certificates, PEM.
     pub trust_bundle_pem: String,
+    /// Their generation.
+    pub trust_generation: u64,
     /// The public key of its checkpoints, if it gave one.
     pub checkpoint_key: Option<[u8; 32]>,
     /// The credential's id; the row id its key is sealed under.

@@ -23,6 +23,7 @@ mod renewal;
 mod rows_seen;
 mod sealing;
 mod tokens;
+mod trust;
 
 use super::sqlite::{SqliteOptions, SqliteStore};
 
@@ -135,6 +136,9 @@ laws! {
         a_store_has_one_secret_from_its_first_start,
         a_change_of_the_secret_ends_when_no_row_is_left,
         a_row_of_another_secret_is_not_taken;
+    trust:
+        a_rotation_goes_step_by_step,
+        acknowledgements_never_go_back;
     rows_seen:
         a_budget_counts_different_rows_exactly,
         grants_and_days_have_budgets_of_their_own,

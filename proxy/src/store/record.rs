@@ -136,6 +136,8 @@ pub struct PeerRecord {
     pub common_name: Option<String>,
     /// The anchors of its server certificates, PEM (outbound only).
     pub trust_bundle_pem: Option<String>,
+    /// Their generation; 1 for a peer that says none.
+    pub trust_generation: u64,
     /// The public key of its checkpoints (outbound only), when enrollment gave one.
     pub checkpoint_key: Option<[u8; 32]>,
     /// When it was added.

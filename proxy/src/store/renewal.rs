@@ -103,6 +103,8 @@ pub struct IssuedRenewal {
     pub chain_pem: String,
     /// The anchors of the peer's server certificates, PEM.
     pub trust_bundle_pem: String,
+    /// Their generation.
+    pub trust_generation: u64,
     /// End of validity of the leaf.
     pub not_after: UnixMillis,
     /// When it came, by the peer's clock.

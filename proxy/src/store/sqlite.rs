@@ -30,6 +30,7 @@ mod sealing;
 mod secrets;
 mod sessions;
 mod tokens;
+mod trust;
 mod witnessed;
 mod writer;
 

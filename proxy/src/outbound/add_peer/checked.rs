@@ -28,12 +28,17 @@ pub(super) struct EnrollmentAnswer {
     common_name: String,
     #[serde(default)]
     checkpoint_key: Option<String>,
+    /// Absent from a peer that counts none.
+    #[serde(default)]
+    trust_generation: Option<u64>,
 }
 
 /// The answer, checked.
 pub(super) struct Enrolled {
     pub(super) credential: Credential,
     pub(super) trust_bundle_pem: String,
+    /// The generation of that bundle, from 1.
+    pub(super) trust_generation: u64,
     pub(super) grant: GrantId,
     pub(super) subject: SubjectId,
     pub(super) endpoint: Endpoint,
@@ -98,6 +103,7 @@ pub(super) fn check_answer(
     Ok(Enrolled {
         credential,
         trust_bundle_pem: answer.trust_bundle_pem,
+        trust_generation: answer.trust_generation.unwrap_or(1).max(1),
         grant: answer.grant_id,
         subject: answer.subject_user_id,
         endpoint,

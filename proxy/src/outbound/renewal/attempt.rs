@@ -48,6 +48,14 @@ struct RenewAnswer {
     cert_pem: String,
     cert_chain_pem: String,
     trust_bundle_pem: String,
+    /// Absent from a peer that counts none.
+    #[serde(default = "first_generation")]
+    trust_generation: u64,
+}
+
+/// The generation of trust roots that every side begins with.
+const fn first_generation() -> u64 {
+    1
 }
 
 /// Renews the credential of `route`; the end of the new one.
@@ -89,7 +97,8 @@ pub(super) async fn renew(
     let chain = issued.chain_pem.as_bytes();
     let credential = Credential::from_pem(chain, key.to_pem().as_bytes());
     let credential = credential.map_err(|error| RenewError::Unusable(error.to_string()))?;
-    if let Err(unproven) = prove(outbound, route, &credential, &issued.trust_bundle_pem).await {
+    let trust = (issued.trust_bundle_pem.as_str(), issued.trust_generation);
+    if let Err(unproven) = prove(outbound, route, &credential, trust).await {
         if unproven.is_final {
             give_up(outbound, route, &unproven.error.to_string()).await?;
         }
@@ -100,6 +109,7 @@ pub(super) async fn renew(
     let act = outbound.act(actor.clone());
     let finished = store.finish_outbound_renewal(&act, route.credential, skew);
     drop(finished.await.map_err(overtaken)?);
+    route.note_renewed();
     outbound.load().await?;
     if let Ok(old) = &route.client {
         old.client.close_idle();
@@ -244,6 +254,7 @@ fn check(
     Ok(IssuedRenewal {
         chain_pem: issued.credential.chain_pem(),
         trust_bundle_pem: answer.trust_bundle_pem,
+        trust_generation: answer.trust_generation.max(first_generation()),
         not_after: UnixMillis(identity.not_after.saturating_mul(MILLIS_PER_SECOND)),
         began_at: now,
     })
@@ -261,7 +272,7 @@ async fn prove(
     outbound: &Outbound,
     route: &PeerRoute,
     credential: &Credential,
-    trust_bundle_pem: &str,
+    trust: (&str, u64),
 ) -> Result<(), Unproven> {
     let unproven = |why: String, is_final| Unproven {
         error: RenewError::Unproven(why),
@@ -270,7 +281,7 @@ async fn prove(
     let endpoint = route.endpoint.clone();
     let endpoint =
         endpoint.ok_or_else(|| unproven("the endpoint does not parse".to_owned(), false))?;
-    let ready = client_of(credential, trust_bundle_pem, endpoint, &outbound.basis())
+    let ready = client_of(credential, trust, endpoint, &outbound.basis())
         .map_err(|fault| unproven(fault.to_string(), false))?;
     let sent = Sent {
         outbound,

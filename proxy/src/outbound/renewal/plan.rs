@@ -27,6 +27,16 @@ impl RenewalPlan {
         }
     }
 
+    /// Whether another try at `now`, by the peer's clock, leaves the last one behind long enough, due or not.
+    #[must_use]
+    pub fn may_try(&self, tries: &RenewalTries, now: i64) -> bool {
+        let Some(last) = tries.tried_at.filter(|_| tries.failures > 0) else {
+            return true;
+        };
+        let wait = self.life.back_off(tries.failures, self.jitter);
+        now >= last.0.min(now).saturating_add(wait)
+    }
+
     /// When it is tried next, after these tries, by the peer's clock, which shows `now`; `None` when it is too late.
     #[must_use]
     pub fn next(&self, tries: &RenewalTries, now: i64) -> Option<UnixMillis> {

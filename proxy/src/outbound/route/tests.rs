@@ -38,6 +38,7 @@ impl Side {
             endpoint_url: Some(endpoint.to_owned()),
             common_name: Some("work.example".to_owned()),
             trust_bundle_pem: Some(bundle.to_owned()),
+            trust_generation: 1,
             checkpoint_key: None,
             created_at: UnixMillis(0),
             last_success_at: None,

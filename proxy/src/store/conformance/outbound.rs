@@ -15,6 +15,7 @@ pub(super) fn new_peer(n: u64) -> NewOutboundPeer {
         endpoint_url: format!("https://work{n}.example:8443"),
         common_name: "work.example".to_owned(),
         trust_bundle_pem: "bundle".to_owned(),
+        trust_generation: 1,
         checkpoint_key: None,
         credential_id: uuid(71_000 + n),
         local_user: user("amira"),

@@ -202,6 +202,7 @@ fn issued() -> IssuedRenewal {
     IssuedRenewal {
         chain_pem: "next chain".to_owned(),
         trust_bundle_pem: "next bundle".to_owned(),
+        trust_generation: 7,
         not_after: after(2 * YEAR),
         began_at: after(77),
     }

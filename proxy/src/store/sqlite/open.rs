@@ -67,6 +67,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "sealing",
         include_str!("../../../../migrations/sqlite/0009_sealing.sql"),
     ),
+    (
+        10,
+        "trust",
+        include_str!("../../../../migrations/sqlite/0010_trust.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.

@@ -107,20 +107,26 @@ pub(super) async fn add(
     change.commit(admin, added).await
 }
 
+/// A generation of trust as the database keeps it.
+pub(super) fn generation(given: u64) -> Result<i64, StoreError> {
+    i64::try_from(given).map_err(|_| StoreError::invalid("no generation of trust is that large"))
+}
+
 async fn insert_peer(
     conn: &mut SqliteConnection,
     new: &NewOutboundPeer,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO peers (id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, checkpoint_key, created_at) \
-         VALUES (?, ?, 'outbound', 'active', ?, ?, ?, ?, ?)",
+        "INSERT INTO peers (id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, trust_generation, \
+         checkpoint_key, created_at) VALUES (?, ?, 'outbound', 'active', ?, ?, ?, ?, ?, ?)",
     )
     .bind(new.id.to_string())
     .bind(new.name.as_str())
     .bind(&new.endpoint_url)
     .bind(&new.common_name)
     .bind(&new.trust_bundle_pem)
+    .bind(generation(new.trust_generation)?)
     .bind(new.checkpoint_key.as_ref().map(<[u8; 32]>::as_slice))
     .bind(now.0)
     .execute(conn)
@@ -150,11 +156,13 @@ async fn reenroll(
         .await
         .map_err(driver)?;
     sqlx::query(
-        "UPDATE peers SET endpoint_url = ?, common_name = ?, trust_bundle_pem = ?, checkpoint_key = ? WHERE id = ?",
+        "UPDATE peers SET endpoint_url = ?, common_name = ?, trust_bundle_pem = ?, trust_generation = ?, \
+         checkpoint_key = ? WHERE id = ?",
     )
     .bind(&new.endpoint_url)
     .bind(&new.common_name)
     .bind(&new.trust_bundle_pem)
+    .bind(generation(new.trust_generation)?)
     .bind(new.checkpoint_key.as_ref().map(<[u8; 32]>::as_slice))
     .bind(peer.id.to_string())
     .execute(&mut *conn)

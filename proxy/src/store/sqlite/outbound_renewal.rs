@@ -46,7 +46,7 @@ pub(super) async fn find(
     credential: Uuid,
 ) -> Result<Option<PendingRenewal>, StoreError> {
     let row = sqlx::query(
-        "SELECT id, sealed_key, csr_pem, begun_at, chain_pem, trust_bundle_pem, not_after, began_at \
+        "SELECT id, sealed_key, csr_pem, begun_at, chain_pem, trust_bundle_pem, trust_generation, not_after, began_at \
          FROM outbound_renewals WHERE credential_id = ?",
     )
     .bind(credential.to_string())
@@ -63,6 +63,8 @@ pub(super) async fn find(
         Some(chain_pem) => Some(IssuedRenewal {
             chain_pem,
             trust_bundle_pem: columns.text("trust_bundle_pem")?,
+            // Null in one from before generations were noted.
+            trust_generation: columns.opt_count("trust_generation")?.unwrap_or(1),
             not_after: columns.millis("not_after")?,
             began_at: columns.millis("began_at")?,
         }),
@@ -88,11 +90,12 @@ pub(super) async fn keep(
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let kept = sqlx::query(
-        "UPDATE outbound_renewals SET chain_pem = ?, trust_bundle_pem = ?, not_after = ?, began_at = ? \
+        "UPDATE outbound_renewals SET chain_pem = ?, trust_bundle_pem = ?, trust_generation = ?, not_after = ?, began_at = ? \
          WHERE credential_id = ?",
     )
     .bind(&issued.chain_pem)
     .bind(&issued.trust_bundle_pem)
+    .bind(outbound::generation(issued.trust_generation)?)
     .bind(issued.not_after.0)
     .bind(issued.began_at.0)
     .bind(credential.to_string())
@@ -139,8 +142,9 @@ pub(super) async fn finish(
         (act.now, skew_ms),
     )
     .await?;
-    sqlx::query("UPDATE peers SET trust_bundle_pem = ? WHERE id = ?")
+    sqlx::query("UPDATE peers SET trust_bundle_pem = ?, trust_generation = ? WHERE id = ?")
         .bind(&issued.trust_bundle_pem)
+        .bind(outbound::generation(issued.trust_generation)?)
         .bind(old.peer.to_string())
         .execute(&mut *conn)
         .await

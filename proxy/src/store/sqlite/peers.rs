@@ -18,7 +18,7 @@ use super::{grants, outbound};
 macro_rules! select_peers {
     ($tail:literal) => {
         concat!(
-            "SELECT id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, checkpoint_key, created_at, \
+            "SELECT id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, trust_generation, checkpoint_key, created_at, \
              last_success_at, last_failure_at, last_failure FROM peers ",
             $tail
         )
@@ -38,6 +38,7 @@ fn decode(row: &SqliteRow) -> Result<PeerRecord, StoreError> {
         endpoint_url: columns.opt_text("endpoint_url")?,
         common_name: columns.opt_text("common_name")?,
         trust_bundle_pem: columns.opt_text("trust_bundle_pem")?,
+        trust_generation: columns.count("trust_generation")?,
         checkpoint_key: columns.opt_hash("checkpoint_key")?,
         created_at: columns.millis("created_at")?,
         last_success_at: columns.opt_millis("last_success_at")?,

@@ -204,7 +204,7 @@ async fn otherwise(
 }
 
 /// What is replaced is overwritten, on this connection, from now on or no more.
-async fn overwrite(conn: &mut SqliteConnection, on: bool) -> Result<(), StoreError> {
+pub(super) async fn overwrite(conn: &mut SqliteConnection, on: bool) -> Result<(), StoreError> {
     let pragma = if on {
         "PRAGMA secure_delete = ON"
     } else {
@@ -297,14 +297,19 @@ async fn finish(writer: &mut Writer, act: &Act) -> Result<Committed<()>, StoreEr
     .map_err(driver)?;
     let admin = AdminAct::new("keys.reseal.finish").text("to", &hex::encode(next.key_id));
     let committed = change.commit(admin, ()).await?;
-    // The change is committed. Readers may keep the log from being emptied now: later checkpoints write over it.
+    empty_log(&mut writer.connection).await;
+    Ok(committed)
+}
+
+/// Empties the write-ahead log behind a commit, and ends overwriting.
+pub(super) async fn empty_log(conn: &mut SqliteConnection) {
+    // Readers may keep it from being emptied now: later checkpoints write over it.
     let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-        .fetch_all(&mut writer.connection)
+        .fetch_all(&mut *conn)
         .await;
     if let Err(error) = emptied {
         tracing::warn!(%error, "the write-ahead log was not emptied");
     }
     // Only costs time while it stays on.
-    let _ = overwrite(&mut writer.connection, false).await;
-    Ok(committed)
+    let _ = overwrite(conn, false).await;
 }

@@ -67,6 +67,7 @@ impl Serving {
                 let root = pki.ca.root_pem();
                 Arc::new(move || root.clone())
             },
+            trust_generation: Arc::new(|| 1),
             certificate_lifetime: Duration::from_secs(90 * 86_400),
             checkpoint_key: "7a".repeat(32),
         };

@@ -57,6 +57,7 @@ impl Side {
                 endpoint_url: format!("https://{}", peer.address),
                 common_name: format!("{}.example", peer.name),
                 trust_bundle_pem: peer.pki.ca.root_pem(),
+                trust_generation: 1,
                 checkpoint_key: None,
                 credential_id,
                 local_user: UserId::parse(peer.user).unwrap(),
