@@ -177,6 +177,23 @@ fn signal(process: &Process, name: &str) {
         .args([name, &process.id().to_string()])
         .status();
     assert!(sent.unwrap().success());
+    if name == "-STOP" {
+        // Threads that run on another core stop a moment later.
+        while !is_stopped(process.id()) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn is_stopped(process: u32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let state = |stat: &str| {
+        stat.rsplit_once(") ")
+            .map(|(_, rest)| rest.starts_with('T'))
+    };
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok())
+        .all(|stat| state(&stat) == Some(true))
 }
 
 #[tokio::test(flavor = "multi_thread")]

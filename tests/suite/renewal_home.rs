@@ -23,6 +23,8 @@ use proxy::admin::{AddPeer, CertificateRow, PeerView, RenewCertificates};
 use proxy::outbound::Outbound;
 use reference_gateway::plan;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection as _};
 use support::enlist::http_get;
 use support::line::Line;
 use support::onboard::{keys, truth, whole_scope};
@@ -144,6 +146,18 @@ impl Pair {
         let line = format!("mosaic_federation_{line} ");
         let value = text.lines().find_map(|one| one.strip_prefix(&line));
         value.unwrap_or_else(|| panic!("{line}: {text}")).to_owned()
+    }
+
+    /// Changes what the serving side's database lets be registered: the authority is inside of it, so that is how it is down.
+    async fn authority(&self, statement: &'static str) {
+        let path = self.world.config.data_dir.join("federation.db");
+        let mut store = SqliteConnectOptions::new()
+            .filename(path)
+            .connect()
+            .await
+            .unwrap();
+        sqlx::raw_sql(statement).execute(&mut store).await.unwrap();
+        store.close().await.unwrap();
     }
 
     /// The asking side stops and starts again on what it kept.
@@ -615,5 +629,50 @@ async fn a_session_cannot_ask_for_a_certificate() {
     let refused = pair.home.ask(&pair.session, "work", "/renew", &body).await;
     assert_eq!(refused.status, 404, "{}", refused.text());
     assert_eq!(pair.issued().await.len(), 1);
+    pair.stop().await;
+}
+
+/// The work cannot give a certificate for a quarter of a lifetime, from the moment on at which one is due: requests go on
+/// with the one there is, and the next is there before it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_is_down_for_a_quarter_of_a_lifetime_is_waited_for() {
+    let pair = Pair::start().await;
+    let credential = pair.peer().await.credentials.remove(0);
+    let due = credential.renews_at.unwrap();
+    while pair.home.control().now() < due {
+        pair.pass(1);
+    }
+    pair.authority(
+        "CREATE TRIGGER down BEFORE INSERT ON certificates BEGIN SELECT RAISE(ABORT, 'down'); END",
+    )
+    .await;
+    for second in 0..LIFE / 4 {
+        let tried = pair.outbound().renew_due().await;
+        assert!(tried.iter().all(|(_, result)| result.is_err()), "{tried:?}");
+        if second % 5 == 0 {
+            pair.works().await;
+        }
+        pair.pass(1);
+    }
+    let peer = pair.peer().await;
+    assert_eq!(serde_json::to_value(peer.state).unwrap(), "degraded");
+    // 5, 10, 15, 15 ... seconds apart.
+    let tries = peer.credentials[0].renewal_failures;
+    assert!((4..=8).contains(&tries), "{tries}");
+    assert_eq!(pair.metric("renewal_failing{peer=\"work\"}").await, "1");
+    pair.authority("DROP TRIGGER down").await;
+    while pair.peer().await.credentials[0].serial == credential.serial {
+        assert!(
+            pair.home.control().now() <= credential.not_after,
+            "too late"
+        );
+        pair.works().await;
+        drop(pair.outbound().renew_due().await);
+        pair.pass(1);
+    }
+    pair.works().await;
+    let peer = pair.peer().await;
+    assert_eq!(serde_json::to_value(peer.state).unwrap(), "active");
+    assert_eq!(pair.metric("renewal_failing{peer=\"work\"}").await, "0");
     pair.stop().await;
 }

@@ -254,4 +254,4 @@ fn claims((grant, subject): (Uuid, Uuid)) -> HeaderMap {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

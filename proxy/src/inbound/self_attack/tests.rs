@@ -65,13 +65,13 @@ impl ClientCertVerifier for Anyone {
 }
 
 /// An authority for peers and a server certificate, as a sidecar has them.
-struct Site {
+pub(crate) struct Site {
     authority: Arc<EmbeddedCa>,
     servers: TestCa,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let day_ago = SystemClock.unix_seconds() - 86_400;
         let made = EmbeddedCa::generate("work", day_ago, &SystemRandom::new()).unwrap();
         Self {
@@ -132,7 +132,22 @@ impl Site {
     }
 }
 
-/// Answers every request with this status.
+impl Site {
+    /// A connection to a listener that lets everybody in, answers one request with this status, and goes away.
+    pub(crate) async fn probe(&self, status: u16) -> Probe {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let open = tls::enrollment_server_config(self.resolver(), Arc::clone(&clock)).unwrap();
+        tokio::spawn(answer_all(listener, open, status));
+        let roots = Arc::new(self.servers.anchors(0));
+        let config = tls::anchored_client_config(roots, clock).unwrap();
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        Probe::open(address, &name, config).await.unwrap()
+    }
+}
+
+/// Answers one request of each connection with this status; the next byte ends it.
 async fn answer_all(listener: TcpListener, config: Arc<ServerConfig>, status: u16) {
     while let Ok((socket, _)) = listener.accept().await {
         let acceptor = TlsAcceptor::from(Arc::clone(&config));
