@@ -29,6 +29,20 @@ impl World {
         subject: &str,
         scope: Value,
     ) {
+        self.befriend_at(user, name, peer, subject, scope, None)
+            .await;
+    }
+
+    /// The same, with the peer asked at `endpoint` instead of at what it says of itself.
+    pub async fn befriend_at(
+        &self,
+        user: &str,
+        name: &str,
+        peer: &World,
+        subject: &str,
+        scope: Value,
+        endpoint: Option<String>,
+    ) {
         peer.let_in(subject).await;
         let grant = peer
             .pending_for(&format!("for-{name}"), subject, scope)
@@ -37,7 +51,7 @@ impl World {
             url: peer.enrollment_url(grant.id).await,
             user: user.to_owned(),
             name: name.to_owned(),
-            endpoint: None,
+            endpoint,
             fingerprint: None,
             trust_root_pem: None,
         };

@@ -10,6 +10,8 @@
     clippy::panic
 )]
 
+#[path = "offline/all_sources.rs"]
+mod all_sources;
 #[path = "offline/mistaken.rs"]
 mod mistaken;
 #[path = "offline/stage.rs"]
@@ -33,7 +35,7 @@ use support::reader::PATIENCE;
 use tests::home::door;
 use tests::world::operator;
 use tests::{Home, Response, World};
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 
 /// Deadlines that a test can wait for; the breaker stays open until it is reset.
@@ -271,7 +273,8 @@ impl Drop for Inside {
 }
 
 impl Inside {
-    async fn start(namespace: &Namespace, dir: &Path) -> Self {
+    /// Starts it on the settings in `dir`; its session door is at `socket`.
+    async fn start(namespace: &Namespace, dir: &Path, socket: PathBuf) -> Self {
         let enter = namespace.enter();
         let child = Command::new(enter[0])
             .args(&enter[1..])
@@ -283,7 +286,6 @@ impl Inside {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let socket = dir.join("data/session.sock");
         let inside = Self {
             child,
             door: Door { socket },
@@ -354,8 +356,9 @@ async fn vanishing_packets_are_given_up() {
     let added = home.control().add_peer(&operator(), request).await.unwrap();
     assert_eq!(added.notice, None);
     let (first, second) = (home.session("amira").await, home.session("amira").await);
+    let socket = home.config.session.socket.clone();
     let dir = home.stop().await;
-    let inside = Inside::start(&namespace, dir.path()).await;
+    let inside = Inside::start(&namespace, dir.path(), socket).await;
     for _ in 0..2 {
         answers_again(&inside.door, &first).await;
         namespace.vanish();
@@ -422,170 +425,4 @@ async fn the_peers_own_request_closes_its_breaker() {
         assert_eq!(breaker().await, expected, "{peer}");
     }
     near.stop().await;
-}
-
-impl Door {
-    /// A question of the query form, and how long its answer took.
-    async fn query(&self, token: &str, source: &str) -> (Value, Duration) {
-        let began = SystemClock.boot_nanos();
-        let bearer = format!("Bearer {token}");
-        let headers = [
-            ("authorization", bearer.as_str()),
-            ("content-type", "application/json"),
-        ];
-        let question =
-            json!({"source": source, "verb": "list", "resource": "tasks", "params": {"limit": 5}});
-        let answer = door(&self.socket, "/v1/query", &headers, question.to_string()).await;
-        let took = Duration::from_nanos(SystemClock.boot_nanos() - began);
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        (answer.json(), took)
-    }
-}
-
-fn told_all(answers: &[Value]) -> usize {
-    let told = answers.iter().map(|answer| {
-        let notices = answer["_notices"].as_array();
-        assert!(notices.is_none_or(|notices| notices.iter().all(|one| one["peer"] == "work")));
-        notices.map_or(0, Vec::len)
-    });
-    told.sum()
-}
-
-/// Before the breaker is open, what is here is answered at the fan-out's deadline, and the session is told once by all
-/// the answers together.
-async fn cut_at_the_deadline(door: &Door, session: &str) {
-    let mut asked = JoinSet::new();
-    for _ in 0..8 {
-        let (door, session) = (door.clone(), session.to_owned());
-        asked.spawn(async move { door.query(&session, "all").await });
-    }
-    let (answers, times): (Vec<Value>, Vec<Duration>) = asked.join_all().await.into_iter().unzip();
-    for answer in &answers {
-        assert_eq!(answer["_partial"], true, "{answer}");
-        let rows = answer["items"].as_array().unwrap();
-        let local = rows.iter().all(|row| row["_source"] == "local");
-        assert!(rows.len() == 5 && local, "{answer}");
-    }
-    assert!(times.iter().all(|took| *took < GIVEN_UP), "{times:?}");
-    assert_eq!(told_all(&answers), 1);
-}
-
-/// Pairs of questions that are compared, of all sources and of the own gateway alone.
-const PAIRS: usize = 21;
-
-/// An address at which connections vanish: nobody accepts them, and what the kernel has no room for it drops.
-struct Swallow {
-    _listener: TcpListener,
-    _waiting: Vec<TcpStream>,
-}
-
-impl Swallow {
-    async fn at(address: SocketAddr) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let mut waiting = Vec::new();
-        // Longer than the kernel waits before it sends the first packet again.
-        let patience = Duration::from_secs(3);
-        while let Ok(connected) = tokio::time::timeout(patience, TcpStream::connect(address)).await
-        {
-            waiting.push(connected.unwrap());
-            assert!(waiting.len() < 64, "there is room for ever more");
-        }
-        Self {
-            _listener: listener,
-            _waiting: waiting,
-        }
-    }
-}
-
-/// AC-7: work is stopped, then it is gone, then the network swallows what is sent to it, and a session goes on with what
-/// is here.
-#[tokio::test(flavor = "multi_thread")]
-async fn all_sources_go_on_without_the_one_that_is_away() {
-    let settings = without_cache().replace("[breaker]", "fanout_ms = 2000\n[breaker]");
-    let (desk, work) = tokio::join!(
-        World::builder().asks().settings(&settings).start(),
-        World::start()
-    );
-    desk.let_in(plan::AMIRA).await;
-    let scope = support::onboard::whole_scope(plan::AMIRA);
-    desk.befriend(plan::AMIRA, "work", &work, plan::AMIRA, scope)
-        .await;
-    keep_port(&work);
-    let mut work = Process::take_over(work, "info").await;
-    let (first, second) = (
-        desk.session(plan::AMIRA).await,
-        desk.session(plan::AMIRA).await,
-    );
-    let door = Door {
-        socket: desk.config.session.socket.clone(),
-    };
-    for outage in ["stopped", "gone", "swallowed"] {
-        let until = SystemClock.boot_nanos() + u64::try_from(PATIENCE.as_nanos()).unwrap();
-        loop {
-            let (answer, _) = door.query(&first, "all").await;
-            if answer["_partial"] == false {
-                break;
-            }
-            assert!(SystemClock.boot_nanos() < until, "{answer}");
-        }
-        let mut swallow = None;
-        match outage {
-            "stopped" => signal(&work, "-STOP"),
-            "gone" => work.kill(),
-            _ => {
-                work.kill();
-                swallow = Some(Swallow::at(work.federation).await);
-            }
-        }
-        cut_at_the_deadline(&door, &first).await;
-        // With the breaker open nothing is waited for. The own gateway takes the time that one takes that has work to
-        // do, so that the tenth is some milliseconds, and not what two medians differ by on a busy machine.
-        let slow = json!({"over_share": ["slow"], "slow_bytes": 250, "slow_pause_ms": 8});
-        desk.gateway.behave(&slow).await;
-        let (mut open, mut local) = (Vec::new(), Vec::new());
-        for pair in 0..PAIRS {
-            // Which of the two comes first changes, so that neither is the one that finds everything warm.
-            if pair % 2 == 0 {
-                local.push(door.query(&first, "local").await.1);
-            }
-            let (answer, took) = door.query(&first, "all").await;
-            assert_eq!(answer["_failures"][0]["reason"], "breaker_open", "{answer}");
-            assert_eq!(told_all(&[answer]), 0, "{outage}");
-            open.push(took);
-            if pair % 2 == 1 {
-                local.push(door.query(&first, "local").await.1);
-            }
-        }
-        let (answer, _) = door.query(&second, "all").await;
-        assert_eq!(told_all(&[answer]), 1, "another session is told too");
-        for times in [&mut open, &mut local] {
-            times.sort();
-        }
-        desk.gateway.behave_honestly().await;
-        let (all, alone) = (open[PAIRS / 2], local[PAIRS / 2]);
-        println!(
-            "median of all sources with the breaker open {all:?}, of the own gateway alone {alone:?}"
-        );
-        assert!(all <= alone.mul_f64(1.1), "{all:?}, {alone:?}");
-        let longest = open[PAIRS - 1];
-        assert!(
-            longest < Duration::from_millis(1_900),
-            "{longest:?}: none waited for the deadline"
-        );
-        match outage {
-            "stopped" => signal(&work, "-CONT"),
-            _ => {
-                drop(swallow);
-                work.start_again();
-            }
-        }
-        desk.control()
-            .reset_peer(&operator(), "work")
-            .await
-            .unwrap();
-    }
-    desk.stop().await;
 }
