@@ -11,7 +11,7 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,15 +74,19 @@ async fn client(
 async fn every_request_is_in_the_log_within_a_second() {
     let (rate, seconds) = (rounds(300, 2_000), u64::from(rounds(15, 60)));
     let world = World::start().await;
-    let scope = whole_scope(plan::AMIRA);
-    let holder = enlist(&world, "home", &users()[plan::AMIRA], scope).await;
-    let config = credentials(&world, &holder);
+    let amira = &users()[plan::AMIRA];
+    let holder = |peer, scope| enlist(&world, peer, amira, scope);
+    let ample = holder("home", whole_scope(plan::AMIRA)).await;
+    let narrow = json!({"resources": ["tasks"], "rate_limit": {"per_minute": 60, "burst": 2}});
+    let narrow = holder("lab", narrow).await;
+    let configs = [ample, narrow].map(|holder| credentials(&world, &holder));
     let process = Process::take_over(world, "info").await;
     let log = Log::open(&process).await;
     let mut position = log.behind(0).await.last().map_or(0, |row| row.position);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|nth| {
-            let config = Arc::clone(&config);
+            // One of four may ask far less often than it does.
+            let config = Arc::clone(&configs[usize::from(nth % 4 == 3)]);
             tokio::spawn(client(process.federation, config, nth, rate, seconds))
         })
         .collect();
@@ -114,28 +118,32 @@ async fn every_request_is_in_the_log_within_a_second() {
     for client in clients {
         answered.extend(client.await.unwrap());
     }
+    let mut by_status: BTreeMap<u16, u32> = BTreeMap::new();
     let mut delays: Vec<u64> = Vec::with_capacity(answered.len());
     for (id, (at, status)) in &answered {
         let (visible, outcome) = seen.get(id).unwrap_or_else(|| panic!("{id} is missing"));
         let expected = match status {
             200 => AuditOutcome::Allowed,
             403 => AuditOutcome::Denied,
+            429 => AuditOutcome::RateLimited,
             other => panic!("{id}: {other}"),
         };
         assert_eq!(*outcome, expected, "{id}");
+        *by_status.entry(*status).or_insert(0) += 1;
         delays.push(visible.saturating_sub(*at));
     }
     assert_eq!(seen.len(), answered.len(), "rows that nobody asked for");
     delays.sort_unstable();
     let quantile = |per_mille: usize| delays[(delays.len() - 1) * per_mille / 1000];
     println!(
-        "{} requests in {seconds} s; visible after {} ms at p50, {} ms at p99, {} ms at p99.9, {} ms at most",
+        "{} requests in {seconds} s, by status {by_status:?}; visible after {} ms at p50, {} ms at p99, {} ms at p99.9, {} ms at most",
         answered.len(),
         quantile(500) / 1_000_000,
         quantile(990) / 1_000_000,
         quantile(999) / 1_000_000,
         quantile(1000) / 1_000_000,
     );
+    assert_eq!(by_status.into_keys().collect::<Vec<_>>(), [200, 403, 429]);
     assert!(
         answered.len() as u64 > seconds * u64::from(rate) / 20,
         "{}",
