@@ -4,7 +4,7 @@
 //! peer's answer is untrusted input and is never written anywhere. A grant that its owner has revoked is refused
 //! here, without touching the network.
 //!
-//! `door.rs` takes a request in one of its forms (`form.rs`, `query.rs`), `session.rs` says whose it is, `route.rs`
+//! `door.rs` takes a request in one of its forms (`form.rs`, `query.rs`), `session.rs` says whose it is (`session_book.rs`), `route.rs`
 //! which credential. `recall.rs` answers from memory (`cache.rs`) under leases (`lease.rs`, `passage.rs`), or has `ask.rs`
 //! put one question to one peer, step by step: `attempt.rs` lets it go out, or not, by what
 //! `reach.rs` knows of the peer; `client.rs` asks, `relay.rs` and `answer.rs` read the reply, `state.rs` says what it
@@ -58,6 +58,7 @@ mod renewal;
 pub mod rewrite;
 pub mod route;
 pub mod session;
+mod session_book;
 pub mod state;
 mod ticket;
 pub mod verdict;
@@ -73,6 +74,7 @@ use certs::{Clock, Sealer};
 use policy::id::{PeerId, UserId};
 use policy::peer::{PeerName, PeerState};
 use policy::time::UnixMillis;
+use uuid::Uuid;
 
 use crate::audit::AuditSink;
 use crate::store::{
@@ -101,6 +103,7 @@ pub use renewal::{RenewError, RenewalPlan, Renewed};
 pub use route::{PeerRoute, RouteTable};
 use session::SessionKey;
 pub use session::{Doorway, SessionToken};
+use session_book::SessionBook;
 pub use witness::WitnessState;
 
 /// What the asking side is made of.
@@ -138,6 +141,7 @@ pub struct Outbound {
     deadlines: Deadlines,
     fanout_deadline: Duration,
     session_users: BTreeMap<u32, UserId>,
+    sessions: SessionBook,
     local: Arc<dyn LocalSource>,
     cursors: PageSealer,
     reaches: Arc<Reaches>,
@@ -177,6 +181,7 @@ impl Outbound {
             deadlines: parts.deadlines,
             fanout_deadline: parts.fanout_deadline,
             session_users: parts.session_users,
+            sessions: SessionBook::default(),
             local: parts.local,
             cursors: parts.cursors.for_longest(query::MAX_CURSOR),
             witness: WitnessBook::new(Arc::clone(parts.reaches.metrics())),
@@ -311,6 +316,17 @@ impl Outbound {
         let created = self.store.create_session(&self.act(actor), session).await?;
         self.warm_up(Some(&user));
         Ok((token, created.value))
+    }
+
+    /// Ends a session: no request that begins after this is answered for it. Idempotent.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn end_session(&self, actor: Actor, id: Uuid) -> Result<SessionRecord, StoreError> {
+        let ended = self.store.end_session(&self.act(actor), id).await;
+        // Also after a failure: it may have been written all the same.
+        self.sessions.forget();
+        Ok(ended?.value)
     }
 
     fn basis(&self) -> RouteBasis<'_> {

@@ -101,9 +101,11 @@ impl Control {
             AdminFailure::invalid("a session is named by its id")
                 .hint("`mosaic-federation session list` shows the ids")
         })?;
-        let act = self.act(actor);
-        let ended = self.store.end_session(&act, id).await?;
-        Ok(SessionListed::of(ended.value, self.now()))
+        let ended = match &self.outbound {
+            Some(outbound) => outbound.end_session(actor.clone(), id).await?,
+            None => self.store.end_session(&self.act(actor), id).await?.value,
+        };
+        Ok(SessionListed::of(ended, self.now()))
     }
 
     /// `session create`.

@@ -16,7 +16,6 @@ use http::request::Parts;
 use http::{Method, Request, header};
 use parking_lot::Mutex;
 use policy::deny::DenyCode;
-use policy::time::UnixMillis;
 
 use super::Outbound;
 use super::ask::{Ask, Deadline, Refused, Trace};
@@ -78,18 +77,10 @@ async fn admit(
     } else {
         Naming::Bearer
     };
-    let session = authenticate(
-        outbound.store.as_ref(),
-        &outbound.session_users,
-        doorway,
-        &parts.headers,
-        naming,
-        UnixMillis(outbound.clock.unix_millis()),
-    )
-    .await?;
+    let session = authenticate(outbound, doorway, &parts.headers, naming).await?;
     let asking = Asking {
         outbound,
-        session: Arc::new(session),
+        session,
         parts,
         body,
         own_id,

@@ -4,11 +4,11 @@
 //! is answered but 401 (to a request to the proxy, 407). A token that is given and wrong is never overlooked in favour
 //! of a uid.
 //!
-//! Which peers a user has is in `route.rs`; what web pages may not send, in `form.rs`.
+//! What was looked up a moment ago is in `session_book.rs`, which peers a user has in `route.rs`; what web pages may not send, in `form.rs`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::{digest, rand};
 use base64::Engine as _;
@@ -16,12 +16,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::uri::Authority;
 use http::{HeaderMap, header};
 use policy::id::UserId;
-use policy::time::UnixMillis;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::Outbound;
 use super::failure::DoorFailure;
-use crate::store::Store;
 
 /// Digits of a token.
 const DIGITS: usize = 64;
@@ -152,27 +151,26 @@ impl Naming {
 ///
 /// # Errors
 /// [`DoorFailure::NoSession`] or [`DoorFailure::NoProxySession`], or [`DoorFailure::StoreUnavailable`].
-pub async fn authenticate(
-    store: &dyn Store,
-    users: &BTreeMap<u32, UserId>,
+pub(super) async fn authenticate(
+    outbound: &Outbound,
     doorway: Doorway,
     headers: &HeaderMap,
     naming: Naming,
-    now: UnixMillis,
-) -> Result<Session, DoorFailure> {
+) -> Result<Arc<Session>, DoorFailure> {
     let Some(token) = naming.token(headers)? else {
         let Doorway::Unix { uid: Some(uid) } = doorway else {
             return Err(naming.refusal());
         };
-        let user = users.get(&uid).cloned().ok_or_else(|| naming.refusal())?;
+        let user = outbound.session_users.get(&uid).cloned();
+        let user = user.ok_or_else(|| naming.refusal())?;
         let key = SessionKey::Uid(uid);
-        return Ok(Session { user, key });
+        return Ok(Arc::new(Session { user, key }));
     };
-    match store.find_session(&token.sha256(), now).await {
-        Ok(Some(session)) => Ok(Session {
-            user: session.local_user,
-            key: SessionKey::Token(session.id),
-        }),
+    let token = token.sha256();
+    let look_up = |now| outbound.store.find_session(&token, now);
+    let clock = outbound.clock.as_ref();
+    match outbound.sessions.find(clock, &token, look_up).await {
+        Ok(Some(session)) => Ok(session),
         Ok(None) => Err(naming.refusal()),
         Err(error) => {
             tracing::error!(%error, "a session could not be looked up");

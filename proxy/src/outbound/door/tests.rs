@@ -12,6 +12,7 @@ use futures_util::stream;
 use http::{HeaderMap, StatusCode};
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::peer::PeerName;
+use policy::time::UnixMillis;
 use serde_json::{Value, json as value};
 use tempfile::TempDir;
 use uuid::Uuid;
