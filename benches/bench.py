@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 
+import bodies
 import report
 import sidecar
 from meter import Meter, family, pss_kib
@@ -30,7 +31,7 @@ SERVING = ["sidecar", "bare", "nginx", "lua", "upstream", "sidecar-service-token
 ALL = SERVING + ["door", "echo", "pair", "nginx-pair"]
 # Which targets a phase makes sense for: only the Rust servers know the hybrid key exchange; without TLS there is
 # no handshake; and the Lua script changes nothing about handshakes and idle connections. `hit` and `hop` are about the
-# asking side: an answer from memory, and one that comes from another sidecar.
+# asking side: an answer from memory, and one that comes from another sidecar. `scan` and `search` are compared with each other.
 PHASES = {
     "mem": ["sidecar", "bare", "nginx"],
     "small": SERVING,
@@ -41,6 +42,8 @@ PHASES = {
     "hit-one": ["door", "echo"],
     "hop": ["pair", "nginx-pair"],
     "hop-one": ["pair", "nginx-pair"],
+    "scan": ["sidecar"],
+    "search": ["sidecar"],
     "filter": [],
     "calls": ["sidecar", "bare", "nginx", "lua"],
 }
@@ -76,8 +79,8 @@ def arguments():
 class Load:
     """The load generator, stopped at its gate until the meter has been read."""
 
-    def __init__(self, bench, mode, target, rows, connections, *more):
-        words = [os.path.join(bench.binaries, "load"), mode, *target.question(rows), "--gate"]
+    def __init__(self, bench, mode, question, rows, connections, *more):
+        words = [os.path.join(bench.binaries, "load"), mode, *question, "--gate"]
         words += ["--connections", str(connections), *more]
         self.rows = rows
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -113,9 +116,10 @@ def fault(found, rows):
     return None
 
 
-def measure_load(bench, target, mode, rows, connections, asked, *more):
+def measure_load(bench, target, mode, rows, connections, asked, *more, question=None):
     """One keep-alive or handshake load: CPU of the target first, then what the load generator saw."""
-    load = Load(bench, mode, target, rows, connections, "--seconds", str(asked.seconds), *more)
+    question = question or target.question(rows)
+    load = Load(bench, mode, question, rows, connections, "--seconds", str(asked.seconds), *more)
     others = [pid for helper in bench.helpers_of(target) for pid in family(helper.process.pid)]
     meter = Meter([family(part.process.pid) for part in target.parts], others + [load.process.pid, os.getpid()])
     load.go()
@@ -143,10 +147,28 @@ def measure_asking(bench, phase, target, asked):
     return found
 
 
+def answered(target, question):
+    """What a target that speaks the wire protocol answers to what the load generator would ask it."""
+    url, *words = question
+    files, body = target.files, words[words.index("--body") + 1]
+    return json.loads(run(["curl", "-sS", "--fail-with-body", "--cacert", files.ca, "--cert", files.cert, "--key", files.key,
+                           "-H", "Content-Type: application/json", "--data", body, url]))
+
+
+def measure_search(bench, target, asked):
+    """A word looked for in the 1,000 rows that `scan` lists; first, that it is found."""
+    question = target.asking("search", {"query": bodies.RARE, "resources": ["tasks"], "limit": 100})
+    hits = len(answered(target, question)["items"])
+    found = measure_load(bench, target, "keep-alive", None, asked.connections, asked, question=question)
+    if hits != bodies.HITS:
+        found["fault"] = "%d hits instead of %d" % (hits, bodies.HITS)
+    return found
+
+
 def measure_calls(bench, target, asked):
     """System calls of one request, counted by strace."""
     counts = os.path.join(bench.directory, target.name + ".calls")
-    load = Load(bench, "keep-alive", target, 20, asked.connections, "--requests", str(TRACED))
+    load = Load(bench, "keep-alive", target.question(20), 20, asked.connections, "--requests", str(TRACED))
     words = ["strace", "-f", "-c", "-U", "calls,name", "-o", counts]
     for pid in family(target.process.pid):
         words += ["-p", str(pid)]
@@ -172,7 +194,7 @@ def measure_memory(bench, target, asked):
     warm = [os.path.join(bench.binaries, "load"), "keep-alive", *target.question(20)]
     run(warm + ["--connections", "1", "--requests", str(WARM_UP)])
     before = pss_kib(family(target.process.pid))
-    load = Load(bench, "idle", target, 20, asked.idle)
+    load = Load(bench, "idle", target.question(20), 20, asked.idle)
     during = pss_kib(family(target.process.pid))
     load.go()
     found = load.finish()
@@ -192,6 +214,12 @@ def measure(bench, phase, target, asked):
         return measure_calls(bench, target, asked)
     if phase.startswith(("hit", "hop")):
         return measure_asking(bench, phase, target, asked)
+    if phase == "scan":
+        # One less than what `large` asks for, which tells the two apart at the upstream.
+        question = target.asking("list/tasks", {"limit": 999}) + ["--tagged", "--rows", "999"]
+        return measure_load(bench, target, "keep-alive", 999, asked.connections, asked, question=question)
+    if phase == "search":
+        return measure_search(bench, target, asked)
     if phase in ("small", "large"):
         rows = 20 if phase == "small" else 1000
         return measure_load(bench, target, "keep-alive", rows, asked.connections, asked)
@@ -201,14 +229,10 @@ def measure(bench, phase, target, asked):
 
 def same_work(bench, targets):
     """Ends the run unless the sidecar and the script leave the same of the rows made for it."""
-    import bodies
     for target in targets:
         if not target.wire:
             continue
-        url, *words = target.question(10)
-        files, body = target.files, words[words.index("--body") + 1]
-        answer = json.loads(run(["curl", "-sS", "--fail-with-body", "--cacert", files.ca, "--cert", files.cert, "--key",
-                                 files.key, "-H", "Content-Type: application/json", "--data", body, url]))
+        answer = answered(target, target.question(10))
         if answer.get("items") != bodies.EXPECTED:
             sys.exit("error: %s does not do the work that is measured\n  expected: %s\n  answered: %s"
                      % (target.name, json.dumps(bodies.EXPECTED), json.dumps(answer)))

@@ -2,7 +2,7 @@
 
 Every row of rows20.json (about 4 KiB) and rows1000.json (about 200 KiB) passes the filter: even rows belong to
 the granted team, odd rows to no team and to the subject. check.json holds one row for each way of passing or
-being withheld, and names that say secret; EXPECTED is what a correct filter leaves of it.
+being withheld, and names that say secret; long1000.json (about 1 MiB) is for searching; EXPECTED is what a correct filter leaves of it.
 """
 import json
 import os
@@ -31,6 +31,19 @@ def bench_row(rnd, index):
         "title": "item %06d" % index,
         "status": rnd.choice(["todo", "doing", "done"]),
     }
+
+
+# Words of the long rows: a question for the rarest finds about one row in fifty.
+WORDS = ["federation", "gateway", "audit", "ledger", "renewal", "lease", "scope", "grant", "window", "budget", "harbour", "quartz"]
+RARE = "zephyr"
+HITS = 20
+
+
+def long_row(rnd, index):
+    """One row of about 1 KiB, most of it prose."""
+    row = bench_row(rnd, index)
+    text = " ".join(rnd.choice(WORDS) for _ in range(104))
+    return {**row, "description": text + (" " + RARE if index % 50 == 0 else "")}
 
 
 def check_row(number, **members):
@@ -64,10 +77,10 @@ def write(directory):
     os.makedirs(directory, exist_ok=True)
     rnd = random.Random(7)
     bodies = {"facts": FACTS, "health": {"status": "ok", "contract": "internal-v1"}, "check": {"rows": CHECK}}
-    for count in (20, 1000):
-        rows = [bench_row(rnd, index) for index in range(count)]
+    for name, count, make in (("rows20", 20, bench_row), ("rows1000", 1000, bench_row), ("long1000", 1000, long_row)):
+        rows = [make(rnd, index) for index in range(count)]
         rows.sort(key=lambda row: (row["createdAt"], row["id"]), reverse=True)
-        bodies["rows%d" % count] = {"rows": rows}
+        bodies[name] = {"rows": rows}
     sizes = {}
     for name, body in bodies.items():
         text = json.dumps(body, separators=(",", ":"))

@@ -125,8 +125,20 @@ def bars(results):
         else:
             measured, met = spread(values, "%.2f"), verdict(statistics.median(values), bar, goal)
         lines.append("| %s | %s | %s | %s | %s |" % (title, measured, "-" if bar is None else bar, goal, met))
-    lines += filter_bars(results)
+    lines += search_bar(results) + filter_bars(results)
     return lines
+
+
+def search_bar(results):
+    """Searching rows beside listing the same rows."""
+    runs = [results.get(phase, {}).get("sidecar", []) for phase in ("search", "scan")]
+    pairs = list(zip(*runs))
+    if not pairs:
+        return []
+    wrong = [found["fault"] for pair in pairs for found in pair if found["fault"]]
+    values = [search["cpu_us"] / scan["cpu_us"] for search, scan in pairs] if not wrong else []
+    met = verdict(statistics.median(values), 1.5, None) if values else wrong[0]
+    return ["| search in 1,000 rows of 1 KiB, CPU against listing them | %s | 1.5 | - | %s |" % (spread(values, "%.2f"), met)]
 
 
 def filter_bars(results):
@@ -191,6 +203,8 @@ def text(results, asked, machine):
     peers = ("bare", "nginx", "lua", "sidecar-service-token")
     lines += table(results, "small", "20 rows (4 KiB), kept-alive, " + load, LOAD, peers)
     lines += table(results, "large", "1,000 rows (200 KiB), kept-alive, " + load, LOAD, peers)
+    lines += table(results, "scan", "1,000 rows of 1 KiB listed, kept-alive, " + load, LOAD, ())
+    lines += table(results, "search", "a word looked for in 1,000 rows of 1 KiB, kept-alive, " + load, LOAD, ())
     hands = "a full handshake for each request, %d at once, " % asked.handshakes
     lines += table(results, "hs", hands + "X25519", HANDSHAKE, peers)
     lines += table(results, "hs-hybrid", hands + "X25519MLKEM768", HANDSHAKE, peers)

@@ -79,17 +79,19 @@ class Target:
                 self.process.wait()
         self.process = None
 
+    def asking(self, path, params):
+        """What the load generator is told, to ask a server that speaks the wire protocol."""
+        files, body = self.files, json.dumps({"params": params}, separators=(",", ":"))
+        return ["https://127.0.0.1:%d/api/federation/v1/%s" % (self.port, path), "--method", "POST", "--header",
+                "Content-Type: application/json", "--body", body, "--ca", files.ca, "--cert", files.cert, "--key", files.key]
+
     def question(self, rows):
         """What the load generator is told, to ask for `rows` rows."""
-        scheme = "https" if self.files else "http"
-        words = []
         if self.wire:
-            path = "/api/federation/v1/list/tasks"
-            words += ["--method", "POST", "--header", "Content-Type: application/json"]
-            words += ["--body", json.dumps({"params": {"limit": rows}}, separators=(",", ":")), "--tagged"]
-        else:
-            path = "/internal/v1/tasks?limit=%d&team=%s&personal=true" % (rows + 1, bodies.TEAM)
-        words += ["--rows", str(rows)]
+            return self.asking("list/tasks", {"limit": rows}) + ["--tagged", "--rows", str(rows)]
+        scheme = "https" if self.files else "http"
+        path = "/internal/v1/tasks?limit=%d&team=%s&personal=true" % (rows + 1, bodies.TEAM)
+        words = ["--rows", str(rows)]
         if self.files:
             words += ["--ca", self.files.ca, "--cert", self.files.cert, "--key", self.files.key]
         return ["%s://127.0.0.1:%d%s" % (scheme, self.port, path)] + words

@@ -10,28 +10,21 @@
     clippy::disallowed_methods
 )]
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod common;
 
-use policy::evaluate::{Admission, admit};
-use policy::grant::{Grant, GrantStatus};
-use policy::id::{GrantId, PeerId, SubjectId, TeamId, UserId};
-use policy::mapping::{FieldMap, Mapping, MemberPath};
-use policy::native::NativeFacts;
-use policy::peer::{Peer, PeerName, PeerState};
+use std::sync::Arc;
+use std::time::Instant;
+
+use policy::mapping::{FieldMap, MemberPath};
 use policy::rank::{Query, Ranker, merge};
-use policy::request::AccessRequest;
 use policy::resource::Resource;
-use policy::revision::RevisionKey;
-use policy::rows::{RowFilter, RowMatch, RowReader, RowsAt, Step};
-use policy::rules::RuleSet;
-use policy::scope::Scope;
-use policy::snapshot::Snapshot;
-use policy::time::UnixMillis;
-use uuid::Uuid;
+use policy::rows::{RowFilter, RowReader, RowsAt, Step};
+
+use common::{filter, mix, processor_time};
 
 const ROWS: u64 = 10_000;
-const RUNS: usize = 15;
+const RUNS: usize = 9;
+const ROUNDS: u32 = 10;
 const CHUNK: usize = 64 << 10;
 /// Words that a text is made of; the later ones are rare.
 const VOCABULARY: u64 = 4_000;
@@ -40,7 +33,7 @@ const VOCABULARY: u64 = 4_000;
 type Spelling = fn(u64) -> String;
 
 fn main() {
-    let (filter, fields) = filter();
+    let (filter, fields) = filter("search");
     let filter = Arc::new(filter);
     println!(
         "{:<14} {:<22} {:>7} {:>10} {:>10} {:>6}",
@@ -112,21 +105,17 @@ fn median(mut runs: Vec<f64>) -> f64 {
     runs.get(RUNS / 2).copied().unwrap_or_default()
 }
 
+/// Seconds that `work` takes, of enough rounds for a processor clock that ticks every few milliseconds.
 fn timed(mut work: impl FnMut()) -> f64 {
     let (begin, busy) = (Instant::now(), processor_time());
-    work();
+    for _ in 0..ROUNDS {
+        work();
+    }
     let spent = match (busy, processor_time()) {
         (Some(before), Some(after)) => after - before,
         _ => begin.elapsed(),
     };
-    spent.as_secs_f64()
-}
-
-/// What this thread has used of the processor so far.
-fn processor_time() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let nanos = text.split_whitespace().next()?.parse().ok()?;
-    Some(Duration::from_nanos(nanos))
+    spent.as_secs_f64() / f64::from(ROUNDS)
 }
 
 /// Reads a body as the sidecar does: each row is written, looked at and forgotten.
@@ -196,58 +185,4 @@ fn spelled(word: u64, vowels: &str) -> String {
 /// A letter of the same sort from another alphabet.
 fn cyrillic(letter: char) -> char {
     char::from_u32(u32::from(letter) - u32::from('a') + u32::from('а')).unwrap()
-}
-
-/// The filter for tasks of team `team-platform`, through a decision like any other, and its fields.
-fn filter() -> (RowFilter, FieldMap) {
-    let user = UserId::parse("user-e1").unwrap();
-    let peer = Peer {
-        id: PeerId::new(Uuid::from_u128(1)),
-        name: PeerName::parse("home").unwrap(),
-        state: PeerState::Active,
-    };
-    let scope =
-        r#"{"resources":["tasks"],"filters":{"tasks":{"include_teams":["team-platform"]}}}"#;
-    let grant = Grant {
-        id: GrantId::new(Uuid::from_u128(2)),
-        peer: peer.id,
-        subject: SubjectId::of_user(&user),
-        user,
-        scope: Scope::parse_text(scope, &[]).unwrap(),
-        status: GrantStatus::Active,
-        edit: 1,
-        created_at: UnixMillis(0),
-        expires_at: None,
-    };
-    let request = AccessRequest {
-        grant: grant.id,
-        subject: grant.subject,
-        now: UnixMillis(1),
-        verb: "search",
-        resource: Some("tasks"),
-        limit: None,
-    };
-    let rules = "schema = 1\n[ceiling]\nresources = [\"tasks\"]\nmax_rows_per_query = 10000\n";
-    let rules = Arc::new(RuleSet::parse(&[("bench.toml", rules)]).unwrap());
-    let mapping = Arc::new(Mapping::internal_v1());
-    let key = RevisionKey::new(&[0; 32]);
-    let snapshot = Snapshot::build(1, [peer], [grant], rules, Arc::clone(&mapping), &key).unwrap();
-    let mut facts = NativeFacts::builder();
-    facts.team(TeamId::parse("team-platform").unwrap()).unwrap();
-    let facts = Arc::new(facts.build());
-    let Ok(Admission::Rows(admitted)) = admit(&snapshot, &request) else {
-        panic!("the scope allows tasks");
-    };
-    let permit = admitted.decide(&facts);
-    let fields = mapping.sources(Resource::Tasks)[0].fields.clone();
-    let filter = RowFilter::new(&permit, facts, &fields, &RowMatch::default()).unwrap();
-    (filter, fields)
-}
-
-/// A fixed scramble, so that bodies are the same in every run.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }

@@ -9,24 +9,15 @@
     clippy::disallowed_methods
 )]
 
+mod common;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::evaluate::{Admission, admit};
-use policy::grant::{Grant, GrantStatus};
-use policy::id::{GrantId, PeerId, SubjectId, TeamId, UserId};
-use policy::mapping::{Mapping, MemberPath};
-use policy::native::NativeFacts;
-use policy::peer::{Peer, PeerName, PeerState};
-use policy::request::AccessRequest;
-use policy::resource::Resource;
-use policy::revision::RevisionKey;
-use policy::rows::{RowFilter, RowMatch, RowReader, RowsAt, Step};
-use policy::rules::RuleSet;
-use policy::scope::Scope;
-use policy::snapshot::Snapshot;
-use policy::time::UnixMillis;
-use uuid::Uuid;
+use policy::mapping::MemberPath;
+use policy::rows::{RowFilter, RowReader, RowsAt, Step};
+
+use common::{filter, mix, processor_time};
 
 const RUNS: usize = 15;
 const RUN: Duration = Duration::from_millis(60);
@@ -35,7 +26,7 @@ const RUN: Duration = Duration::from_millis(60);
 type Shape = fn(u64) -> String;
 
 fn main() {
-    let filter = Arc::new(filter());
+    let filter = Arc::new(filter("list").0);
     let shapes: [(&str, Shape); 6] = [
         ("plain", plain),
         ("spaced", |i| {
@@ -101,13 +92,6 @@ fn measure(filter: &Arc<RowFilter>, body: &[u8], chunk: usize) -> f64 {
     runs.get(RUNS / 2).copied().unwrap_or_default()
 }
 
-/// What this thread has used of the processor so far.
-fn processor_time() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let nanos = text.split_whitespace().next()?.parse().ok()?;
-    Some(Duration::from_nanos(nanos))
-}
-
 fn read(filter: &Arc<RowFilter>, body: &[u8], chunk: usize, out: &mut Vec<u8>) {
     let mut reader = RowReader::new(
         Arc::clone(filter),
@@ -130,51 +114,6 @@ fn read(filter: &Arc<RowFilter>, body: &[u8], chunk: usize, out: &mut Vec<u8>) {
 fn body(rows: u64, shape: Shape) -> Vec<u8> {
     let rows_text: Vec<_> = (0..rows).map(shape).collect();
     format!("{{\"count\":{rows},\"rows\":[{}]}}", rows_text.join(",")).into_bytes()
-}
-
-/// The filter for tasks of team `team-platform` and of `user-e1`, through a decision like any other.
-fn filter() -> RowFilter {
-    let user = UserId::parse("user-e1").unwrap();
-    let peer = Peer {
-        id: PeerId::new(Uuid::from_u128(1)),
-        name: PeerName::parse("home").unwrap(),
-        state: PeerState::Active,
-    };
-    let scope =
-        r#"{"resources":["tasks"],"filters":{"tasks":{"include_teams":["team-platform"]}}}"#;
-    let grant = Grant {
-        id: GrantId::new(Uuid::from_u128(2)),
-        peer: peer.id,
-        subject: SubjectId::of_user(&user),
-        user,
-        scope: Scope::parse_text(scope, &[]).unwrap(),
-        status: GrantStatus::Active,
-        edit: 1,
-        created_at: UnixMillis(0),
-        expires_at: None,
-    };
-    let request = AccessRequest {
-        grant: grant.id,
-        subject: grant.subject,
-        now: UnixMillis(1),
-        verb: "list",
-        resource: Some("tasks"),
-        limit: None,
-    };
-    let rules = "schema = 1\n[ceiling]\nresources = [\"tasks\"]\nmax_rows_per_query = 10000\n";
-    let rules = Arc::new(RuleSet::parse(&[("bench.toml", rules)]).unwrap());
-    let mapping = Arc::new(Mapping::internal_v1());
-    let key = RevisionKey::new(&[0; 32]);
-    let snapshot = Snapshot::build(1, [peer], [grant], rules, Arc::clone(&mapping), &key).unwrap();
-    let mut facts = NativeFacts::builder();
-    facts.team(TeamId::parse("team-platform").unwrap()).unwrap();
-    let facts = Arc::new(facts.build());
-    let Ok(Admission::Rows(admitted)) = admit(&snapshot, &request) else {
-        panic!("the scope allows tasks");
-    };
-    let permit = admitted.decide(&facts);
-    let fields = &mapping.sources(Resource::Tasks)[0].fields;
-    RowFilter::new(&permit, facts, fields, &RowMatch::default()).unwrap()
 }
 
 /// A row of the usual size: about 200 bytes, seven members.
@@ -219,12 +158,4 @@ fn secrets(i: u64) -> String {
         "{row},\"accessToken\":\"{:016x}\",\"auth\":{{\"user\":\"u\",\"password\":\"p\"}}}}",
         mix(i)
     )
-}
-
-/// A fixed scramble, so that bodies are the same in every run.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
 }
