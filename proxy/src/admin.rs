@@ -73,7 +73,7 @@ pub use grants::{
 pub use history::{AskedHead, ExportBroken, ShownPlace, WitnessedView, read_asked};
 pub use import::{ImportPeers, ImportedRow, ImportedView, RefusedRow};
 pub use keys::{FinishReseal, SealedRowsView, SealingView};
-pub use peers::{AddPeer, AddedView, PeerDetail};
+pub use peers::{AddPeer, AddedView, PeerDetail, RemovePeer};
 pub use policy::{Explain, Explanation, StepView};
 pub use resealer::{RESEAL_BATCH, ResealError, ResealStep, Resealer};
 pub use rotation::{

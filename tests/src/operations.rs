@@ -3,7 +3,7 @@
 //! Invariant: they are the operations of the admin API, called as methods; a failure is a panic.
 
 use policy::id::GrantId;
-use proxy::admin::{CreateToken, EditGrant, RevokeGrant, TokenView};
+use proxy::admin::{CreateToken, EditGrant, RemovePeer, RevokeGrant, TokenView};
 use proxy::directory::Applied;
 use serde_json::Value;
 
@@ -52,6 +52,14 @@ impl World {
     pub async fn suspend(&self, peer: &str) -> Applied {
         self.control()
             .suspend_peer(&operator(), peer, Some("inbound"))
+            .await
+            .unwrap_or_else(|failure| panic!("{failure:?}"))
+    }
+
+    /// `peer remove`, of an inbound peer.
+    pub async fn remove(&self, peer: &str) -> Applied {
+        self.control()
+            .remove_peer(&operator(), peer, Some("inbound"), RemovePeer::default())
             .await
             .unwrap_or_else(|failure| panic!("{failure:?}"))
     }

@@ -159,9 +159,15 @@ async fn nothing_is_waited_for_when_no_lease_is_out() {
     let world = settled(4_000).await;
     // A lease of another grant of another peer is none of their business.
     let (_other, _) = leased(&world, "other", Wire::H1).await;
-    for (number, done) in [Act::Revoke, Act::Replace, Act::Suspend, Act::Edit]
-        .into_iter()
-        .enumerate()
+    for (number, done) in [
+        Act::Revoke,
+        Act::Replace,
+        Act::Suspend,
+        Act::Remove,
+        Act::Edit,
+    ]
+    .into_iter()
+    .enumerate()
     {
         let peer = format!("peer-{number}");
         let holder = member(&world, &peer).await;

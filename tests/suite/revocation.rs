@@ -99,7 +99,7 @@ async fn no_byte_is_accepted_after_the_act_has_returned() {
         .behave(&json!({"big_mb": 200, "big_row_kib": 21}))
         .await;
     for number in 0..rounds(50, 2_000) {
-        let done = ACTS[usize::try_from(number % 5).unwrap()];
+        let done = ACTS[usize::try_from(number).unwrap() % ACTS.len()];
         let wire = Wire::BOTH[usize::try_from(number / 5 % 2).unwrap()];
         let pace = [Pace::Fast, Pace::Stalled][usize::try_from(number / 10 % 2).unwrap()];
         cut_in_flight(
@@ -156,7 +156,7 @@ async fn hammer(
 async fn no_question_sent_after_the_return_is_answered_under_the_old_revision() {
     let world = Arc::new(World::start().await);
     for number in 0..rounds(12, 500) {
-        let done = ACTS[usize::try_from(number % 5).unwrap()];
+        let done = ACTS[usize::try_from(number).unwrap() % ACTS.len()];
         let peer = format!("peer-{number}");
         let holder = member(&world, &peer).await;
         let first = ask_afresh(&world, &holder, Wire::H1).await.unwrap();
@@ -249,6 +249,7 @@ async fn a_question_without_its_first_byte_is_refused_once_the_grant_is_gone() {
     for (done, reason) in [
         (Act::Revoke, "grant_revoked"),
         (Act::Suspend, "peer_suspended"),
+        (Act::Remove, "grant_revoked"),
     ] {
         for wire in Wire::BOTH {
             let peer = format!("{done:?}-{wire:?}").to_lowercase();
@@ -270,6 +271,7 @@ async fn an_idle_connection_is_told_once_or_closed() {
     for (done, reason) in [
         (Act::Revoke, "grant_revoked"),
         (Act::Suspend, "peer_suspended"),
+        (Act::Remove, "grant_revoked"),
     ] {
         let peer = format!("idle-{done:?}").to_lowercase();
         let holder = member(&world, &peer).await;

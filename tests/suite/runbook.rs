@@ -137,7 +137,7 @@ async fn machines() -> (TempDir, GatewayProcess) {
          [enrollment]\nlisten = \"127.0.0.1:{enrollment}\"\npublic_url = \"https://127.0.0.1:{enrollment}\"\n\
          [ops]\nlisten = \"127.0.0.1:0\"\n\
          [gateway]\nurl = \"{}\"\npreset = \"internal-v1\"\n[policy]\ndir = \"policy.d\"\n\
-         [seal]\nsecret_file = \"sealing-secret\"\n[lease]\nduration_ms = 500\n",
+         [seal]\nsecret_file = \"sealing-secret\"\n[lease]\nduration_ms = 500\n[limits]\nrenewal_overlap_s = 1\n",
         gateway.url()
     );
     write(work.join("etc/federation.toml"), &settings);
@@ -232,6 +232,7 @@ macro_rules! pages {
 
 pages! {
     onboard: "onboard.md",
+    ca_rollover: "ca-rollover.md",
     rotate: "rotate.md",
     revoke: "revoke.md",
     restore: "restore.md",

@@ -1,4 +1,4 @@
-//! Peers: add one to ask, list, show, suspend, resume.
+//! Peers: add one to ask, list, show, suspend, resume, remove.
 //!
 //! Invariant: a name means one peer per direction; where both directions have it, the operator says which.
 
@@ -32,6 +32,14 @@ pub struct AddPeer {
     pub fingerprint: Option<String>,
     /// That root itself, PEM.
     pub trust_root_pem: Option<String>,
+}
+
+/// Why a peer is removed.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemovePeer {
+    /// Kept with each of its grants.
+    pub reason: Option<String>,
 }
 
 /// A peer with the grants we gave it.
@@ -190,6 +198,24 @@ impl Control {
     ) -> Result<Applied, AdminFailure> {
         let record = self.find_peer(name, direction).await?;
         let committed = self.store.resume_peer(&self.act(actor), record.id).await?;
+        self.apply_to_peer(committed).await
+    }
+
+    /// `peer remove`: ends a peer for good, and leaves its name to another. Inbound, each of its grants is revoked, and it
+    /// returns when nothing is answered under them any more; outbound, its credentials are ended and their keys forgotten.
+    ///
+    /// # Errors
+    /// As for suspending.
+    pub async fn remove_peer(
+        &self,
+        actor: &Actor,
+        name: &str,
+        direction: Option<&str>,
+        request: RemovePeer,
+    ) -> Result<Applied, AdminFailure> {
+        let record = self.find_peer(name, direction).await?;
+        let (act, reason) = (self.act(actor), request.reason.as_deref());
+        let committed = self.store.remove_peer(&act, record.id, reason).await?;
         self.apply_to_peer(committed).await
     }
 

@@ -29,7 +29,7 @@ use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
     CreateGrant, CreateSession, CreateToken, EditGrant, Explain, FinishReseal, FinishRotation,
-    ForgetUser, ImportPeers, RenewCertificates, ReplayPolicy, RevokeGrant,
+    ForgetUser, ImportPeers, RemovePeer, RenewCertificates, ReplayPolicy, RevokeGrant,
 };
 use crate::store::Actor;
 
@@ -71,6 +71,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/peers/{name}", get(show_peer))
         .route("/peers/{name}/suspend", post(suspend_peer))
         .route("/peers/{name}/resume", post(resume_peer))
+        .route("/peers/{name}/remove", post(remove_peer))
         .route("/peers/{name}/reset", post(reset_peer))
         .route("/sessions", get(list_sessions).post(create_session))
         .route("/sessions/{id}/end", post(end_session))
@@ -363,6 +364,19 @@ async fn resume_peer(
 ) -> Answer<impl Serialize> {
     control
         .resume_peer(&actor, &name, which.direction.as_deref())
+        .await
+        .map(Json)
+}
+
+async fn remove_peer(
+    State(control): Shared,
+    Acting(actor): Acting,
+    Path(name): Path<String>,
+    Parameters(which): Parameters<Which>,
+    Body(body): Body<RemovePeer>,
+) -> Answer<impl Serialize> {
+    control
+        .remove_peer(&actor, &name, which.direction.as_deref(), body)
         .await
         .map(Json)
 }

@@ -199,6 +199,15 @@ pub(super) enum PeerCommand {
     Suspend(PeerNamed),
     /// End a suspension
     Resume(PeerNamed),
+    /// End a peer for good: revoke its grants, or forget the keys it gave us; its name is free again
+    Remove {
+        /// Which
+        #[command(flatten)]
+        peer: PeerNamed,
+        /// Why, kept with each grant
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Ask a peer again at once, although its breaker is open
     Reset {
         /// Local name

@@ -58,6 +58,14 @@ pub(super) async fn run(
                 .await?;
             print_applied(console, &applied)?;
         }
+        PeerCommand::Remove { peer, reason } => {
+            let what = format!("removing peer {}", peer.name);
+            let body = json!({"reason": reason});
+            let applied = admin
+                .ask(&what, Method::POST, &target(&peer, "/remove"), Some(&body))
+                .await?;
+            print_applied(console, &applied)?;
+        }
         PeerCommand::Reset { name } => {
             let what = format!("resetting the breaker of {name}");
             let target = format!("/admin/v1/peers/{}/reset", segment(&name));

@@ -49,7 +49,7 @@ impl LocalRefusal {
             Self::PeerSuspended => {
                 "this peer is suspended here; an operator ends that with `peer resume`"
             }
-            Self::PeerRevoked => "this peer was ended here; add it again under another name",
+            Self::PeerRevoked => "this peer was removed here; enroll it again with `peer add`",
             Self::GrantRevoked => "the peer has revoked this grant; ask its operator for a new one",
             Self::GrantExpired => "this grant has expired; ask the peer's operator for a new one",
             Self::CertificateExpired => {

@@ -22,16 +22,19 @@ pub enum Act {
     Replace,
     /// `peer suspend`
     Suspend,
+    /// `peer remove`
+    Remove,
     /// A policy that leaves fewer rows, and `policy reload`
     Narrow,
     /// `grant edit` to a scope with fewer rows
     Edit,
 }
 
-pub const ACTS: [Act; 5] = [
+pub const ACTS: [Act; 6] = [
     Act::Revoke,
     Act::Replace,
     Act::Suspend,
+    Act::Remove,
     Act::Narrow,
     Act::Edit,
 ];
@@ -64,6 +67,7 @@ pub async fn act(world: &World, act: Act, peer: &str, holder: &Holder) -> Applie
         Act::Revoke => world.revoke(holder.grant).await,
         Act::Replace => world.replace_token(holder.grant).await.applied,
         Act::Suspend => world.suspend(peer).await,
+        Act::Remove => world.remove(peer).await,
         Act::Narrow => {
             world.write_policy(&narrowed(peer));
             world.control().reload_policy(&operator()).await.unwrap()
@@ -88,7 +92,7 @@ pub async fn check_after(world: &World, done: Act, peer: &str, holder: &Holder, 
     let answer = ask_afresh(world, holder, wire).await;
     match done {
         // The certificate is revoked with the grant: the handshake says so.
-        Act::Revoke | Act::Replace => assert!(answer.is_none(), "{answer:?}"),
+        Act::Revoke | Act::Replace | Act::Remove => assert!(answer.is_none(), "{answer:?}"),
         Act::Suspend => {
             let answer = answer.unwrap();
             assert_eq!(answer.head.status, 403);
