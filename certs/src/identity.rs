@@ -112,9 +112,40 @@ impl Serial {
     }
 }
 
+impl std::borrow::Borrow<str> for Serial {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// SHA-256 of an issuer's distinguished name (DER): lists cover certificates by the name of their issuer (RFC 5280, section
+/// 6.3.3), and only issuers under the trust anchors are looked up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IssuerKey([u8; 32]);
+
+impl IssuerKey {
+    /// That of a distinguished name in DER.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        Self(fingerprint(name))
+    }
+}
+
+impl fmt::Display for IssuerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for IssuerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IssuerKey({self})")
     }
 }
 
@@ -140,6 +171,8 @@ pub struct PeerIdentity {
     pub subject: Uuid,
     /// The certificate's serial number.
     pub serial: Serial,
+    /// Whose revocation lists are about it.
+    pub issuer: IssuerKey,
     /// SHA-256 of the leaf's DER.
     pub fingerprint: [u8; 32],
     /// Start of validity, Unix seconds.
@@ -167,6 +200,7 @@ impl PeerIdentity {
             grant: claim(certificate.extensions(), ClaimExtension::Grant)?,
             subject: claim(certificate.extensions(), ClaimExtension::Subject)?,
             serial,
+            issuer: IssuerKey::of(certificate.issuer().as_raw()),
             fingerprint: fingerprint(leaf),
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
@@ -232,6 +266,15 @@ fn refuse_trailing_bytes(extension: &X509Extension<'_>) -> Result<(), IdentityEr
             .map(drop)
             .map_err(|_| IdentityError::MalformedExtension),
     }
+}
+
+/// Who issued a certificate (DER), and its serial number: what revocation lists know it by. `None` for one that does not
+/// parse or has an odd serial number, which no list can name.
+#[must_use]
+pub fn issued_by(der: &[u8]) -> Option<(IssuerKey, Serial)> {
+    let certificate = parse(der).ok()?;
+    let serial = Serial::decode(certificate.raw_serial()).ok()?;
+    Some((IssuerKey::of(certificate.issuer().as_raw()), serial))
 }
 
 fn refuse_duplicates(extensions: &[X509Extension<'_>]) -> Result<(), IdentityError> {

@@ -10,15 +10,18 @@
 pub mod ca;
 pub mod clock;
 pub mod credential;
+pub mod crl;
 pub mod csr;
 pub mod identity;
 pub mod key;
+pub mod ocsp;
 pub mod oid;
 mod provider;
 pub mod publish;
 pub mod rotation;
 pub mod seal;
 pub mod server_identity;
+mod signature;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 pub mod tls;
@@ -30,12 +33,13 @@ pub use ca::{
 };
 pub use clock::{Clock, SystemClock};
 pub use credential::{Credential, CredentialError};
+pub use crl::{CrlSet, RevocationList};
 pub use csr::{CsrError, VerifiedCsr};
 pub use identity::{IdentityError, PeerIdentity, Serial};
 pub use key::{KeyError, PrivateKey};
 pub use publish::{
-    CredentialPublisher, CredentialReceiver, RevokedPublisher, RevokedReceiver, TrustPublisher,
-    TrustReceiver,
+    CredentialPublisher, CredentialReceiver, CrlPublisher, CrlReceiver, RevokedPublisher,
+    RevokedReceiver, TrustPublisher, TrustReceiver,
 };
 pub use seal::{SealError, SealPurpose, Sealer, SealingSecret};
 pub use trust::{RevokedSet, TrustAnchors, TrustError};

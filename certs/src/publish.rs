@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::credential::Credential;
+use crate::crl::CrlSet;
 use crate::trust::{RevokedSet, TrustAnchors};
 
 /// Why a value was not published; the one before it stays in force.
@@ -91,6 +92,10 @@ pub type CredentialReceiver = Receiver<Credential>;
 pub type RevokedPublisher = Publisher<RevokedSet>;
 /// Reads the set of revoked certificates in force.
 pub type RevokedReceiver = Receiver<RevokedSet>;
+/// Publishes the revocation lists in force.
+pub type CrlPublisher = Publisher<CrlSet>;
+/// Reads the revocation lists in force.
+pub type CrlReceiver = Receiver<CrlSet>;
 
 /// A live value that starts as `initial`.
 #[must_use]

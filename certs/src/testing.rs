@@ -10,6 +10,7 @@
 )]
 
 mod ca;
+mod crl;
 mod der;
 
 use std::fmt;
@@ -35,6 +36,7 @@ use ca::{DAY, HOUR, date, random_serial};
 use der::{Tamper, resign};
 
 pub use ca::TestCa;
+pub use crl::{CRL_NUMBER, CrlMint, crl_pem};
 pub use der::tlv;
 
 pub use crate::clock::ManualClock;
@@ -332,6 +334,12 @@ impl Minted {
     #[must_use]
     pub fn key_pem(&self) -> String {
         self.key.to_pem().to_string()
+    }
+
+    /// The private key.
+    #[must_use]
+    pub fn key(&self) -> &PrivateKey {
+        &self.key
     }
 
     /// The chain and key as a credential; panics if the leaf is too odd for one.

@@ -2,7 +2,8 @@
 //!
 //! Invariant: TLS 1.3 only, no resumption in either direction (but for a process that tries whether its own listener allows
 //! it), and no way to build a client that
-//! does not verify. Resumption is off because a resumed session never reaches the client
+//! does not verify: a server's certificate by its path, its name and, where that is stapled, its status.
+//! Resumption is off because a resumed session never reaches the client
 //! certificate verifier, so a revoked peer would come back in. Sockets are elsewhere.
 
 use std::sync::Arc;
@@ -19,9 +20,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::clock::{Clock, TlsClock};
+use crate::clock::{Clock, TlsClock, unix_seconds};
 use crate::credential::Credential;
 use crate::identity::fingerprint;
+use crate::ocsp::stapled::{self, StapledError};
 pub use crate::provider::provider;
 use crate::trust::TrustAnchors;
 use crate::verify::{LiveClientVerifier, LiveServerResolver, Purpose, verify_path};
@@ -214,13 +216,19 @@ impl ServerCertVerifier for ServerVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
+        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let anchors = self.anchors(intermediates)?;
         let purpose = Purpose::Server(server_name);
-        verify_path(end_entity, intermediates, &anchors, &purpose, now)
+        let path = verify_path(end_entity, intermediates, &anchors, &purpose, now)
             .map_err(|error| error.for_server())?;
+        stapled::verify(ocsp_response, end_entity, &path.issuer, unix_seconds(now)).map_err(
+            |error| match error {
+                StapledError::Revoked => CertificateError::Revoked,
+                _ => CertificateError::InvalidOcspResponse,
+            },
+        )?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -19,10 +19,12 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
 use crate::clock::unix_seconds;
+use crate::crl::{CrlRefusal, CrlSet, IssuerKey};
 use crate::csr::{CsrError, key_kind};
-use crate::identity::{Serial, fingerprint};
+use crate::identity::{Serial, fingerprint, issued_by};
+use crate::ocsp::stapled::PathIssuer;
 use crate::provider::provider;
-use crate::publish::{CredentialReceiver, RevokedReceiver, TrustReceiver};
+use crate::publish::{CredentialReceiver, CrlReceiver, RevokedReceiver, TrustReceiver};
 use crate::trust::{RevokedSet, TrustAnchors};
 
 /// Why a chain does not verify. Times are Unix seconds.
@@ -51,9 +53,22 @@ pub enum ChainError {
         /// End of validity.
         not_after: i64,
     },
-    /// The leaf is in the set of revoked certificates.
+    /// The leaf is in the set of revoked certificates, or a list names a certificate of the chain.
     #[error("the certificate is revoked")]
     Revoked,
+    /// There has to be a revocation list of the leaf's issuer, and there is none.
+    #[error(
+        "there is no revocation list of the certificate's issuer, so nobody can tell whether it is revoked"
+    )]
+    NoRevocationList,
+    /// The newest revocation list of the leaf's issuer is too old.
+    #[error(
+        "the newest revocation list of the certificate's issuer was good until {since} and is too old"
+    )]
+    RevocationListTooOld {
+        /// Its nextUpdate.
+        since: i64,
+    },
     /// No path leads to a trust anchor that is in force.
     #[error("the certificate was not issued under a trusted CA")]
     UnknownIssuer,
@@ -105,6 +120,16 @@ impl From<webpki::Error> for ChainError {
     }
 }
 
+impl From<CrlRefusal> for ChainError {
+    fn from(refusal: CrlRefusal) -> Self {
+        match refusal {
+            CrlRefusal::Revoked(_) => Self::Revoked,
+            CrlRefusal::Missing => Self::NoRevocationList,
+            CrlRefusal::TooOld { since } => Self::RevocationListTooOld { since },
+        }
+    }
+}
+
 impl ChainError {
     /// The rustls error that sends the alert the specification asks for: `certificate_expired`,
     /// `certificate_revoked`, and `unknown_ca` for every other chain that does not verify. The
@@ -115,6 +140,10 @@ impl ChainError {
             Self::Expired { .. } => CertificateError::Expired,
             Self::NotYetValid { .. } => CertificateError::NotValidYet,
             Self::Revoked => CertificateError::Revoked,
+            // Both alert `unknown_ca` as well: what is wrong is on this side.
+            Self::NoRevocationList | Self::RevocationListTooOld { .. } => {
+                CertificateError::UnknownRevocationStatus
+            }
             _ => CertificateError::UnknownIssuer,
         }
     }
@@ -157,24 +186,53 @@ pub fn verify_chain(
     revoked: &RevokedSet,
     now: UnixTime,
 ) -> Result<(), ChainError> {
+    verify_listed(chain, anchors, revoked, None, now)
+}
+
+/// As [`verify_chain`], and looks every certificate of the path up in the revocation lists.
+pub(crate) fn verify_listed(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    revoked: &RevokedSet,
+    lists: Option<&CrlSet>,
+    now: UnixTime,
+) -> Result<(), ChainError> {
     let (leaf, intermediates) = chain.split_first().ok_or(ChainError::Empty)?;
-    let serial = verify_path(leaf, intermediates, anchors, &Purpose::Client, now)?;
+    let path = verify_path(leaf, intermediates, anchors, &Purpose::Client, now)?;
     refuse_unfit_key(leaf)?;
-    if revoked.contains(&fingerprint(leaf), serial.as_ref()) {
+    if revoked.contains(&fingerprint(leaf), path.serial.as_ref()) {
         return Err(ChainError::Revoked);
+    }
+    let Some(lists) = lists else { return Ok(()) };
+    for (issuer, serial) in &path.above {
+        lists.check_listed(issuer, serial)?;
+    }
+    // An odd serial number is refused later, by the identity layer: no list can name it.
+    if let Some(serial) = &path.serial {
+        lists.check(&IssuerKey::of(&path.issuer.name), serial, unix_seconds(now))?;
     }
     Ok(())
 }
 
-/// Verifies a path for `purpose`; gives the leaf's serial number when it is one that can have been
-/// issued by us (an odd one is refused later, by the identity layer).
+/// What a verified path says.
+#[derive(Debug)]
+pub(crate) struct VerifiedPath {
+    /// The leaf's serial number, when it is one that can have been issued by us.
+    pub(crate) serial: Option<Serial>,
+    /// Who issued the leaf.
+    pub(crate) issuer: PathIssuer,
+    /// The certificates between leaf and anchor: who issued each, and its serial number.
+    above: Vec<(IssuerKey, Serial)>,
+}
+
+/// Verifies a path for `purpose`.
 pub(crate) fn verify_path(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     anchors: &TrustAnchors,
     purpose: &Purpose<'_>,
     now: UnixTime,
-) -> Result<Option<Serial>, ChainError> {
+) -> Result<VerifiedPath, ChainError> {
     let leaf = EndEntityCert::try_from(leaf)?;
     let anchors = anchors.in_force(now);
     let usage = match purpose {
@@ -184,13 +242,37 @@ pub(crate) fn verify_path(
     let algorithms = provider().signature_verification_algorithms.all;
     let path =
         leaf.verify_for_usage(algorithms, &anchors, intermediates, now, usage, None, None)?;
-    for issuer in path.intermediate_certificates() {
-        refuse_unless_may_sign(&issuer.der())?;
+    let (mut issuer, mut above) = (None, Vec::new());
+    for certificate in path.intermediate_certificates() {
+        let der = certificate.der();
+        let read = may_sign(&der)?;
+        issuer.get_or_insert(read);
+        above.extend(issued_by(&der));
     }
     if let Purpose::Server(name) = purpose {
         leaf.verify_is_valid_for_subject_name(name)?;
     }
-    Ok(Serial::decode(leaf.serial()).ok())
+    let anchor = path.anchor();
+    let issuer = match issuer {
+        Some(issuer) => issuer,
+        None => PathIssuer {
+            name: sequence(&anchor.subject)?,
+            key: anchor.subject_public_key_info.as_ref().to_vec(),
+        },
+    };
+    Ok(VerifiedPath {
+        serial: Serial::decode(leaf.serial()).ok(),
+        issuer,
+        above,
+    })
+}
+
+/// A DER SEQUENCE of this content.
+fn sequence(content: &[u8]) -> Result<Vec<u8>, ChainError> {
+    use der::Encode as _;
+    der::asn1::AnyRef::new(der::Tag::Sequence, content)
+        .and_then(|any| any.to_der())
+        .map_err(|_| ChainError::Malformed)
 }
 
 /// The path validator looks at the keys that sign certificates, not at the leaf's own. A key is held to what a request for
@@ -204,14 +286,20 @@ fn refuse_unfit_key(leaf: &CertificateDer<'_>) -> Result<(), ChainError> {
 }
 
 /// The path validator looks at basicConstraints only.
-fn refuse_unless_may_sign(issuer: &CertificateDer<'_>) -> Result<(), ChainError> {
+fn may_sign(issuer: &CertificateDer<'_>) -> Result<PathIssuer, ChainError> {
     let issuer = crate::identity::parse(issuer).map_err(|_| ChainError::Malformed)?;
     match issuer.key_usage() {
-        Ok(None) => Ok(()),
-        Ok(Some(usage)) if usage.value.key_cert_sign() => Ok(()),
-        Ok(Some(_)) => Err(ChainError::IssuerMayNotSign),
-        Err(_) => Err(ChainError::Malformed),
+        Ok(Some(usage)) if !usage.value.key_cert_sign() => {
+            return Err(ChainError::IssuerMayNotSign);
+        }
+        Ok(_) => {}
+        Err(_) => return Err(ChainError::Malformed),
     }
+    let key = der::asn1::AnyRef::try_from(issuer.public_key().raw);
+    Ok(PathIssuer {
+        name: issuer.subject().as_raw().to_vec(),
+        key: key.map_err(|_| ChainError::Malformed)?.value().to_vec(),
+    })
 }
 
 /// Told of each client chain that is refused at a handshake.
@@ -224,6 +312,7 @@ pub type RefusalObserver = Arc<dyn Fn(&ChainError) + Send + Sync>;
 pub struct LiveClientVerifier {
     anchors: TrustReceiver,
     revoked: RevokedReceiver,
+    lists: Option<CrlReceiver>,
     algorithms: WebPkiSupportedAlgorithms,
     observer: Option<RefusalObserver>,
 }
@@ -235,8 +324,18 @@ impl LiveClientVerifier {
         Self {
             anchors,
             revoked,
+            lists: None,
             algorithms: provider().signature_verification_algorithms,
             observer: None,
+        }
+    }
+
+    /// The same verifier, which also looks every chain up in the revocation lists in force.
+    #[must_use]
+    pub fn with_lists(self, lists: CrlReceiver) -> Self {
+        Self {
+            lists: Some(lists),
+            ..self
         }
     }
 
@@ -286,7 +385,9 @@ impl ClientCertVerifier for LiveClientVerifier {
                 .iter()
                 .map(|der| CertificateDer::from(der.as_ref())),
         );
-        match verify_chain(&chain, &self.anchors.load(), &self.revoked.load(), now) {
+        let lists = self.lists.as_ref().map(CrlReceiver::load);
+        let (anchors, revoked) = (self.anchors.load(), self.revoked.load());
+        match verify_listed(&chain, &anchors, &revoked, lists.as_deref(), now) {
             Ok(()) => Ok(ClientCertVerified::assertion()),
             Err(error) => {
                 if let Some(observer) = &self.observer {

@@ -184,6 +184,9 @@ deny_codes! {
     CertificateUntrusted "certificate_untrusted" Identity
         "The certificate no longer leads to a trust anchor."
         "Ask the other side for a new token (`grant token --replace`).";
+    CrlUnavailable "crl_unavailable" Identity
+        "Whether the certificate is revoked cannot be known: the revocation list of its authority is missing or too old."
+        "Wait, and ask the other side to see to the revocation list (`doctor` there names it).";
 
     RenewalConflict "renewal_conflict" Identity
         "A renewal was asked for with a certificate that is not the newest used one of its grant."

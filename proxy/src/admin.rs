@@ -25,6 +25,7 @@ mod keys;
 mod peers;
 mod policy;
 mod resealer;
+mod revocation;
 mod rotation;
 mod routes;
 mod sessions;
@@ -52,6 +53,7 @@ use crate::hardening::Hardening;
 use crate::inbound::self_attack::SelfAttackView;
 use crate::limit::Limits;
 use crate::outbound::Outbound;
+use crate::revocation::{Lists, PublishedCrl};
 use crate::server_certificate::ServerCertificate;
 use crate::store::{Act, Actor, Committed, Store};
 
@@ -76,6 +78,7 @@ pub use keys::{FinishReseal, SealedRowsView, SealingView};
 pub use peers::{AddPeer, AddedView, PeerDetail, RemovePeer};
 pub use policy::{Explain, Explanation, StepView};
 pub use resealer::{RESEAL_BATCH, ResealError, ResealStep, Resealer};
+pub use revocation::{PublishedView, RevocationView};
 pub use rotation::{
     CA_SECRET, FinishRotation, Follower, RootView, Rotation, RotationView, new_authority,
 };
@@ -124,6 +127,10 @@ pub struct Control {
     pub rotation: Rotation,
     /// Who signs for peers, where that is a step-ca.
     pub step: Option<Arc<StepCa>>,
+    /// Our own revocation list, when our own authority signs for peers.
+    pub published: Option<Arc<PublishedCrl>>,
+    /// Revocation lists in force.
+    pub lists: Arc<Lists>,
     /// The client of the local gateway.
     pub gateway: Arc<GatewayClient>,
     /// As whom the gateway is asked.
@@ -188,7 +195,9 @@ impl Control {
         touched: Touched,
     ) -> Result<(T, Applied), AdminFailure> {
         let (value, applied) = self.apply(committed, touched).await?;
-        Ok((value, self.settled(applied, touched).await?))
+        let (settled, ()) =
+            tokio::join!(self.settled(applied, touched), self.publish_revocations());
+        Ok((value, settled?))
     }
 
     /// Waits until what was applied to the touched grants holds in the caches of peers too.

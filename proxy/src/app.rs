@@ -12,6 +12,7 @@ mod confinement;
 mod policy_watch;
 mod process;
 mod readiness;
+mod revocation;
 mod sealing;
 pub mod secrets;
 mod self_attack;
@@ -24,11 +25,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use certs::ca::RotatingCa;
+use certs::ca::embedded::StatusUrls;
 use certs::clock::Clock;
 use certs::publish::channel;
 use certs::{
-    CertificateAuthority, LiveClientVerifier, LiveServerResolver, RevokedReceiver, RevokedSet,
-    SealPurpose, Sealer, TrustAnchors, TrustReceiver, tls,
+    CertificateAuthority, CrlReceiver, LiveClientVerifier, LiveServerResolver, RevokedReceiver,
+    RevokedSet, SealPurpose, Sealer, TrustAnchors, TrustReceiver, tls,
 };
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -47,7 +49,10 @@ use crate::audit::history::HistoryPublisher;
 use crate::audit::{AuditLog, AuditState, AuditWriter, DrainError};
 use crate::config::{Config, GatewayAuth, Preset, PublicUrl};
 use crate::directory::{ApplyError, Directory, DirectoryParts, LeaseTerms};
-use crate::enrollment::{self, ApplyChanges, EnrollmentLimits, EnrollmentTerms, Redeemer};
+use crate::enrollment::{
+    self, ApplyChanges, CRL_PATH, EnrollmentLimits, EnrollmentTerms, OCSP_PATH, Redeemer,
+    StatusRoutes,
+};
 use crate::gateway::assertion::AssertionSigner;
 use crate::gateway::credential::{SubjectCredentials, bearer};
 use crate::gateway::facts::FactsCache;
@@ -61,6 +66,7 @@ use crate::outbound::{
     BreakerRules, Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway,
     ReachRules, Reaches,
 };
+use crate::revocation::{PublishedCrl, Responder};
 use crate::server_certificate::{ServerCertificate, ServerFiles, ServerSource};
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::{Metrics, ops};
@@ -69,6 +75,7 @@ use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
 use authority::Authorities;
 use policy_watch::PolicyWatch;
 pub use process::{init_authority, run};
+use revocation::Revocation;
 use secrets::Secrets;
 pub use self_attack::SelfAttack;
 
@@ -352,6 +359,20 @@ async fn compose(
         metrics: Arc::clone(&base.metrics),
     });
     let (trust_publisher, trust) = channel(anchors.clone());
+    let Revocation {
+        lists,
+        receiver,
+        published,
+    } = Revocation::open(
+        base,
+        &authority,
+        step.as_ref(),
+        &directory,
+        trust.clone(),
+        listeners,
+        stopped,
+    )
+    .await?;
     let rotating = Arc::clone(&authority);
     let authority: Arc<dyn CertificateAuthority> = authority;
     let peers_authority = Arc::clone(&clients);
@@ -379,6 +400,7 @@ async fn compose(
             authenticator: Authenticator {
                 trust: trust.clone(),
                 revoked: revoked.clone(),
+                lists: receiver.clone(),
                 clock: Arc::clone(&base.clock),
             },
             gateway: Arc::clone(&gateway),
@@ -411,6 +433,9 @@ async fn compose(
             server: Arc::clone(&server),
             trust,
             revoked,
+            lists: receiver,
+            embedded: Arc::clone(&rotating),
+            published: published.clone(),
             checkpoint_key: audit.state.checkpoint_key,
         };
         let served = serve(base, parts, listeners, stopped, &mut addresses).await?;
@@ -484,6 +509,8 @@ async fn compose(
         ca: authority,
         rotation: Rotation::new(rotating, peers_authority, trust_publisher),
         step,
+        published,
+        lists,
         gateway: client,
         credentials,
         outbound,
@@ -694,6 +721,10 @@ struct ServingParts {
     server: Arc<ServerCertificate>,
     trust: TrustReceiver,
     revoked: RevokedReceiver,
+    lists: CrlReceiver,
+    /// Our own authority, and its list when it signs for peers.
+    embedded: Arc<RotatingCa>,
+    published: Option<Arc<PublishedCrl>>,
     checkpoint_key: CheckpointVerifier,
 }
 
@@ -749,15 +780,39 @@ async fn serve(
         LiveServerResolver::reading(move || in_force.load().credential().certified_key())
     };
     let refused = |error: tls::TlsConfigError| StartError::Certificate(error.to_string());
-    let verifier = LiveClientVerifier::new(parts.trust.clone(), parts.revoked).with_observer(
-        Arc::new(|error| {
+    let refusals = Arc::clone(&base.metrics);
+    let verifier = LiveClientVerifier::new(parts.trust.clone(), parts.revoked)
+        .with_lists(parts.lists)
+        .with_observer(Arc::new(move |error| {
+            refusals.revocation.chain_refused(error);
             tracing::info!(%error, "a client certificate was refused at the handshake");
-        }),
-    );
+        }));
     let clock = || Arc::clone(&base.clock);
     let federation_tls =
         tls::federation_server_config(verifier, resolver(), clock()).map_err(refused)?;
     let enrollment_tls = tls::enrollment_server_config(resolver(), clock()).map_err(refused)?;
+    let status = parts.published.map(|list| {
+        let url =
+            |path: &str| format!("{}{path}", enrollment_url.to_string().trim_end_matches('/'));
+        parts.embedded.say_where(StatusUrls {
+            crl: url(CRL_PATH),
+            ocsp: url(OCSP_PATH),
+        });
+        let shown = Arc::clone(&parts.server);
+        let own = move || Some(shown.current().credential().serial().clone());
+        StatusRoutes {
+            list,
+            responder: Responder::new(
+                parts.embedded,
+                Arc::clone(&base.store),
+                Arc::clone(&parts.inbound.directory),
+                clock(),
+                Arc::clone(&base.metrics),
+                Box::new(own),
+            ),
+            clock: clock(),
+        }
+    });
     let told = Arc::clone(&parts.server);
     let redeemer = Arc::new(Redeemer::new(
         Arc::clone(&base.store),
@@ -799,7 +854,7 @@ async fn serve(
     listeners.spawn(enrollment::serve(
         enrolling,
         enrollment_tls,
-        enrollment::router(Arc::clone(&redeemer)),
+        enrollment::router(Arc::clone(&redeemer), status),
         EnrollmentLimits::default(),
         Arc::clone(&throttle.enrollment),
         stopped.clone(),

@@ -60,6 +60,8 @@ pub struct Config {
     pub tls: Tls,
     /// Who signs the certificates of peers.
     pub ca: Ca,
+    /// Revocation lists of others.
+    pub revocation: Revocation,
     /// Bounds and lifetimes.
     pub limits: Limits,
     /// Leases on answers.
@@ -264,6 +266,32 @@ pub enum Ca {
         /// File with the password of that key.
         password_file: Option<PathBuf>,
     },
+}
+
+/// Revocation lists of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// Files and directories of files with lists.
+    pub files: Vec<PathBuf>,
+    /// Addresses of lists.
+    pub urls: Vec<ListUrl>,
+    /// The root of the servers at those addresses; that of the step-ca when absent.
+    pub root_file: Option<PathBuf>,
+    /// Certificates of issuers of lists.
+    pub issuers_file: Option<PathBuf>,
+    /// Whether peers are refused whose authority has no list.
+    pub required: bool,
+    /// How often addresses are read.
+    pub refresh: Duration,
+    /// For how long a list counts after its nextUpdate.
+    pub grace: Duration,
+}
+
+/// An https URL of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListUrl {
+    origin: String,
+    path: String,
 }
 
 /// Bounds and lifetimes.

@@ -29,6 +29,7 @@ use policy::revision::{EffectiveRevision, RevisionKey};
 use policy::rules::RuleSet;
 use policy::snapshot::{GrantEntry, Snapshot};
 use policy::time::UnixMillis;
+use tokio::sync::watch;
 
 use crate::policy_files::{self, PolicyProblem};
 use crate::store::{
@@ -80,6 +81,11 @@ impl View {
     #[must_use]
     pub fn leaves(&self, grant: GrantId) -> &[CertificateEntry] {
         self.leaves.get(&grant).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every registered leaf.
+    pub fn every_leaf(&self) -> impl Iterator<Item = &CertificateEntry> {
+        self.leaves.values().flatten()
     }
 
     /// Where leases on answers of a grant under its effective revision of this view are booked.
@@ -197,6 +203,8 @@ pub struct Directory {
     reloading: tokio::sync::Mutex<()>,
     /// Why the view in force is behind the store, if it is: then nothing is served.
     fenced: ArcSwap<Option<String>>,
+    /// Tells of each view that comes into force, by its revision.
+    told: watch::Sender<u64>,
 }
 
 impl Directory {
@@ -231,6 +239,7 @@ impl Directory {
             changing: tokio::sync::Mutex::new(()),
             reloading: tokio::sync::Mutex::new(()),
             fenced: ArcSwap::from_pointee(None),
+            told: watch::Sender::new(image.revision),
             parts,
         });
         if directory.parts.policy_dir.is_some() {
@@ -249,6 +258,12 @@ impl Directory {
     #[must_use]
     pub const fn gates(&self) -> &Arc<GateRegistry> {
         &self.gates
+    }
+
+    /// Tells of each view that comes into force, by its revision.
+    #[must_use]
+    pub fn revisions(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
     }
 
     /// Why nothing may be served, if so: a change was committed that this process could not apply.
@@ -518,6 +533,7 @@ impl Directory {
         self.parts.metrics.cut(cut);
         self.parts.metrics.store_revision(revision);
         self.applications.lock().note(revision, cuts);
+        self.told.send_replace(revision);
         Applied::of(revision, cut)
     }
 }

@@ -6,12 +6,14 @@
 //! eight characters.
 //!
 //! `redeem.rs` is the act, `routes.rs` its HTTP form, `listener.rs` the TLS listener, `caller.rs` what an address may
-//! try, `step.rs` the way to a step-ca. The asking side is in
+//! try, `step.rs` the way to a step-ca, `revocation.rs` the routes for
+//! those who ask about revocations. The asking side is in
 //! `outbound` on purpose: the two never run in one exchange.
 
 pub mod caller;
 pub mod listener;
 pub mod redeem;
+pub mod revocation;
 pub mod routes;
 mod step;
 pub mod token;
@@ -20,6 +22,7 @@ use async_trait::async_trait;
 
 pub use listener::{EnrollmentLimits, serve};
 pub use redeem::{EnrollmentTerms, RedeemError, Redeemed, Redeemer};
+pub use revocation::{CRL_PATH, OCSP_PATH, StatusRoutes};
 pub use routes::router;
 pub use step::HttpsToStep;
 pub use token::{EnrollmentToken, TokenDrawError};

@@ -20,6 +20,7 @@ pub mod limit;
 pub mod message;
 pub mod outbound;
 pub mod policy_files;
+pub mod revocation;
 pub mod sealing_secret;
 pub mod server_certificate;
 pub mod store;

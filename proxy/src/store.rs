@@ -13,6 +13,7 @@ mod change;
 mod error;
 mod record;
 mod renewal;
+mod revocation;
 mod sealing;
 mod sqlite;
 mod trust;
@@ -48,6 +49,10 @@ pub use renewal::{
     IssuedRenewal, KnownCertificate, NewRenewal, PendingRenewal, RenewalRequest, RenewalStart,
     RenewalStore, RenewedCertificate, RevokedCertificate,
 };
+pub use revocation::{
+    KeptList, ListedLeaf, PublishedList, RevocationStore, RevokedLeaf, SerialStanding,
+    UntoldRevocation,
+};
 pub use sealing::{
     NextSecret, ResealedRow, SealStore, SealedCount, SealedKind, SealedRow, SealingState,
 };
@@ -67,7 +72,9 @@ pub const EXPIRED_CERTIFICATE_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 /// reached, and with [`StoreError::Corrupt`] when a row does not read back as what was written.
 /// Dropping a call's future leaves either the whole change or nothing.
 #[async_trait]
-pub trait Store: AuditLog + RenewalStore + SealStore + TrustStore + Send + Sync {
+pub trait Store:
+    AuditLog + RenewalStore + RevocationStore + SealStore + TrustStore + Send + Sync
+{
     /// Whether the database answers a read and would accept a write right now.
     async fn health(&self) -> Result<(), StoreError>;
 

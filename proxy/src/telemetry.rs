@@ -8,6 +8,7 @@ pub mod drills;
 pub mod logs;
 pub mod metrics;
 pub mod ops;
+mod revocation;
 
 pub use audit::AuditFigures;
 pub use metrics::Metrics;

@@ -53,6 +53,7 @@ pub struct WorldBuilder {
     policy_lines: String,
     roles: &'static str,
     settings: String,
+    ca: Option<TestCa>,
 }
 
 impl WorldBuilder {
@@ -136,6 +137,13 @@ impl WorldBuilder {
         self
     }
 
+    /// With this root as its authority.
+    #[must_use]
+    pub fn authority(mut self, ca: &TestCa) -> Self {
+        self.ca = Some(ca.clone());
+        self
+    }
+
     /// More settings: whole sections of `federation.toml` other than those the harness writes
     /// (`roles`, `federation`, `enrollment`, `ops`, `gateway`, `policy`, `lease`).
     #[must_use]
@@ -176,7 +184,7 @@ impl WorldBuilder {
         let config = Arc::new(configuration(file, &settings));
         let now = SystemClock.unix_millis();
         let manual = self.manual.then(|| Arc::new(ManualClock::at_millis(now)));
-        let ca = TestCa::root("work authority");
+        let ca = self.ca.unwrap_or_else(|| TestCa::root("work authority"));
         plant_authority(&config, &ca, now).await;
         let sidecar = proxy::app::start(Arc::clone(&config), clock(manual.as_ref()))
             .await
@@ -306,6 +314,7 @@ impl World {
             policy_lines: "watch = false\npoll_s = 86400".to_owned(),
             roles: "ask = false",
             settings: String::new(),
+            ca: None,
         }
     }
 

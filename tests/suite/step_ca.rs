@@ -186,15 +186,90 @@ async fn doctor_says_that_the_authority_works_and_whether_it_has_a_crl() {
         "{}",
         check.found
     );
-    let has_none = checks.iter().find(|one| one.name == "authority's CRL");
-    // Versions before 0.23 have no CRL; newer ones were told to publish one.
+    let list = checks
+        .iter()
+        .find(|one| one.name == "revocation lists of step-ca")
+        .unwrap();
+    let expected = if publishes(&step) {
+        CheckOutcome::Ok
+    } else {
+        CheckOutcome::Warn
+    };
+    assert_eq!(list.outcome, expected, "{}", list.found);
+    world.stop().await;
+}
+
+/// Versions before 0.23 have no CRL; newer ones were told to publish one.
+fn publishes(step: &StepProcess) -> bool {
     let asked = std::process::Command::new("curl")
         .args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--cacert"])
         .arg(step.file("root.crt"))
         .arg(format!("{}/1.0/crl", step.url()))
         .output()
         .unwrap();
-    let published = asked.stdout == b"200";
-    assert_eq!(has_none.is_none(), published);
+    asked.stdout == b"200"
+}
+
+async fn revocation(world: &World) -> serde_json::Value {
+    let status = world.control().status().await.unwrap();
+    serde_json::to_value(status).unwrap()["revocation"].clone()
+}
+
+async fn untold(world: &World, count: u64) {
+    for _ in 0..1_000 {
+        if revocation(world).await["untold"] == count {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{}", revocation(world).await);
+}
+
+/// A revocation here does not wait for a step-ca that is down, and reaches it when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn step_ca_is_told_of_what_is_revoked_here() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    let mut step = StepProcess::start(&program, TEMPLATE, "24h0m0s");
+    let short = "[limits]\nclient_certificate_days = 1\n[revocation]\nrefresh_s = 1\n";
+    let settings = format!("{}{short}", step.settings("provisioner.jwk"));
+    let world = World::builder().settings(&settings).start().await;
+    world.let_in(reference_gateway::plan::AMIRA).await;
+    let (first, one) = ticket(&world).await;
+    let (_, response) = redeemed(&world, &one).await;
+    assert_eq!(response.status, 200, "{}\n{}", response.text(), step.log());
+    let leaf = chain(&response).remove(0);
+    let serial = PeerIdentity::decode(&leaf, 0).unwrap().serial;
+    step.stop();
+    world.revoke(first).await;
+    let view = revocation(&world).await;
+    assert_eq!(view["untold"], 1, "{view}");
+    // It says why once it has been tried, in doctor too, and after a restart.
+    let world = world.restart().await;
+    untold(&world, 1).await;
+    let check = async |world: &World| {
+        let checks = world.control().checks().await.unwrap();
+        checks
+            .into_iter()
+            .find(|one| one.name == "authority's revocations")
+    };
+    let pending = check(&world).await.unwrap();
+    assert_eq!(pending.outcome, CheckOutcome::Warn);
+    step.restart(&program);
+    untold(&world, 0).await;
+    assert!(check(&world).await.is_none());
+    assert!(step.log().contains("/1.0/revoke"), "{}", step.log());
+    if publishes(&step) {
+        for _ in 0..500 {
+            let places = revocation(&world).await["places"].clone();
+            if places[0]["lists"][0]["entries"] == 1 {
+                world.stop().await;
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("{serial} is not on its list: {}", revocation(&world).await);
+    }
     world.stop().await;
 }

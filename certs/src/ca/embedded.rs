@@ -5,13 +5,16 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, SanType, SerialNumber, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, CustomExtension,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 use time::OffsetDateTime;
@@ -89,12 +92,23 @@ pub enum Flaw {
     Nameless,
 }
 
+/// Where others learn of revocations of this authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusUrls {
+    /// Its revocation list.
+    pub crl: String,
+    /// Its OCSP responder.
+    pub ocsp: String,
+}
+
 /// A certificate authority inside this process.
 pub struct EmbeddedCa {
     root: CertificateDer<'static>,
     root_not_after: i64,
     issuer: Issuer<'static, P256Signer>,
     random: SystemRandom,
+    /// What client certificates say of that; known only when listeners have their ports.
+    urls: ArcSwapOption<StatusUrls>,
 }
 
 impl EmbeddedCa {
@@ -147,6 +161,7 @@ impl EmbeddedCa {
             root_not_after,
             issuer,
             random: SystemRandom::new(),
+            urls: ArcSwapOption::empty(),
         })
     }
 
@@ -154,6 +169,17 @@ impl EmbeddedCa {
     #[must_use]
     pub fn root(&self) -> &CertificateDer<'static> {
         &self.root
+    }
+
+    /// Has every client certificate from now on say where revocations are published (RFC 5280, sections 4.2.1.13 and
+    /// 4.2.2.1).
+    pub fn say_where(&self, urls: Arc<StatusUrls>) {
+        self.urls.store(Some(urls));
+    }
+
+    /// Signs in the root's name.
+    pub(crate) fn issuer(&self) -> &Issuer<'static, P256Signer> {
+        &self.issuer
     }
 
     /// The validity of a leaf issued at `now`: back-dated, and ending with the first of the
@@ -221,6 +247,12 @@ impl EmbeddedCa {
         .into_iter()
         .map(|(claim, value)| CustomExtension::from_oid_content(claim.arcs(), oid::encode(value)))
         .collect();
+        if let Some(urls) = self.urls.load_full() {
+            params.crl_distribution_points = vec![CrlDistributionPoint {
+                uris: vec![urls.crl.clone()],
+            }];
+            params.custom_extensions.push(responder(&urls.ocsp)?);
+        }
         let leaf = self.sign(&params, &request.csr)?;
         IssuedCertificate::verify_matches(leaf, Vec::new(), self.root.clone(), request)
     }
@@ -303,6 +335,27 @@ impl CertificateAuthority for EmbeddedCa {
     }
 }
 
+/// authorityInfoAccess with one OCSP responder.
+fn responder(url: &str) -> Result<CustomExtension, CaError> {
+    use der::Encode as _;
+    use x509_cert::ext::pkix::name::GeneralName;
+    use x509_cert::ext::pkix::{AccessDescription, AuthorityInfoAccessSyntax};
+    /// id-pe-authorityInfoAccess.
+    const ACCESS: [u64; 9] = [1, 3, 6, 1, 5, 5, 7, 1, 1];
+    const OCSP: der::asn1::ObjectIdentifier =
+        der::asn1::ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");
+    let der = der::asn1::Ia5String::new(url)
+        .map(|url| AccessDescription {
+            access_method: OCSP,
+            access_location: GeneralName::UniformResourceIdentifier(url),
+        })
+        .and_then(|one| AuthorityInfoAccessSyntax(vec![one]).to_der())
+        .map_err(|error| CaError::Signing {
+            reason: error.to_string(),
+        })?;
+    Ok(CustomExtension::from_oid_content(&ACCESS, der))
+}
+
 fn subject_alt_name(name: &ServerName<'_>) -> Result<SanType, CaError> {
     let bad = || CaError::BadName {
         name: name.to_str().into_owned(),
@@ -325,7 +378,7 @@ fn random_serial(random: &dyn SecureRandom) -> Result<SerialNumber, CaError> {
     Ok(SerialNumber::from_slice(&serial))
 }
 
-fn date(seconds: i64) -> Result<OffsetDateTime, CaError> {
+pub(crate) fn date(seconds: i64) -> Result<OffsetDateTime, CaError> {
     OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| CaError::Time { seconds })
 }
 
@@ -333,7 +386,7 @@ fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-fn signing(error: &rcgen::Error) -> CaError {
+pub(crate) fn signing(error: &rcgen::Error) -> CaError {
     CaError::Signing {
         reason: error.to_string(),
     }

@@ -7,12 +7,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;
 
 use super::{
     CaError, CertificateAuthority, ClientIssue, EmbeddedCa, IssuedCertificate, ServerIssue,
+    embedded::StatusUrls,
 };
 
 /// Which roots are in force, for what.
@@ -47,6 +48,8 @@ impl CaRoots {
 /// An embedded authority whose root can be rotated.
 pub struct RotatingCa {
     roots: ArcSwap<InForce>,
+    /// Where revocations are published, as client certificates say.
+    urls: ArcSwapOption<StatusUrls>,
 }
 
 struct InForce {
@@ -74,12 +77,23 @@ impl RotatingCa {
     pub fn new(roots: CaRoots) -> Self {
         Self {
             roots: ArcSwap::from_pointee(InForce::of(roots, None)),
+            urls: ArcSwapOption::empty(),
         }
     }
 
     /// Puts other roots in force; `besides` is trusted without signing anything.
     pub fn put(&self, roots: CaRoots, besides: Option<&EmbeddedCa>) {
+        if let Some(urls) = self.urls.load_full() {
+            roots.peers.say_where(urls);
+        }
         self.roots.store(Arc::new(InForce::of(roots, besides)));
+    }
+
+    /// Has every client certificate from now on say where revocations are published, whichever root signs it.
+    pub fn say_where(&self, urls: StatusUrls) {
+        let urls = Arc::new(urls);
+        self.urls.store(Some(Arc::clone(&urls)));
+        self.roots().peers.say_where(urls);
     }
 
     /// The roots in force.

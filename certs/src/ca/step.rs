@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::{
     CaError, CertificateAuthority, ClientIssue, IssuedCertificate, MIN_LIFETIME, ServerIssue,
 };
+use crate::crl::RevocationReason;
 use crate::identity::{self, Serial};
 use crate::trust::{TrustAnchors, TrustError, pem_section};
 
@@ -57,6 +58,17 @@ pub struct StepAnswer {
     pub date: Option<i64>,
     /// The body, at most [`MAX_ANSWER`] bytes.
     pub body: Vec<u8>,
+    /// The certificates that the CA's server has shown, its own first.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+/// A revocation list as the CA publishes it: not verified.
+#[derive(Debug)]
+pub struct FetchedCrl {
+    /// DER.
+    pub der: Vec<u8>,
+    /// The certificates above that of the CA's server: its issuer signs lists as well.
+    pub above: Vec<CertificateDer<'static>>,
 }
 
 /// The CA could not be asked.
@@ -165,6 +177,7 @@ impl StepCa {
     pub async fn revoke(
         &self,
         serial: &Serial,
+        code: RevocationReason,
         reason: &str,
         id: Uuid,
         now: i64,
@@ -175,22 +188,29 @@ impl StepCa {
         let call = RevokeCall {
             serial: &decimal,
             ott: &ott,
-            // RFC 5280, section 5.3.1: cessationOfOperation.
-            reason_code: 5,
+            reason_code: code.code(),
             reason,
             passive: true,
         };
-        self.post(PATH, &call).await.map(drop)
+        match self.post(PATH, &call).await {
+            Ok(_) => Ok(()),
+            // It was told before, and the answer was lost.
+            Err(CaError::Refused { reason, .. }) if reason.contains("already revoked") => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The CA's CRL in DER, `None` when it publishes none. Not verified.
     ///
     /// # Errors
     /// [`CaError`].
-    pub async fn fetch_crl(&self) -> Result<Option<Vec<u8>>, CaError> {
+    pub async fn fetch_crl(&self) -> Result<Option<FetchedCrl>, CaError> {
         let answer = self.ask("/1.0/crl", None).await?;
         match answer.status {
-            200 if !answer.body.is_empty() => Ok(Some(answer.body)),
+            200 if !answer.body.is_empty() => Ok(Some(FetchedCrl {
+                der: answer.body,
+                above: answer.chain.into_iter().skip(1).collect(),
+            })),
             // Before version 0.23 there is no such path; later ones say so when it is switched off.
             200 | 404 | 501 => Ok(None),
             status => Err(refused(status, &answer.body)),
@@ -227,7 +247,8 @@ impl StepCa {
         let (id, now) = (asked.id, asked.now);
         let issued = self.sign_client(&asked).await?;
         let id = Uuid::new_v5(&id, b"revoke");
-        self.revoke(issued.serial(), "a proof only", id, now)
+        let code = RevocationReason::CessationOfOperation;
+        self.revoke(issued.serial(), code, "a proof only", id, now)
             .await?;
         Ok(issued.not_after().saturating_sub(now))
     }
@@ -278,7 +299,8 @@ impl StepCa {
         if let Ok(serial) = Serial::decode(parsed.raw_serial()) {
             let id = Uuid::new_v5(&asked.id, b"take back");
             let reason = "not what was asked for";
-            let _ = self.revoke(&serial, reason, id, asked.now).await;
+            let code = RevocationReason::CessationOfOperation;
+            let _ = self.revoke(&serial, code, reason, id, asked.now).await;
         }
     }
 

@@ -34,13 +34,6 @@ impl Control {
             }
         };
         let mut checks = vec![self.prove(step, now).await];
-        if !health.has_crl {
-            checks.push(CheckView::warn(
-                "authority's CRL",
-                "the step-ca publishes none: what is revoked there with other tools is not noticed here",
-                "revoke with this program, which is effective at once; step-ca 0.23 and later publish a CRL when `crl.enabled` is set",
-            ));
-        }
         if let Some(ahead) = health.clock_ahead.filter(|ahead| ahead.abs() > SKEW) {
             checks.push(CheckView::warn(
                 "authority's clock",

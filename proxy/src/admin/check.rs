@@ -106,6 +106,7 @@ impl Control {
         checks.push(self.check_hardening());
         checks.extend(self.check_authority().await);
         checks.extend(self.check_rotation().await?);
+        checks.extend(self.check_revocation().await?);
         checks.extend(self.check_lease());
         checks.extend(self.check_server_certificate(now));
         checks.extend(self.check_certificates(now).await?);

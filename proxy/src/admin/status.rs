@@ -10,7 +10,9 @@ use policy::rate::{GrantLimits, Rate};
 use policy::time::UnixMillis;
 use serde::Serialize;
 
-use super::{AdminFailure, Canary, CanaryView, Control, PeerView, PolicyFailure, days_left};
+use super::{
+    AdminFailure, Canary, CanaryView, Control, PeerView, PolicyFailure, RevocationView, days_left,
+};
 use crate::audit::AuditView;
 use crate::directory::View;
 use crate::hardening::Hardening;
@@ -53,6 +55,8 @@ pub struct StatusView {
     pub revocation_canary: Option<CanaryView>,
     /// The certificate of our listeners; `None` when this process serves nobody.
     pub server_certificate: Option<ServerCertificateView>,
+    /// Revocation lists, ours and others'.
+    pub revocation: RevocationView,
     /// The peers we ask.
     pub outbound: Vec<PeerView>,
     /// What is kept of their answers; `None` when this process asks nobody.
@@ -252,6 +256,7 @@ impl Control {
             })
             .collect();
         self.add_limits(&view, &mut inbound).await?;
+        let revocation = self.revocation_view().await?;
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION"),
             tier: "embedded",
@@ -278,6 +283,7 @@ impl Control {
                 .server_certificate
                 .as_ref()
                 .map(|server| ServerCertificateView::of(server, now)),
+            revocation,
             outbound,
             cache: self
                 .outbound

@@ -64,6 +64,14 @@ pub(super) fn needs(config: &Config) -> Needs {
         let files = [Some(root_file), Some(key_file), password_file.as_ref()];
         needs.read.extend(files.into_iter().flatten().cloned());
     }
+    let lists = &config.revocation;
+    for file in &lists.files {
+        // Directories, since files are replaced in them.
+        needs.read.push(file.clone());
+        needs.read.extend(directory(file));
+    }
+    let named = [&lists.root_file, &lists.issuers_file];
+    needs.read.extend(named.into_iter().flatten().cloned());
     if let Some(files) = &config.tls.files {
         // Directories, since files are replaced in them.
         let named = [

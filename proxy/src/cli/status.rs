@@ -81,6 +81,15 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
             "SERVER CERTIFICATE NOT REPLACED",
             "/server_certificate/failure/message",
         ),
+        ("revocation list", "/revocation/published/number"),
+        ("names", "/revocation/published/entries"),
+        ("good until", "/revocation/published/next_update"),
+        (
+            "REVOCATION LIST NOT MADE ANEW",
+            "/revocation/publish_failure/message",
+        ),
+        ("revocations to be told", "/revocation/untold"),
+        ("NOT TOLD", "/revocation/untold_failure"),
     ];
     console.members(&fields, status)?;
     let list = |key: &str| {
@@ -94,6 +103,22 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         console,
         &[("LISTENER", "/name"), ("ADDRESS", "/address")],
         &list("listeners"),
+    )?;
+    let places = status
+        .pointer("/revocation/places")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    section(
+        console,
+        &[
+            ("REVOCATION LISTS OF", "/place"),
+            ("STATE", "/state"),
+            ("FOREIGN", "/foreign"),
+            ("READ", "/read_at"),
+            ("FAILURE", "/failure"),
+        ],
+        &places,
     )?;
     let outbound = [
         ("PEER WE ASK", "/name"),

@@ -39,6 +39,9 @@ pub(crate) struct Settings {
     pub tls: Tls,
     /// Who signs the certificates of enrolled peers.
     pub ca: Ca,
+    /// Revocation lists of other authorities that are obeyed. The list of the embedded authority is always published, and the one
+    /// of a step-ca always read.
+    pub revocation: Revocation,
     /// Bounds and lifetimes.
     pub limits: Limits,
     /// For how long answers may be served from a cache, and what revoking waits for.
@@ -74,6 +77,7 @@ impl Default for Settings {
             seal: Seal::default(),
             tls: Tls::default(),
             ca: Ca::default(),
+            revocation: Revocation::default(),
             limits: Limits::default(),
             lease: Lease::default(),
             cache: Cache::default(),
@@ -350,6 +354,42 @@ pub(crate) enum CaBackend {
     #[default]
     Embedded,
     StepCa,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Revocation {
+    /// Files with revocation lists, PEM or DER, any number in each; or directories of such files. Looked at twice a second.
+    pub files: Vec<String>,
+    /// Addresses of revocation lists, such as `https://ca.example/root.crl`.
+    pub urls: Vec<String>,
+    /// File with the root certificate, PEM, that the servers of `urls` must lead to; `ca.root_file` when absent.
+    pub root_file: Option<String>,
+    /// File with certificates of issuers that sign lists, PEM: those between the trust anchor and the certificates of peers. They
+    /// count only if they lead to the anchor. A step-ca shows its own.
+    pub issuers_file: Option<String>,
+    /// Whether peers are refused while their authority has no list here; true when `files` or `urls` is set, unless said otherwise.
+    pub required: Option<bool>,
+    /// Seconds between two readings of an address, and of the list of a step-ca.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub refresh_s: u64,
+    /// For how long a list still counts, loudly, once the next one was due, seconds. After that peers of its issuer are refused.
+    #[schemars(range(min = 0, max = 2_592_000))]
+    pub grace_s: u64,
+}
+
+impl Default for Revocation {
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            urls: Vec::new(),
+            root_file: None,
+            issuers_file: None,
+            required: None,
+            refresh_s: 60,
+            grace_s: 86_400,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

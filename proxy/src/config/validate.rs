@@ -6,6 +6,7 @@
 mod authority;
 mod doors;
 mod gateway;
+mod revocation;
 mod seal;
 
 use std::collections::BTreeMap;
@@ -105,6 +106,8 @@ impl Check<'_> {
         let gateway = self.gateway(settings.gateway);
         let seal = self.seal(settings.seal, &data_dir);
         let ca = self.ca(&settings.ca);
+        let has_root = settings.ca.root_file.is_some();
+        let revocation = self.revocation(&settings.revocation, has_root);
         let policy_dir = self.path("policy.dir", &settings.policy.dir);
         self.timeouts(&settings.timeouts);
         let audit = self.audit(&settings.audit, &data_dir);
@@ -113,6 +116,7 @@ impl Check<'_> {
         self.client_certificate(&settings.limits);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal, ca) = (ops?, gateway?, seal?, ca?);
+        let revocation = revocation?;
         self.listeners_apart(&[
             (
                 "federation.listen",
@@ -159,6 +163,7 @@ impl Check<'_> {
             seal,
             tls,
             ca,
+            revocation,
             limits: limits(&settings.limits, &settings.lease),
             lease: lease(&settings.lease),
             cache: Cache {

@@ -254,13 +254,30 @@ impl Redeemer {
                 der: issued.leaf().as_ref().to_vec(),
             },
         };
-        // A grant that changed meanwhile refuses this: the certificate stays unregistered and opens nothing.
+        // A grant that changed meanwhile refuses this: the certificate opens nothing, and is revoked all the same.
+        let certificate = enrollment.certificate.clone();
         let completed = self
             .store
             .complete_enrollment(&self.act(token), enrollment)
             .await;
-        completed.map(drop).map_err(conflict_is_not_pending)?;
+        if let Err(error) = completed {
+            self.take_back(token, claim, &certificate).await;
+            return Err(conflict_is_not_pending(error));
+        }
         Ok(issued)
+    }
+
+    /// Registers what was issued in vain as revoked, so that it is listed and its authority is told.
+    async fn take_back(
+        &self,
+        token: &EnrollmentToken,
+        claim: &Claim,
+        certificate: &EnrolledCertificate,
+    ) {
+        let (act, grant) = (self.act(token), claim.grant.id);
+        if let Err(error) = self.store.register_revoked(&act, grant, certificate).await {
+            tracing::error!(%grant, %error, serial = certificate.serial, "a certificate that was issued in vain could not be registered as revoked; it opens nothing here");
+        }
     }
 
     async fn close_intent(&self, token: &EnrollmentToken, intent: Uuid, error: &RedeemError) {

@@ -20,6 +20,7 @@ use serde_json::json;
 use super::ENROLLMENT_PATH;
 use super::caller::Caller;
 use super::redeem::{RedeemError, Redeemed, Redeemer};
+use super::revocation::{self, StatusRoutes};
 use crate::limit::whole_seconds;
 use crate::message::headers::{REQUEST_ID, TIME};
 use crate::message::status::WireCode;
@@ -105,18 +106,24 @@ impl From<RedeemError> for Refusal {
 }
 
 /// The routes of the enrollment listener.
-pub fn router(redeemer: Arc<Redeemer>) -> Router {
-    Router::new()
+///
+/// With `status` also those for revocations.
+pub fn router(redeemer: Arc<Redeemer>, status: Option<StatusRoutes>) -> Router {
+    let routes = Router::new()
         .route(&format!("{ENROLLMENT_PATH}{{token}}"), post(redeem))
         .fallback(unknown_route)
         .method_not_allowed_fallback(method_not_allowed)
-        .with_state(redeemer)
+        .with_state(redeemer);
+    match status {
+        Some(status) => routes.merge(revocation::router(status)),
+        None => routes,
+    }
 }
 
 async fn unknown_route(State(redeemer): State<Arc<Redeemer>>) -> Response {
     let refusal = Refusal::request(
         StatusCode::NOT_FOUND,
-        "no such route; this listener serves enrollment only",
+        "no such route; this listener serves enrollment and revocation status only",
     );
     refused(&redeemer, refusal)
 }

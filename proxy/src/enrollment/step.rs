@@ -71,6 +71,8 @@ impl HttpsToStep {
             .connect(self.name.clone(), socket)
             .await
             .map_err(|error| format!("TLS: {error}"))?;
+        let chain = tls.get_ref().1.peer_certificates();
+        let chain = chain.map(<[_]>::to_vec).unwrap_or_default();
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .handshake(TokioIo::new(tls))
@@ -79,12 +81,12 @@ impl HttpsToStep {
         let exchange = async {
             let head = Request::builder()
                 .uri(request.path)
-                .header(header::HOST, &self.authority)
-                .header(header::ACCEPT, "application/json");
+                .header(header::HOST, &self.authority);
             let asked = match request.body {
                 None => head.method(Method::GET).body(Full::new(Bytes::new())),
                 Some(body) => head
                     .method(Method::POST)
+                    .header(header::ACCEPT, "application/json")
                     .header(header::CONTENT_TYPE, "application/json")
                     .body(Full::new(Bytes::from(body))),
             };
@@ -107,6 +109,7 @@ impl HttpsToStep {
                 status: head.status.as_u16(),
                 date,
                 body: body.to_bytes().to_vec(),
+                chain,
             })
         };
         tokio::pin!(connection);

@@ -10,8 +10,11 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use certs::clock::{Clock, unix_time};
+use certs::crl::{CrlRefusal, IssuerKey};
+use certs::identity::issued_by;
 use certs::{
-    ChainError, IdentityError, PeerIdentity, RevokedReceiver, TrustReceiver, verify_chain,
+    ChainError, CrlReceiver, IdentityError, PeerIdentity, RevokedReceiver, Serial, TrustReceiver,
+    verify_chain,
 };
 use policy::deny::DenyCode;
 use policy::evaluate::identify;
@@ -38,6 +41,8 @@ pub struct Connection {
     pub acknowledged: AtomicU64,
     identity: Result<ArcSwap<PeerIdentity>, IdentityError>,
     chain: Vec<CertificateDer<'static>>,
+    /// What revocation lists know the certificates above the leaf by.
+    above: Vec<(IssuerKey, Serial)>,
     _registration: Option<Registration>,
 }
 
@@ -64,6 +69,12 @@ impl Connection {
             gate: accepted.gate,
             source: accepted.source,
             identity: identity.map(ArcSwap::from_pointee),
+            above: accepted
+                .chain
+                .iter()
+                .skip(1)
+                .filter_map(|der| issued_by(der))
+                .collect(),
             chain: accepted.chain,
             acknowledged: AtomicU64::new(0),
             _registration: registration,
@@ -87,6 +98,8 @@ pub struct Authenticator {
     pub trust: TrustReceiver,
     /// Certificates known revoked.
     pub revoked: RevokedReceiver,
+    /// Revocation lists in force.
+    pub lists: CrlReceiver,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -139,12 +152,34 @@ impl Authenticator {
             CertificateState::Superseded => return Err(DenyCode::CertificateSuperseded),
             CertificateState::Revoked => return Err(DenyCode::CertificateRevoked),
         }
+        self.check_lists(connection, &identity, now)?;
         self.keep_trusted(connection, &identity, now)?;
         Ok(Authenticated {
             entry: Arc::clone(entry),
             now,
             unconfirmed: leaf.confirmed_at.is_none().then_some(leaf.fingerprint),
         })
+    }
+
+    /// Looks the certificates up in the revocation lists: rows come first, lists second.
+    fn check_lists(
+        &self,
+        connection: &Connection,
+        identity: &PeerIdentity,
+        now: UnixMillis,
+    ) -> Result<(), DenyCode> {
+        let lists = self.lists.load();
+        let refused = |refusal| match refusal {
+            CrlRefusal::Revoked(_) => DenyCode::CertificateRevoked,
+            CrlRefusal::Missing | CrlRefusal::TooOld { .. } => DenyCode::CrlUnavailable,
+        };
+        for (issuer, serial) in &connection.above {
+            lists.check_listed(issuer, serial).map_err(refused)?;
+        }
+        let seconds = now.0.div_euclid(1000);
+        lists
+            .check(&identity.issuer, &identity.serial, seconds)
+            .map_err(refused)
     }
 
     /// Verifies the kept chain again when the trust anchors have changed since it was verified.

@@ -273,8 +273,13 @@ impl Renewals {
             chain_pem: issued.chain_pem(),
         };
         let act = self.act(&asked.entry.peer.name);
-        // One that cannot be registered opens nothing.
+        let certificate = renewed.certificate.clone();
+        // One that cannot be registered opens nothing, and is revoked all the same.
         if let Err(error) = self.parts.store.complete_renewal(&act, renewed).await {
+            let (act, store) = (self.act(&asked.entry.peer.name), &self.parts.store);
+            if let Err(error) = store.register_revoked(&act, grant.id, &certificate).await {
+                tracing::error!(%error, serial = certificate.serial, "a certificate that was issued in vain could not be registered as revoked; it opens nothing here");
+            }
             return Err(self.broke(asked, &error).await);
         }
         self.apply().await?;

@@ -98,6 +98,7 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::FactsUnavailable
         | D::RowBudgetUnavailable
         | D::RenewalUnavailable
+        | D::CrlUnavailable
         | D::Fenced
         | D::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, WireCode::Unavailable),
     }

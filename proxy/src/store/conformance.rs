@@ -20,6 +20,7 @@ mod life;
 mod outbound;
 mod removal;
 mod renewal;
+mod revocation;
 mod rows_seen;
 mod sealing;
 mod tokens;
@@ -139,6 +140,12 @@ laws! {
     trust:
         a_rotation_goes_step_by_step,
         acknowledgements_never_go_back;
+    revocation:
+        the_number_of_our_list_goes_up_by_one,
+        each_revocation_has_its_reason_and_is_listed_until_its_end,
+        a_revocation_is_untold_until_its_authority_had_it,
+        what_was_issued_in_vain_is_registered_as_revoked,
+        lists_of_a_place_are_kept_whole;
     rows_seen:
         a_budget_counts_different_rows_exactly,
         grants_and_days_have_budgets_of_their_own,

@@ -25,6 +25,8 @@ mod peers;
 mod policy_bundle;
 mod renewal;
 mod renewal_store;
+mod revocation;
+mod revocation_store;
 mod rows_seen;
 mod sealing;
 mod secrets;

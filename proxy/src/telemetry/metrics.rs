@@ -11,6 +11,7 @@ use prometheus::{
 
 use super::audit::{AuditFigures, AuditMetrics};
 use super::drills::DrillMetrics;
+use super::revocation::RevocationMetrics;
 use crate::transport::{CutCount, HandshakeResult};
 
 const PREFIX: &str = "mosaic_federation";
@@ -50,6 +51,8 @@ pub struct Metrics {
     server_certificate_failures: IntCounter,
     witness_alarms: IntCounterVec,
     drills: DrillMetrics,
+    /// Those of revocation lists.
+    pub revocation: RevocationMetrics,
 }
 
 /// What became of a request for renewal that we were asked, as a label.
@@ -358,6 +361,7 @@ impl Metrics {
             store_revision: gauge("store_revision", "Revision of the snapshot in force.")?,
             audit: AuditMetrics::new(PREFIX, &registry)?,
             drills: DrillMetrics::new(PREFIX, &registry)?,
+            revocation: RevocationMetrics::new(PREFIX, &registry)?,
             registry,
             requests,
             decisions,

@@ -29,6 +29,16 @@ pub fn program() -> Option<PathBuf> {
     path
 }
 
+fn spawn(program: &Path, config: &Path, log: std::fs::File) -> Child {
+    Command::new(program)
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
 /// A running step-ca with one JWK provisioner.
 pub struct StepProcess {
     child: Child,
@@ -71,7 +81,7 @@ impl StepProcess {
             "dnsNames": ["127.0.0.1", "localhost"],
             "logger": {"format": "text"},
             "db": {"type": "bbolt", "dataSource": dir.path().join("db")},
-            "crl": {"enabled": true},
+            "crl": {"enabled": true, "generateOnRevoke": true},
             "authority": {"provisioners": [{
                 "type": "JWK",
                 "name": "mosaic-fed",
@@ -86,26 +96,30 @@ impl StepProcess {
         });
         let config = write("ca.json", &settings.to_string());
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new(program)
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
         let mut process = Self {
-            child,
+            child: spawn(program, &config, log),
             dir,
             address,
         };
+        process.wait();
+        process
+    }
+
+    fn wait(&mut self) {
         let mut looks = 0;
-        while std::net::TcpStream::connect(address).is_err() {
+        while std::net::TcpStream::connect(self.address).is_err() {
             looks += 1;
-            let ended = process.child.try_wait().unwrap();
-            assert!(ended.is_none() && looks < LOOKS, "{}", process.log());
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && looks < LOOKS, "{}", self.log());
             std::thread::sleep(APART);
         }
-        process
+    }
+
+    /// Starts it again where it was, with what it knew.
+    pub fn restart(&mut self, program: &Path) {
+        let log = std::fs::File::options().append(true).open(self.file("log"));
+        self.child = spawn(program, &self.file("ca.json"), log.unwrap());
+        self.wait();
     }
 
     /// Its origin.

@@ -60,6 +60,7 @@ fn answer(status: u16, body: &Value) -> Result<StepAnswer, StepUnreachable> {
         status,
         date: None,
         body: body.to_string().into_bytes(),
+        chain: Vec::new(),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a fingerprint is registered once and for one grant; revoked is final. Issuing and checking
 //! certificates is elsewhere.
 
+use certs::crl::RevocationReason;
 use policy::id::GrantId;
 use policy::time::UnixMillis;
 use sqlx::SqliteConnection;
@@ -155,14 +156,36 @@ pub(super) async fn revoke_all(
     conn: &mut SqliteConnection,
     grant: GrantId,
     now: UnixMillis,
+    why: RevocationReason,
 ) -> Result<u64, StoreError> {
     let done = sqlx::query(
-        "UPDATE certificates SET state = 'revoked', revoked_at = ? WHERE grant_id = ? AND state <> 'revoked'",
+        "UPDATE certificates SET state = 'revoked', revoked_at = ?, revocation_reason = ? \
+         WHERE grant_id = ? AND state <> 'revoked'",
     )
     .bind(now.0)
+    .bind(i64::from(why.code()))
     .bind(grant.to_string())
     .execute(conn)
     .await
     .map_err(driver)?;
     Ok(done.rows_affected())
+}
+
+/// Revokes one certificate.
+pub(super) async fn revoke_one(
+    conn: &mut SqliteConnection,
+    fingerprint: &Sha256,
+    now: UnixMillis,
+    why: RevocationReason,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE certificates SET state = 'revoked', revoked_at = ?, revocation_reason = ? WHERE fingerprint = ?",
+    )
+    .bind(now.0)
+    .bind(i64::from(why.code()))
+    .bind(fingerprint.as_slice())
+    .execute(conn)
+    .await
+    .map(drop)
+    .map_err(driver)
 }

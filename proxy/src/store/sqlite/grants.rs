@@ -3,6 +3,7 @@
 //! Invariant: a status changes only along [`GrantStatus::transition`], and each act that narrows a grant raises its
 //! edit counter in the same statement. Expiry, tokens and enrollment have their own files.
 
+use certs::crl::RevocationReason;
 use policy::grant::{Grant, GrantStatus};
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::scope::Scope;
@@ -15,6 +16,9 @@ use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
 use super::writer::Writer;
 use super::{certificates, peers, tokens};
+
+/// What the certificates of a revoked grant are listed for.
+const WITHDRAWN: RevocationReason = RevocationReason::PrivilegeWithdrawn;
 
 macro_rules! select_grants {
     ($tail:literal) => {
@@ -179,7 +183,7 @@ pub(super) async fn revoke(
     {
         return change.unchanged(before).await;
     }
-    let (after, admin) = revoke_within(conn, id, act.now, reason).await?;
+    let (after, admin) = revoke_within(conn, id, act.now, reason, WITHDRAWN).await?;
     change.commit(admin, after).await
 }
 
@@ -189,6 +193,7 @@ pub(super) async fn revoke_within(
     id: GrantId,
     now: UnixMillis,
     reason: Option<&str>,
+    why: RevocationReason,
 ) -> Result<(GrantRecord, AdminAct), StoreError> {
     sqlx::query(
         "UPDATE grants SET status = 'revoked', edit = edit + 1, revoked_at = ?, reason = ? \
@@ -200,7 +205,7 @@ pub(super) async fn revoke_within(
     .execute(&mut *conn)
     .await
     .map_err(driver)?;
-    let certificates = certificates::revoke_all(conn, id, now).await?;
+    let certificates = certificates::revoke_all(conn, id, now, why).await?;
     tokens::withdraw(conn, id, now).await?;
     let after = load(conn, id).await?;
     let mut admin =
@@ -229,7 +234,11 @@ pub(super) async fn forget_user(
     let ids: Vec<GrantId> = rows.iter().map(id_of).collect::<Result<_, _>>()?;
     let mut revoked = Vec::new();
     for id in &ids {
-        revoked.push(revoke_within(conn, *id, act.now, reason).await?.1);
+        revoked.push(
+            revoke_within(conn, *id, act.now, reason, WITHDRAWN)
+                .await?
+                .1,
+        );
     }
     if ids.is_empty() {
         return change.unchanged(ids).await;
@@ -350,6 +359,18 @@ pub(super) async fn unfinished_of_peer(
     .await
     .map_err(driver)?;
     rows.iter().map(id_of).collect()
+}
+
+/// Raises the edit counter of an unfinished grant.
+pub(super) async fn touch(conn: &mut SqliteConnection, id: GrantId) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE grants SET edit = edit + 1 WHERE id = ? AND status IN ('pending', 'active')",
+    )
+    .bind(id.to_string())
+    .execute(conn)
+    .await
+    .map(drop)
+    .map_err(driver)
 }
 
 /// Whatever an operator or peer wrote as a reason, fit to be shown again.

@@ -72,6 +72,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "trust",
         include_str!("../../../../migrations/sqlite/0010_trust.sql"),
     ),
+    (
+        11,
+        "revocation",
+        include_str!("../../../../migrations/sqlite/0011_revocation.sql"),
+    ),
 ];
 
 /// Where the store is and what a fresh one starts with.

@@ -3,6 +3,7 @@
 //! Invariant: a suspension and its end each raise the edit counter of every unfinished grant of the peer, because
 //! each changes what those grants are worth. Adding an outbound peer is in `outbound.rs`.
 
+use certs::crl::RevocationReason;
 use policy::id::PeerId;
 use policy::peer::{PeerName, PeerState};
 use policy::time::UnixMillis;
@@ -169,7 +170,17 @@ pub(super) async fn remove(
     set_state(conn, id, PeerState::Revoked).await?;
     let mut revoked = Vec::new();
     for grant in grants::unfinished_of_peer(conn, id).await? {
-        revoked.push(grants::revoke_within(conn, grant, act.now, reason).await?.1);
+        revoked.push(
+            grants::revoke_within(
+                conn,
+                grant,
+                act.now,
+                reason,
+                RevocationReason::CessationOfOperation,
+            )
+            .await?
+            .1,
+        );
     }
     let credentials = outbound::discard_of_peer(conn, id).await?;
     let mut admin = AdminAct::on_peer("peer.remove", id)

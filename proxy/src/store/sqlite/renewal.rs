@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use certs::crl::RevocationReason;
 use policy::grant::GrantStatus;
 use policy::id::GrantId;
 use policy::peer::PeerState;
@@ -169,10 +170,11 @@ async fn revoke_unconfirmed(
     now: UnixMillis,
 ) -> Result<Option<String>, StoreError> {
     sqlx::query_scalar(
-        "UPDATE certificates SET state = 'revoked', revoked_at = ? \
+        "UPDATE certificates SET state = 'revoked', revoked_at = ?, revocation_reason = ? \
          WHERE grant_id = ? AND state = 'active' AND confirmed_at IS NULL RETURNING serial",
     )
     .bind(now.0)
+    .bind(i64::from(RevocationReason::Superseded.code()))
     .bind(grant.to_string())
     .fetch_optional(conn)
     .await
@@ -252,19 +254,9 @@ pub(super) async fn revoke(
         let left = certificates::count_good(conn, entry.grant, act.now).await?;
         return change.unchanged(RevokedCertificate { entry, left }).await;
     }
-    sqlx::query("UPDATE certificates SET state = 'revoked', revoked_at = ? WHERE fingerprint = ?")
-        .bind(act.now.0)
-        .bind(entry.fingerprint.as_slice())
-        .execute(&mut *conn)
-        .await
-        .map_err(driver)?;
-    sqlx::query(
-        "UPDATE grants SET edit = edit + 1 WHERE id = ? AND status IN ('pending', 'active')",
-    )
-    .bind(entry.grant.to_string())
-    .execute(&mut *conn)
-    .await
-    .map_err(driver)?;
+    let why = RevocationReason::Unspecified;
+    certificates::revoke_one(conn, &entry.fingerprint, act.now, why).await?;
+    grants::touch(conn, entry.grant).await?;
     let left = certificates::count_good(conn, entry.grant, act.now).await?;
     let record = grants::load(conn, entry.grant).await?;
     let mut admin = AdminAct::on_grant("certificate.revoke", &record.grant).count("left", left);

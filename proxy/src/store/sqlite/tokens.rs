@@ -3,6 +3,7 @@
 //! Invariant: a token is claimed by one conditional update, so at most once; a grant has at most one live token.
 //! Only the SHA-256 of a token is ever here, and its first eight characters.
 
+use certs::crl::RevocationReason;
 use policy::grant::GrantStatus;
 use policy::id::GrantId;
 use policy::time::UnixMillis;
@@ -66,7 +67,8 @@ pub(super) async fn replace(
         .execute(&mut *conn)
         .await
         .map_err(driver)?;
-    let revoked_certificates = certificates::revoke_all(conn, token.grant, act.now).await?;
+    let revoked_certificates =
+        certificates::revoke_all(conn, token.grant, act.now, RevocationReason::Superseded).await?;
     withdraw(conn, token.grant, act.now).await?;
     insert(conn, &token, act.now).await?;
     let admin = AdminAct::on_grant("token.replace", &record.grant)

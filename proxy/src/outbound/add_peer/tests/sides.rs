@@ -86,7 +86,7 @@ impl Serving {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let public_url = format!("https://{}", listener.local_addr().unwrap());
         let (stop, stopped) = watch::channel(false);
-        let routes = router(Arc::new(redeemer));
+        let routes = router(Arc::new(redeemer), None);
         let quota = Quota::of(Rate::DEFAULT);
         let quotas = SourceQuotas {
             handshakes: quota,

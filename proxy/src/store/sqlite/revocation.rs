@@ -1,0 +1,298 @@
+//! Revocation lists and what they are made of.
+//!
+//! Invariant: of two processes that make the next list one stores it; a revocation stays untold until its authority had it.
+
+use certs::crl::RevocationReason;
+use policy::id::GrantId;
+use policy::time::UnixMillis;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, SqliteConnection};
+
+use super::super::{
+    Act, CertificateState, Committed, EnrolledCertificate, KeptList, ListedLeaf, PublishedList,
+    RevokedLeaf, SerialStanding, Sha256, StoreError, UntoldRevocation,
+};
+use super::change::{AdminAct, Change};
+use super::column::{Columns, driver};
+use super::writer::Writer;
+use super::{certificates, grants};
+
+const fn certificate(row: &SqliteRow) -> Columns<'_> {
+    Columns {
+        table: "certificates",
+        row,
+    }
+}
+
+/// The stored reason; rows from before there was one have none.
+fn reason(columns: &Columns<'_>) -> Result<RevocationReason, StoreError> {
+    let code = columns.opt_count::<u8>("revocation_reason")?;
+    Ok(code
+        .and_then(RevocationReason::from_code)
+        .unwrap_or(RevocationReason::Unspecified))
+}
+
+pub(super) async fn revoked(
+    conn: &mut SqliteConnection,
+    end_after: UnixMillis,
+) -> Result<Vec<RevokedLeaf>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT serial, der, revoked_at, revocation_reason FROM certificates \
+         WHERE state = 'revoked' AND not_after > ? ORDER BY serial, fingerprint",
+    )
+    .bind(end_after.0)
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter()
+        .map(|row| {
+            let columns = certificate(row);
+            Ok(RevokedLeaf {
+                serial: columns.text("serial")?,
+                der: columns.bytes("der")?,
+                revoked_at: columns.millis("revoked_at")?,
+                reason: reason(&columns)?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn published(
+    conn: &mut SqliteConnection,
+) -> Result<Option<PublishedList>, StoreError> {
+    let row = sqlx::query("SELECT number, made_at, content, der FROM revocation_list")
+        .fetch_optional(conn)
+        .await
+        .map_err(driver)?;
+    row.map(|row| {
+        let columns = Columns {
+            table: "revocation_list",
+            row: &row,
+        };
+        Ok(PublishedList {
+            number: columns.count("number")?,
+            made_at: columns.millis("made_at")?,
+            content: columns.digest("content")?,
+            der: columns.bytes("der")?,
+        })
+    })
+    .transpose()
+}
+
+pub(super) async fn publish(
+    conn: &mut SqliteConnection,
+    list: &PublishedList,
+) -> Result<bool, StoreError> {
+    let number = i64::try_from(list.number)
+        .map_err(|_| StoreError::invalid("the number of the list is too large"))?;
+    let done = sqlx::query(
+        "INSERT INTO revocation_list (one, number, made_at, content, der) \
+         SELECT 1, ?1, ?2, ?3, ?4 WHERE ?1 = 1 + COALESCE((SELECT number FROM revocation_list), 0) \
+         ON CONFLICT (one) DO UPDATE SET number = excluded.number, made_at = excluded.made_at, \
+         content = excluded.content, der = excluded.der",
+    )
+    .bind(number)
+    .bind(list.made_at.0)
+    .bind(list.content.as_slice())
+    .bind(&list.der)
+    .execute(conn)
+    .await
+    .map_err(driver)?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(super) async fn kept(conn: &mut SqliteConnection) -> Result<Vec<KeptList>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT source, sha256, der, issuer FROM kept_revocation_lists ORDER BY source, sha256",
+    )
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter()
+        .map(|row| {
+            let columns = Columns {
+                table: "kept_revocation_lists",
+                row,
+            };
+            Ok(KeptList {
+                source: columns.text("source")?,
+                sha256: columns.digest("sha256")?,
+                der: columns.bytes("der")?,
+                issuer: columns.bytes("issuer")?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn keep(
+    conn: &mut SqliteConnection,
+    source: &str,
+    lists: &[KeptList],
+) -> Result<(), StoreError> {
+    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
+    sqlx::query("DELETE FROM kept_revocation_lists WHERE source = ?")
+        .bind(source)
+        .execute(&mut *tx)
+        .await
+        .map_err(driver)?;
+    for list in lists {
+        sqlx::query(
+            "INSERT INTO kept_revocation_lists (source, sha256, der, issuer) VALUES (?, ?, ?, ?)",
+        )
+        .bind(source)
+        .bind(list.sha256.as_slice())
+        .bind(&list.der)
+        .bind(&list.issuer)
+        .execute(&mut *tx)
+        .await
+        .map_err(driver)?;
+    }
+    tx.commit().await.map_err(driver)
+}
+
+pub(super) async fn revoke_listed(
+    writer: &mut Writer,
+    act: &Act,
+    listed: &[ListedLeaf],
+) -> Result<Committed<Vec<GrantId>>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    let mut acts = Vec::new();
+    let mut touched = Vec::new();
+    for one in listed {
+        let found = certificates::find(conn, &one.fingerprint).await?;
+        let Some(entry) = found.filter(|entry| entry.state != CertificateState::Revoked) else {
+            continue;
+        };
+        certificates::revoke_one(conn, &one.fingerprint, act.now, one.reason).await?;
+        grants::touch(conn, entry.grant).await?;
+        let record = grants::load(conn, entry.grant).await?;
+        let mut admin = AdminAct::on_grant("certificate.revoke", &record.grant)
+            .text("reason", "a revocation list names it")
+            .count("code", u64::from(one.reason.code()));
+        admin.cert_serial = Some(entry.serial);
+        acts.push(admin);
+        touched.push(entry.grant);
+    }
+    let mut acts = acts.into_iter();
+    match acts.next() {
+        None => change.unchanged(touched).await,
+        Some(first) => change.commit_all(first, acts.collect(), touched).await,
+    }
+}
+
+pub(super) async fn register(
+    writer: &mut Writer,
+    act: &Act,
+    grant: GrantId,
+    certificate: &EnrolledCertificate,
+) -> Result<Committed<()>, StoreError> {
+    let mut change = Change::begin(writer, act).await?;
+    let conn = change.conn();
+    if certificates::find(conn, &certificate.fingerprint)
+        .await?
+        .is_some()
+    {
+        return change.unchanged(()).await;
+    }
+    certificates::insert(conn, grant, certificate, act.now).await?;
+    let why = RevocationReason::CessationOfOperation;
+    certificates::revoke_one(conn, &certificate.fingerprint, act.now, why).await?;
+    let record = grants::load(conn, grant).await?;
+    let mut admin = AdminAct::on_grant("certificate.revoke", &record.grant)
+        .text("reason", "issued, and not taken by its grant");
+    admin.cert_serial = Some(certificate.serial.clone());
+    change.commit(admin, ()).await
+}
+
+pub(super) async fn untold(
+    conn: &mut SqliteConnection,
+    now: UnixMillis,
+    most: u32,
+) -> Result<Vec<UntoldRevocation>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT fingerprint, serial, der, revoked_at, revocation_reason, tell_tries, tell_tried_at, tell_failure \
+         FROM certificates WHERE state = 'revoked' AND told_at IS NULL AND not_after > ? \
+         ORDER BY revoked_at, fingerprint LIMIT ?",
+    )
+    .bind(now.0)
+    .bind(i64::from(most))
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter()
+        .map(|row| {
+            let columns = certificate(row);
+            Ok(UntoldRevocation {
+                fingerprint: columns.digest("fingerprint")?,
+                serial: columns.text("serial")?,
+                der: columns.bytes("der")?,
+                revoked_at: columns.millis("revoked_at")?,
+                reason: reason(&columns)?,
+                tries: columns.count("tell_tries")?,
+                tried_at: columns.opt_millis("tell_tried_at")?,
+                failure: columns.opt_text("tell_failure")?,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn count_untold(
+    conn: &mut SqliteConnection,
+    now: UnixMillis,
+) -> Result<u64, StoreError> {
+    let row = sqlx::query(
+        "SELECT count(*) AS untold FROM certificates \
+         WHERE state = 'revoked' AND told_at IS NULL AND not_after > ?",
+    )
+    .bind(now.0)
+    .fetch_one(conn)
+    .await
+    .map_err(driver)?;
+    certificate(&row).count("untold")
+}
+
+pub(super) async fn record_told(
+    conn: &mut SqliteConnection,
+    fingerprint: &Sha256,
+    at: UnixMillis,
+    failure: Option<&str>,
+) -> Result<(), StoreError> {
+    let told = failure.is_none().then_some(at.0);
+    sqlx::query(
+        "UPDATE certificates SET told_at = COALESCE(told_at, ?1), tell_tried_at = ?2, tell_failure = ?3, \
+         tell_tries = tell_tries + iif(?3 IS NULL, 0, 1) WHERE fingerprint = ?4 AND state = 'revoked'",
+    )
+    .bind(told)
+    .bind(at.0)
+    .bind(failure.map(grants::bounded_reason))
+    .bind(fingerprint.as_slice())
+    .execute(conn)
+    .await
+    .map(drop)
+    .map_err(driver)
+}
+
+pub(super) async fn standing(
+    conn: &mut SqliteConnection,
+    serial: &str,
+) -> Result<Vec<SerialStanding>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT der, state, revoked_at, revocation_reason FROM certificates WHERE serial = ?",
+    )
+    .bind(serial)
+    .fetch_all(conn)
+    .await
+    .map_err(driver)?;
+    rows.iter()
+        .map(|row| {
+            let columns = certificate(row);
+            let why = reason(&columns)?;
+            Ok(SerialStanding {
+                der: columns.bytes("der")?,
+                state: columns.member("state", CertificateState::parse)?,
+                revoked: columns.opt_millis("revoked_at")?.map(|at| (at, why)),
+            })
+        })
+        .collect()
+}
