@@ -111,15 +111,24 @@ impl Control {
         checks.extend(self.check_server_certificate(now));
         checks.extend(self.check_certificates(now).await?);
         checks.extend(self.check_witness());
-        checks.push(match self.probe_gateway().await {
+        checks.push(self.check_own_gateway().await);
+        Ok(checks)
+    }
+
+    async fn check_own_gateway(&self) -> CheckView {
+        match self.probe_gateway().await {
             None => CheckView::ok("gateway", format!("{} answers", self.config.gateway.url)),
-            Some(why) => CheckView::fail(
+            Some(why) if self.config.roles.serve => CheckView::fail(
                 "gateway",
                 why,
                 "start it, or correct gateway.url; then `gateway check`",
             ),
-        });
-        Ok(checks)
+            Some(why) => CheckView::warn(
+                "gateway",
+                why,
+                "nothing to do if only peers are asked; else start it, or correct gateway.url",
+            ),
+        }
     }
 
     fn check_server_certificate(&self, now: UnixMillis) -> Option<CheckView> {
@@ -254,6 +263,9 @@ impl Control {
             );
         }
         let view = self.directory.view();
+        if view.policy.files.is_empty() && !self.config.roles.serve {
+            return CheckView::ok("policy", "no files, and none needed: nobody is answered");
+        }
         if view.policy.files.is_empty() {
             return CheckView::warn(
                 "policy",

@@ -1,9 +1,36 @@
-//! The https URL under which a listener is reached from outside.
+//! URLs without a path: those under which our listeners are reached, and those of servers that we ask.
 //!
-//! Invariant: scheme https, a host, a port, and nothing else; printed without the default port 443.
+//! Invariant: a scheme that is allowed, a host, perhaps a port, and nothing else; a [`PublicUrl`] is printed without the
+//! default port 443.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+
+use http::Uri;
+use http::uri::{Authority, Scheme};
+
+/// Scheme and authority of a URL that holds nothing else; one of `schemes`.
+///
+/// # Errors
+/// What is wrong with the text, as the end of a sentence that begins with it.
+pub(super) fn bare_origin(text: &str, schemes: &[&str]) -> Result<(Scheme, Authority), String> {
+    let uri: Uri = text
+        .parse()
+        .map_err(|error| format!("is not a URL: {error}"))?;
+    let parts = uri.into_parts();
+    let scheme = parts
+        .scheme
+        .filter(|scheme| schemes.contains(&scheme.as_str()));
+    let scheme = scheme.ok_or_else(|| format!("must begin with {}://", schemes.join(":// or ")))?;
+    let authority = parts.authority.ok_or("has no host")?;
+    if authority.as_str().contains('@') {
+        return Err("must not hold credentials".to_owned());
+    }
+    if parts.path_and_query.is_some_and(|path| path != "/") || text.contains('#') {
+        return Err("must end after host and port: the paths are fixed".to_owned());
+    }
+    Ok((scheme, authority))
+}
 
 /// `https://host[:port]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,19 +45,7 @@ impl PublicUrl {
     /// # Errors
     /// What is wrong with the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let uri: http::Uri = text
-            .parse()
-            .map_err(|error| format!("is not a URL: {error}"))?;
-        if uri.scheme_str() != Some("https") {
-            return Err("must begin with https://: both listeners speak TLS only".to_owned());
-        }
-        let authority = uri.authority().ok_or("has no host")?;
-        if authority.as_str().contains('@') {
-            return Err("must not hold credentials".to_owned());
-        }
-        if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
-            return Err("must end after host and port: the paths are fixed".to_owned());
-        }
+        let (_, authority) = bare_origin(text, &["https"])?;
         let host = authority
             .host()
             .trim_matches(['[', ']'])

@@ -1,5 +1,6 @@
 //! The `[ca]` section: what a step-ca needs, and that nothing is set for one that is not asked.
 
+use super::super::url::bare_origin;
 use super::super::{Ca, settings};
 use super::Check;
 
@@ -85,18 +86,6 @@ impl Check<'_> {
 
 /// The origin of an https URL without a path.
 fn origin_of(url: &str) -> Result<String, String> {
-    let uri: http::Uri = url
-        .parse()
-        .map_err(|error| format!("is not a URL: {error}"))?;
-    if uri.scheme_str() != Some("https") {
-        return Err("is not https: a CA is asked over TLS only".to_owned());
-    }
-    let authority = uri.authority().ok_or("has no host")?;
-    if authority.as_str().contains('@') {
-        return Err("must not hold credentials".to_owned());
-    }
-    if uri.path() != "/" || uri.query().is_some() || url.contains('#') {
-        return Err("has more than scheme, host and port".to_owned());
-    }
+    let (_, authority) = bare_origin(url, &["https"])?;
     Ok(format!("https://{authority}"))
 }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::super::url::bare_origin;
 use super::Check;
 use crate::config::settings::{self, Auth, Preset};
 use crate::config::{Gateway, GatewayAuth};
@@ -116,20 +117,5 @@ fn check_origin(text: &str) -> Result<(), String> {
             false => Err("a unix socket needs an absolute path".to_owned()),
         };
     }
-    let uri: http::Uri = text
-        .parse()
-        .map_err(|error| format!("is not a URL: {error}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err("has another scheme than http, https or unix".to_owned());
-    }
-    let authority = uri.authority().ok_or("has no host")?;
-    if authority.as_str().contains('@') {
-        return Err("must not hold credentials".to_owned());
-    }
-    if uri.path() != "/" || uri.query().is_some() || text.contains('#') {
-        return Err(
-            "must end after host and port: the paths come from the preset or mapping".to_owned(),
-        );
-    }
-    Ok(())
+    bare_origin(text, &["http", "https"]).map(drop)
 }

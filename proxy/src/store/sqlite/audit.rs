@@ -287,7 +287,7 @@ fn text(text: Option<&AuditText>) -> Option<&str> {
 }
 
 /// SQLite has no unsigned integers; what does not fit is written as the largest that does.
-fn stored(count: u64) -> i64 {
+pub(super) fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

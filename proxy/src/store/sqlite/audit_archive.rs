@@ -9,6 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::super::{Act, Committed, StoreError};
+use super::audit::stored;
 use super::change::{AdminAct, Change};
 use super::column::{Columns, driver};
 use super::writer::Writer;
@@ -81,10 +82,6 @@ pub(super) async fn archive(
         ..AdminAct::new(MANIFEST_ACTION)
     };
     change.commit(told, ()).await
-}
-
-fn stored(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 pub(super) async fn files(conn: &mut SqliteConnection) -> Result<Vec<ColdFile>, StoreError> {
