@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+mod second_opinion;
+
 use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
