@@ -62,7 +62,9 @@ impl Home {
         let file = dir.path().join("federation.toml");
         std::fs::write(&file, &settings).unwrap();
         let config = Arc::new(configuration(file, &settings));
-        let sidecar = proxy::app::start(Arc::clone(&config), clock).await.unwrap();
+        // Boxed: a test that holds several of them would need a larger stack.
+        let start = Box::pin(proxy::app::start(Arc::clone(&config), clock));
+        let sidecar = start.await.unwrap();
         Self {
             sidecar,
             config,

@@ -186,9 +186,12 @@ impl WorldBuilder {
         let manual = self.manual.then(|| Arc::new(ManualClock::at_millis(now)));
         let ca = self.ca.unwrap_or_else(|| TestCa::root("work authority"));
         plant_authority(&config, &ca, now).await;
-        let sidecar = proxy::app::start(Arc::clone(&config), clock(manual.as_ref()))
-            .await
-            .unwrap();
+        // Boxed: a test that holds several of them would need a larger stack.
+        let start = Box::pin(proxy::app::start(
+            Arc::clone(&config),
+            clock(manual.as_ref()),
+        ));
+        let sidecar = start.await.unwrap();
         if let Some(manual) = &manual {
             // Past the longest lease that an earlier process might have given: acts would wait for a clock that stands.
             manual.advance(std::time::Duration::from_secs(10));
@@ -394,7 +397,7 @@ impl World {
         self.sidecar.stop().await.unwrap();
         let clock = clock(self.manual.as_ref());
         let config = Arc::clone(&self.config);
-        let sidecar = proxy::app::start_under(config, clock, circumstances).await?;
+        let sidecar = Box::pin(proxy::app::start_under(config, clock, circumstances)).await?;
         Ok(Self { sidecar, ..self })
     }
 

@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+#[path = "secrets/life.rs"]
+mod life;
 #[path = "secrets/reseal.rs"]
 mod reseal;
 mod support;

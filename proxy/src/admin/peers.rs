@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use policy::id::{GrantId, SubjectId};
-use policy::peer::PeerName;
+use policy::peer::{PeerName, PeerState};
 use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -213,10 +213,43 @@ impl Control {
         direction: Option<&str>,
         request: RemovePeer,
     ) -> Result<Applied, AdminFailure> {
-        let record = self.find_peer(name, direction).await?;
+        let record = match self.find_peer(name, direction).await {
+            // Repeating it waits on, as for any act that takes something away.
+            Err(missing) if missing.code == AdminCode::NotFound => {
+                self.removed(name, direction).await?.ok_or(missing)?
+            }
+            found => found?,
+        };
         let (act, reason) = (self.act(actor), request.reason.as_deref());
         let committed = self.store.remove_peer(&act, record.id, reason).await?;
-        self.apply_to_peer(committed).await
+        let touched = Touched::Peer(committed.value.id);
+        if record.direction == PeerDirection::Inbound {
+            return Ok(self.effect(committed, touched).await?.1);
+        }
+        let (_, applied) = self.apply(committed, touched).await?;
+        if let Some(outbound) = &self.outbound {
+            outbound.load().await.map_err(|error| {
+                let message = format!("the peer is removed, but may still be asked here: {error}");
+                AdminFailure::new(AdminCode::NotYetEffective, message).hint("repeat the command")
+            })?;
+        }
+        Ok(applied)
+    }
+
+    /// The peer of that name that was removed last.
+    async fn removed(
+        &self,
+        name: &str,
+        direction: Option<&str>,
+    ) -> Result<Option<PeerRecord>, AdminFailure> {
+        let name = parse_peer(name)?;
+        let meant = |peer: &PeerRecord| {
+            peer.name == name
+                && peer.state == PeerState::Revoked
+                && direction.is_none_or(|direction| direction == peer.direction.as_str())
+        };
+        let peers = self.store.list_peers().await?.into_iter().filter(meant);
+        Ok(peers.max_by_key(|peer| peer.created_at))
     }
 
     /// `peer reset`: closes the breaker of a peer we ask, so that the next question goes out. Idempotent.

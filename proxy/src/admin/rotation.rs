@@ -220,8 +220,7 @@ impl Control {
         }
         let root = self.open_root(state.ca_generation).await?;
         let next = self.open_root(state.next_ca_generation()).await?;
-        self.put_in_force(CaRoots::both(root, next), state.generation)
-            .await?;
+        Box::pin(self.trust_both(CaRoots::both(root, next), state.generation)).await?;
         tracing::info!(
             generation = state.generation,
             "the next root is trusted beside the one in force"
@@ -240,6 +239,13 @@ impl Control {
     ) -> Result<RotationView, AdminFailure> {
         let _one = self.rotation.turn.lock().await;
         let state = self.store.trust().await?;
+        if state.phase == TrustPhase::Steady && self.trusted_generation() != state.generation {
+            // It was committed before, and not put in force.
+            let root = self.open_root(state.ca_generation).await?;
+            Box::pin(self.trust_alone(CaRoots::one(root), state.generation)).await?;
+            self.refreshed(self.store.revision().await?).await?;
+            return Box::pin(self.rotation()).await;
+        }
         if state.phase != TrustPhase::Applied {
             let what = "no rotation is applied".to_owned();
             return Err(refused(StoreError::Conflict { what }));
@@ -278,9 +284,10 @@ impl Control {
                 return Err(refused(error));
             }
         };
-        self.refreshed(committed.revision).await?;
         let generation = committed.value.generation;
-        self.put_in_force(roots, generation).await?;
+        // The old root first: what cannot be read afterwards must not keep it trusted.
+        Box::pin(self.trust_alone(roots, generation)).await?;
+        self.refreshed(committed.revision).await?;
         for one in &behind {
             tracing::warn!(peer = %one.peer, grant = %one.grant, "left behind by the rotation of the root: it must enroll again");
         }
@@ -299,30 +306,41 @@ impl Control {
         Ok(Some(CheckView::warn("root rotation", found, remedy)))
     }
 
-    async fn put_in_force(&self, roots: CaRoots, generation: u64) -> Result<(), AdminFailure> {
+    /// Puts both roots in force. Peers are given the roots before they are told of the generation: one that knows the
+    /// generation does not ask again.
+    async fn trust_both(&self, roots: CaRoots, generation: u64) -> Result<(), AdminFailure> {
+        let before = self.rotation.embedded.roots();
+        self.rotation.embedded.put(roots, None);
+        if let Err(why) = self.reissue().await {
+            self.rotation.embedded.put(before, None);
+            return Err(late(why));
+        }
+        self.publish_trust(generation)
+    }
+
+    /// Puts one root in force: what is not trusted any more ends first.
+    async fn trust_alone(&self, roots: CaRoots, generation: u64) -> Result<(), AdminFailure> {
+        self.rotation.embedded.put(roots, None);
+        self.publish_trust(generation)?;
+        self.reissue().await.map_err(late)
+    }
+
+    fn trusted_generation(&self) -> u64 {
+        self.rotation.publisher.subscribe().load().generation()
+    }
+
+    fn publish_trust(&self, generation: u64) -> Result<(), AdminFailure> {
         let Rotation {
-            embedded,
-            peers,
-            publisher,
-            ..
+            peers, publisher, ..
         } = &self.rotation;
-        embedded.put(roots, None);
-        let late = |why: String| {
-            AdminFailure::new(
-                AdminCode::NotYetEffective,
-                format!("the step is committed, but could not be put in force here: {why}"),
-            )
-            .hint("repair the cause and repeat the command, or start the process again")
-        };
         let anchors = TrustAnchors::new(generation, peers.anchors())
             .map_err(|error| late(error.to_string()))?;
-        let in_force = publisher.subscribe().load().generation();
-        if in_force != generation {
+        if self.trusted_generation() != generation {
             publisher
                 .publish(anchors)
                 .map_err(|error| late(error.to_string()))?;
         }
-        self.reissue().await.map_err(late)
+        Ok(())
     }
 
     async fn reissue(&self) -> Result<(), String> {
@@ -450,6 +468,14 @@ fn refused(error: StoreError) -> AdminFailure {
     } else {
         failure
     }
+}
+
+fn late(why: String) -> AdminFailure {
+    AdminFailure::new(
+        AdminCode::NotYetEffective,
+        format!("the step is committed, but could not be put in force here: {why}"),
+    )
+    .hint("repair the cause and repeat the command, or start the process again")
 }
 
 fn not_followed(behind: &[Follower]) -> AdminFailure {

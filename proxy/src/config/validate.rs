@@ -107,7 +107,7 @@ impl Check<'_> {
         let seal = self.seal(settings.seal, &data_dir);
         let ca = self.ca(&settings.ca);
         let has_root = settings.ca.root_file.is_some();
-        let revocation = self.revocation(&settings.revocation, has_root);
+        let revocation = self.revocation(&settings.revocation, has_root, roles);
         let policy_dir = self.path("policy.dir", &settings.policy.dir);
         self.timeouts(&settings.timeouts);
         let audit = self.audit(&settings.audit, &data_dir);

@@ -297,11 +297,13 @@ impl Redeemer {
     }
 
     fn answer(&self, claim: &Claim, issued: &IssuedCertificate) -> Redeemed {
+        // Before the roots are read, as for a renewal.
+        let trust_generation = (self.terms.trust_generation)();
         Redeemed {
             cert_pem: issued.leaf_pem(),
             cert_chain_pem: issued.chain_pem(),
             trust_bundle_pem: (self.terms.server_anchors_pem)(),
-            trust_generation: (self.terms.trust_generation)(),
+            trust_generation,
             grant_id: claim.grant.id.to_string(),
             subject_user_id: claim.grant.subject.to_string(),
             endpoint_url: self.terms.endpoint_url.clone(),

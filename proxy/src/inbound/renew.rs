@@ -280,6 +280,8 @@ impl Renewals {
             if let Err(error) = store.register_revoked(&act, grant.id, &certificate).await {
                 tracing::error!(%error, serial = certificate.serial, "a certificate that was issued in vain could not be registered as revoked; it opens nothing here");
             }
+            // The published list names it with this.
+            let _told = self.apply().await;
             return Err(self.broke(asked, &error).await);
         }
         self.apply().await?;
@@ -338,12 +340,14 @@ impl Renewals {
         chain_pem: String,
         not_after: UnixMillis,
     ) -> Vec<u8> {
+        // Before the roots are read: newer roots under an older generation do no harm, the other way round they would.
+        let trust_generation = self.parts.trust.load().generation();
         let answer = RenewAnswer {
             cert_pem: certificate_to_pem(leaf),
             cert_chain_pem: chain_pem,
             not_after: not_after.rfc3339().to_string(),
             trust_bundle_pem: (self.parts.server_anchors_pem)(),
-            trust_generation: self.parts.trust.load().generation(),
+            trust_generation,
         };
         // A struct of texts and a number always has a JSON form.
         serde_json::to_vec(&answer).unwrap_or_default()

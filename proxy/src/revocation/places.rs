@@ -318,7 +318,11 @@ fn files(path: &Path) -> Result<BTreeMap<PathBuf, Mark>, String> {
             continue;
         }
         // Through links: configuration maps are made of them.
-        let about = std::fs::metadata(entry.path()).map_err(failed)?;
+        let about = match std::fs::metadata(entry.path()) {
+            // Gone since it was listed, or a link that leads nowhere: the others count all the same.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            about => about.map_err(failed)?,
+        };
         if about.is_file() {
             found.insert(entry.path(), mark(&about));
         }

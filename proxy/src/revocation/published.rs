@@ -111,7 +111,8 @@ impl PublishedCrl {
             failure: parking_lot::Mutex::default(),
         });
         match published.store.published_list().await {
-            Ok(Some(list)) => published.show(&list),
+            // One that is not good now, perhaps since the clock went back, is followed by another.
+            Ok(Some(list)) => drop(published.show(&list)),
             Ok(None) => {}
             Err(error) => return Err(error.to_string()),
         }
@@ -198,6 +199,7 @@ impl PublishedCrl {
     }
 
     async fn make(&self) -> Result<(), PublishFailure> {
+        let mut again = false;
         for _ in 0..TURNS {
             let now = self.clock.unix_millis();
             let since = UnixMillis(now.saturating_sub(LISTED_AFTER_END));
@@ -206,22 +208,28 @@ impl PublishedCrl {
             let ca = self.ca.roots().peers;
             let known = self.shown();
             let due = self.is_due();
-            let work = move || next(&ca, leaves, stored, known.as_deref(), due, now);
+            let again_now = again;
+            let work = move || next(&ca, leaves, stored, known.as_deref(), due, again_now, now);
             let made = tokio::task::spawn_blocking(work)
                 .await
                 .map_err(|error| PublishFailure::Sign(error.to_string()))??;
             match made {
                 Next::Unchanged => return Ok(()),
                 Next::Theirs(list) => {
-                    self.show(&list);
-                    if !self.is_due() {
+                    let shown = self.show(&list);
+                    if shown && !self.is_due() {
                         return Ok(());
                     }
+                    again = !shown;
                 }
                 Next::Made(list) => {
                     if self.store.publish_list(&list).await? {
-                        self.show(&list);
-                        return Ok(());
+                        return match self.show(&list) {
+                            true => Ok(()),
+                            false => {
+                                Err(PublishFailure::Sign("the list made is not good".to_owned()))
+                            }
+                        };
                     }
                 }
             }
@@ -229,8 +237,8 @@ impl PublishedCrl {
         Err(PublishFailure::Contended)
     }
 
-    /// Puts a list in force, here and for those who read it.
-    fn show(&self, list: &PublishedList) {
+    /// Puts a list in force, here and for those who read it; false when it is not good.
+    fn show(&self, list: &PublishedList) -> bool {
         let now = self.clock.unix_seconds();
         let root = fingerprint(self.ca.roots().peers.root());
         let anchors = TrustAnchors::new(0, self.ca.anchors());
@@ -240,7 +248,7 @@ impl PublishedCrl {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!(%error, number = list.number, "our own revocation list is not good");
-                return;
+                return false;
             }
         };
         self.metrics
@@ -263,6 +271,7 @@ impl PublishedCrl {
         );
         self.shown.store(Some(Arc::new(shown)));
         self.lists.put_ours(read);
+        true
     }
 
     fn failed(&self, error: &PublishFailure) {
@@ -286,13 +295,14 @@ enum Next {
     Made(PublishedList),
 }
 
-/// The list that is to follow the stored one; pure, and slow for long lists.
+/// The list that is to follow the stored one, in any case when `again`; pure, and slow for long lists.
 fn next(
     ca: &EmbeddedCa,
     leaves: Vec<RevokedLeaf>,
     stored: Option<PublishedList>,
     shown: Option<&ShownCrl>,
     due: bool,
+    again: bool,
     now: i64,
 ) -> Result<Next, PublishFailure> {
     let unreadable = || PublishFailure::Sign("the root cannot be read".to_owned());
@@ -310,7 +320,7 @@ fn next(
         })
         .collect();
     let content = hash_of(fingerprint(ca.root()), &revoked);
-    if let Some(stored) = &stored {
+    if let Some(stored) = stored.as_ref().filter(|_| !again) {
         let ours = shown.is_some_and(|shown| shown.number == stored.number);
         if stored.content == content && !ours {
             return Ok(Next::Theirs(stored.clone()));

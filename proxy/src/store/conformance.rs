@@ -128,6 +128,7 @@ laws! {
         a_renewed_certificate_takes_over_with_its_first_use,
         a_known_request_gets_its_certificate_again,
         only_the_newest_confirmed_gets_another,
+        one_issued_in_vain_is_not_the_newest,
         a_grant_that_is_over_gets_no_certificate,
         one_certificate_is_revoked_alone,
         the_next_credential_takes_the_place_of_the_old,

@@ -7,13 +7,11 @@ use certs::testing::Minted;
 use certs::trust::certificate_to_pem;
 use openssl::x509::{CrlStatus, ReasonCode, X509, X509Crl};
 use proxy::admin::{CheckOutcome, ForgetUser};
-use proxy::store::Act;
 use reference_gateway::plan;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tests::world::operator;
 use tests::{Holder, World};
-use uuid::Uuid;
 
 use super::support::acts::member;
 use super::support::enroll::{redeem, request, ticket};
@@ -132,26 +130,10 @@ async fn each_kind_of_revocation_is_on_the_list_when_the_act_returns() {
     assert_eq!(reason(&curl.list(), &by_certificate.minted), Some(None));
     grew("cert revoke").await;
 
-    // As another process would do it on the same store.
-    let peers = control.store.list_peers().await.unwrap();
-    let peer = peers
-        .iter()
-        .find(|peer| peer.name.as_str() == "by-peer")
-        .unwrap()
-        .id;
-    let act = Act {
-        id: Uuid::now_v7(),
-        actor: operator(),
-        now: control.now(),
-    };
-    let removed = control.store.remove_peer(&act, peer, None).await.unwrap();
-    assert!(removed.changed);
-    control.directory.refresh().await.unwrap();
-    let code = comes("the removal", async || {
-        reason(&curl.list(), &by_peer.minted)
-    })
-    .await;
-    assert_eq!(code, Some(5));
+    world.remove("by-peer").await;
+    assert_eq!(reason(&curl.list(), &by_peer.minted), Some(Some(5)));
+    // Again, as after one that gave up waiting.
+    world.remove("by-peer").await;
     grew("peer remove").await;
 
     world.replace_token(replaced.grant).await;
@@ -253,6 +235,21 @@ async fn numbers_go_on_after_a_restart_and_every_six_hours() {
     assert_eq!(next, revoked + 1);
     let view = revocation(&world).await;
     assert_eq!(view["published"]["entries"], 1);
+    let curl = Curl::new(&world);
+    assert!(reason(&curl.list(), &holder.minted).is_some());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_went_back_gets_a_list_of_its_own() {
+    let world = World::builder().manual_clock().start().await;
+    let holder = member(&world, "home").await;
+    world.revoke(holder.grant).await;
+    let before = number(&world).await;
+    let now = world.control().now().0;
+    world.clock().set_unix_millis(now - 600_000);
+    let world = world.restart().await;
+    assert_eq!(number(&world).await, before + 1);
     let curl = Curl::new(&world);
     assert!(reason(&curl.list(), &holder.minted).is_some());
     world.stop().await;

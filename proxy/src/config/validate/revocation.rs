@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::super::{ListUrl, Revocation, settings};
+use super::super::{ListUrl, Revocation, Roles, settings};
 use super::Check;
 
 impl Check<'_> {
@@ -11,6 +11,7 @@ impl Check<'_> {
         &mut self,
         section: &settings::Revocation,
         has_root: bool,
+        roles: Roles,
     ) -> Option<Revocation> {
         let files = section
             .files
@@ -57,6 +58,16 @@ impl Check<'_> {
             .as_deref()
             .map(|file| self.path("revocation.issuers_file", file));
         let named = !section.files.is_empty() || !section.urls.is_empty();
+        if named && !roles.serve {
+            let message =
+                "has no effect without roles.serve: nobody's certificate is checked".to_owned();
+            let key = if urls.is_empty() {
+                "revocation.files"
+            } else {
+                "revocation.urls"
+            };
+            self.add(key, message, "remove it, or switch roles.serve on");
+        }
         is_good.then_some(Revocation {
             files,
             urls,

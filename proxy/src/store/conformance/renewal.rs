@@ -149,6 +149,14 @@ pub(super) async fn only_the_newest_confirmed_gets_another(store: &dyn Store) {
     assert_eq!(outdated.value, RenewalStart::Outdated);
 }
 
+pub(super) async fn one_issued_in_vain_is_not_the_newest(store: &dyn Store) {
+    active_grant(store, 1, 1).await;
+    let vain = renewed(3, 1).certificate;
+    let registered = store.register_revoked(&act(710), grant_id(1), &vain).await;
+    changed(registered);
+    assert!(!renew(store, 2, 1).await, "nothing else is revoked");
+}
+
 pub(super) async fn a_grant_that_is_over_gets_no_certificate(store: &dyn Store) {
     active_grant(store, 1, 1).await;
     let home = store.grant(grant_id(1)).await.unwrap().grant.peer;

@@ -196,6 +196,12 @@ pub(super) async fn register(
         return change.unchanged(()).await;
     }
     certificates::insert(conn, grant, certificate, act.now).await?;
+    // It was never used: the one before it stays the newest from which its holder renews.
+    sqlx::query("UPDATE certificates SET confirmed_at = NULL WHERE fingerprint = ?")
+        .bind(certificate.fingerprint.as_slice())
+        .execute(&mut *conn)
+        .await
+        .map_err(driver)?;
     let why = RevocationReason::CessationOfOperation;
     certificates::revoke_one(conn, &certificate.fingerprint, act.now, why).await?;
     let record = grants::load(conn, grant).await?;
@@ -213,7 +219,7 @@ pub(super) async fn untold(
     let rows = sqlx::query(
         "SELECT fingerprint, serial, der, revoked_at, revocation_reason, tell_tries, tell_tried_at, tell_failure \
          FROM certificates WHERE state = 'revoked' AND told_at IS NULL AND not_after > ? \
-         ORDER BY revoked_at, fingerprint LIMIT ?",
+         ORDER BY tell_tried_at IS NOT NULL, tell_tried_at, revoked_at, fingerprint LIMIT ?",
     )
     .bind(now.0)
     .bind(i64::from(most))
