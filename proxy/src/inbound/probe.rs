@@ -2,7 +2,7 @@
 //! (`self_attack.rs`) and for the revocation canary (`admin/canary.rs`).
 //!
 //! Invariant: a probe verifies the server like any peer, says what it is in its request id, and waits for nothing longer
-//! than [`PATIENCE`]. It asks for `capabilities` only: no row of anybody is read.
+//! than ten seconds. It asks for `capabilities` only: no row of anybody is read.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
