@@ -391,7 +391,7 @@ fn relations_between_keys_are_checked() {
         (
             "[ca]\nbackend = \"step-ca\"\nurl = \"http://ca\"",
             "ca.url",
-            "not https",
+            "https://",
         ),
         (
             "[ca]\nbackend = \"step-ca\"\nurl = \"https://u@ca\"",
@@ -401,7 +401,7 @@ fn relations_between_keys_are_checked() {
         (
             "[ca]\nbackend = \"step-ca\"\nurl = \"https://ca/x\"",
             "ca.url",
-            "more than",
+            "end after host",
         ),
         (
             "[timeouts]\ntls_ms = 30001",

@@ -22,7 +22,7 @@ pub(super) fn bare_origin(text: &str, schemes: &[&str]) -> Result<(Scheme, Autho
         .scheme
         .filter(|scheme| schemes.contains(&scheme.as_str()));
     let scheme =
-        scheme.ok_or_else(|| format!("has another scheme than {}", schemes.join(" or ")))?;
+        scheme.ok_or_else(|| format!("has another scheme than {}://", schemes.join(":// or ")))?;
     let authority = parts.authority.ok_or("has no host")?;
     if authority.as_str().contains('@') {
         return Err("must not hold credentials".to_owned());
