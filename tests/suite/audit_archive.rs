@@ -769,8 +769,9 @@ async fn memory_does_not_grow_with_the_archive() {
         files.len(),
         bytes / rows
     );
+    // One and three files of old rows; the new ones of each run may be in one of their own.
     assert!(
-        rows > ROWS && files.len() == 4,
+        rows > ROWS && (4..=6).contains(&files.len()),
         "{rows} rows in {} files",
         files.len()
     );
