@@ -305,23 +305,85 @@ fn every_metric_is_listed_and_no_other() {
     metrics.revocation.refused("list");
     metrics.revocation.foreign("list", 0);
     let text = String::from_utf8(metrics.render().unwrap()).unwrap();
-    let exported: BTreeSet<String> = text
+    let exported: BTreeSet<Vec<String>> = text
         .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
-        .map(|name| name.strip_prefix(PREFIX).unwrap().to_owned())
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .map(|line| {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let labels: Vec<String> = labels_of(&text, name)
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect();
+            vec![
+                format!("`{}`", name.strip_prefix(PREFIX).unwrap()),
+                kind.to_owned(),
+                unit_of(name, kind).to_owned(),
+                labels.join(", "),
+            ]
+        })
         .collect();
-    let page = read("docs/operations.md");
-    let section = between(&page, "\n## Metrics\n", "\n## Logs\n");
-    let listed: BTreeSet<String> = section
+    let listed: BTreeSet<Vec<String>> = read("docs/metrics.md")
         .lines()
-        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| {
+            let cells = line.trim_matches('|').split('|');
+            let mut row: Vec<String> = cells.take(4).map(|cell| cell.trim().to_owned()).collect();
+            let mut labels: Vec<&str> = row[3].split(", ").collect();
+            labels.sort_unstable();
+            row[3] = labels.join(", ");
+            row
+        })
         .collect();
-    assert_eq!(listed, exported);
+    let missing: Vec<_> = exported.difference(&listed).collect();
+    let wrong: Vec<_> = listed.difference(&exported).collect();
+    assert!(
+        missing.is_empty() && wrong.is_empty(),
+        "docs/metrics.md, missing: {missing:#?}\nwrong: {wrong:#?}"
+    );
+}
+
+/// The names of the labels of a metric's first series, in their order, without the bounds of a histogram.
+fn labels_of(text: &str, metric: &str) -> Vec<String> {
+    let series = text
+        .lines()
+        .find(|line| !line.starts_with('#') && line.starts_with(metric))
+        .unwrap_or_else(|| panic!("no series of {metric}"));
+    let Some((_, rest)) = series.split_once('{') else {
+        return Vec::new();
+    };
+    let inside = rest.rsplit_once('}').unwrap().0;
+    let mut names: Vec<String> = inside
+        .split(',')
+        .map(|pair| pair.split_once('=').unwrap().0.to_owned())
+        .filter(|name| name != "le")
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+/// The unit that a metric's name promises; a figure without one is a count or a state.
+fn unit_of(name: &str, kind: &str) -> &'static str {
+    match name {
+        _ if name.ends_with("_timestamp_seconds") => "Unix time",
+        _ if name.ends_with("_seconds") => "seconds",
+        _ if name.ends_with("_bytes") => "bytes",
+        _ if name.ends_with("_ratio") => "0 to 1",
+        _ if name.ends_with("_crl_state") => "0 to 3",
+        _ if name.ends_with("_open") || name.ends_with("_failing") => "0 or 1",
+        _ => {
+            assert_eq!(
+                kind == "counter",
+                name.ends_with("_total"),
+                "{name} is a {kind}"
+            );
+            "count"
+        }
+    }
 }
 
 /// A path of this repository in backticks, with the test it names after `::`, if it names one.
 fn mentions(text: &str) -> Vec<(String, Option<String>)> {
-    const TOPS: [&str; 8] = [
+    const TOPS: [&str; 9] = [
         "policy/",
         "certs/",
         "proxy/",
@@ -329,6 +391,7 @@ fn mentions(text: &str) -> Vec<(String, Option<String>)> {
         "benches/",
         "migrations/",
         "compose/",
+        "deploy/",
         "docs/",
     ];
     text.split('`')
