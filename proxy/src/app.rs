@@ -9,6 +9,7 @@ mod audit;
 mod authority;
 mod canary;
 mod confinement;
+mod otlp;
 mod policy_watch;
 mod process;
 mod readiness;
@@ -99,6 +100,9 @@ pub enum StartError {
     /// The journal of the audit log.
     #[error("{0}")]
     Audit(String),
+    /// What traces and metrics are sent with.
+    #[error("[otlp]: {0}")]
+    Otlp(String),
     /// The database.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -149,6 +153,7 @@ pub struct Running {
     listeners: JoinSet<()>,
     audit: AuditWriter,
     checkpoints: Arc<audit::Checkpoints>,
+    telemetry: otlp::Sending,
 }
 
 /// The database did not get every audit record in time; the journal has the rest.
@@ -172,6 +177,7 @@ impl Running {
         while self.listeners.join_next().await.is_some() {}
         let drained = self.audit.drain(AUDIT_DRAIN).await;
         self.checkpoints.keep().await;
+        self.telemetry.end().await;
         Ok(drained?)
     }
 }
@@ -269,9 +275,11 @@ pub async fn start_under(
         state,
         histories,
     } = audit::start(&base, log).await?;
+    let telemetry = otlp::start(&base).await?;
     let recorder = Recorder {
         audit: sink,
         metrics: Arc::clone(&base.metrics),
+        spans: telemetry.spans(),
         clock: Arc::clone(&base.clock),
     };
     let (stop, stopped) = watch::channel(false);
@@ -287,6 +295,7 @@ pub async fn start_under(
         listeners,
         audit: writer,
         checkpoints,
+        telemetry,
     })
 }
 
@@ -468,6 +477,7 @@ async fn compose(
             sealer: Arc::clone(&base.sealer),
             clock: Arc::clone(&base.clock),
             audit: recorder.audit.clone(),
+            spans: recorder.spans.clone(),
             deadlines: Deadlines {
                 connect: config.timeouts.connect,
                 tls: config.timeouts.tls,

@@ -78,8 +78,34 @@ pub struct Config {
     pub breaker: Breaker,
     /// Between two rounds of the revocation canary; `None` when it is off.
     pub revocation_canary: Option<Duration>,
+    /// Where traces and metrics are sent; `None` when nowhere.
+    pub otlp: Option<Otlp>,
     /// The log.
     pub log: Log,
+}
+
+/// Where traces and metrics are sent, by OTLP over HTTP; at least one of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Otlp {
+    /// Origin of the collector, `http://` or `https://`.
+    pub endpoint: String,
+    /// With https: file with the roots that its chain must lead to.
+    pub root_file: Option<PathBuf>,
+    /// File with the value of the `Authorization` header.
+    pub authorization_file: Option<PathBuf>,
+    /// How spans are made, if they are.
+    pub traces: Option<OtlpTraces>,
+    /// How often the metrics are sent, if they are.
+    pub metrics: Option<Duration>,
+}
+
+/// How spans are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtlpTraces {
+    /// Of a hundred requests that nobody has decided on, how many are recorded.
+    pub sample_percent: u8,
+    /// Whether a peer's trace is continued; else it is linked.
+    pub join_peers: bool,
 }
 
 /// Which roles a process plays; at least one.

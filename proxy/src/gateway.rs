@@ -29,6 +29,7 @@ pub use error::GatewayError;
 use facts::{FactsCache, FactsOf, FetchedFacts};
 pub use origin::Origin;
 
+use crate::message::headers::RequestTag;
 use crate::telemetry::Metrics;
 
 /// The local gateway, as peers and local sessions have it asked.
@@ -53,14 +54,14 @@ impl Gateway {
         &self,
         admitted: &Admitted,
         mapping: &Mapping,
-        request_id: &str,
+        tag: RequestTag<'_>,
     ) -> Result<Arc<FetchedFacts>, GatewayError> {
         let basis = admitted.basis();
         let fetch = || {
             Box::pin(async {
                 let auth = self.credentials.for_subject(basis.user(), basis.grant())?;
                 let authority = Authority::Admission(admitted);
-                facts::fetch(&self.client, mapping, &authority, &auth, request_id).await
+                facts::fetch(&self.client, mapping, &authority, &auth, tag).await
             })
         };
         self.facts

@@ -81,6 +81,7 @@ use crate::store::{
     Act, Actor, Contact, CredentialChange, CredentialState, NewSession, SessionRecord, Store,
     StoreError,
 };
+use crate::telemetry::spans::Spans;
 use crate::transport::PauseWatch;
 use cache::AnswerCache;
 use exchange::time_ordered_id;
@@ -116,6 +117,8 @@ pub struct OutboundParts {
     pub clock: Arc<dyn Clock>,
     /// Where each request leaves its record.
     pub audit: AuditSink,
+    /// Where its span is made.
+    pub spans: Spans,
     /// Deadlines of each request.
     pub deadlines: Deadlines,
     /// How long remote sources may take when all are asked.
@@ -138,6 +141,7 @@ pub struct Outbound {
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     audit: AuditSink,
+    spans: Spans,
     deadlines: Deadlines,
     fanout_deadline: Duration,
     session_users: BTreeMap<u32, UserId>,
@@ -178,6 +182,7 @@ impl Outbound {
             cache: AnswerCache::new(parts.cache_bytes),
             flights: Flights::default(),
             audit: parts.audit,
+            spans: parts.spans,
             deadlines: parts.deadlines,
             fanout_deadline: parts.fanout_deadline,
             session_users: parts.session_users,

@@ -14,6 +14,7 @@ use crate::config::{GatewayAuth, Preset};
 use crate::directory::Touched;
 use crate::gateway::credential::{SubjectAuth, bearer};
 use crate::gateway::{Authority, GatewayError, facts};
+use crate::message::headers::RequestTag;
 use crate::store::{Actor, SubjectToken};
 
 /// Largest answer of `whoami`, bytes.
@@ -152,7 +153,12 @@ impl Control {
         let id = self.draw_id().to_string();
         match self
             .gateway
-            .ask(&Authority::Operator, target, &auth, &id)
+            .ask(
+                &Authority::Operator,
+                target,
+                &auth,
+                RequestTag::untraced(&id),
+            )
             .await
         {
             Err(error @ (GatewayError::Unreachable(_) | GatewayError::Timeout(_))) => {
@@ -207,7 +213,12 @@ impl Control {
         if self.config.gateway.preset == Preset::InternalV1 {
             let answer = self
                 .gateway
-                .ask(&Authority::Operator, "/internal/v1/whoami", auth, &id)
+                .ask(
+                    &Authority::Operator,
+                    "/internal/v1/whoami",
+                    auth,
+                    RequestTag::untraced(&id),
+                )
                 .await;
             let body = match answer {
                 Ok(answer) => answer.collect(WHOAMI_BYTES).await,
@@ -231,7 +242,14 @@ impl Control {
         }
         let view = self.directory.view();
         let mapping = view.snapshot.mapping();
-        let facts = facts::fetch(&self.gateway, mapping, &Authority::Operator, auth, &id).await;
+        let facts = facts::fetch(
+            &self.gateway,
+            mapping,
+            &Authority::Operator,
+            auth,
+            RequestTag::untraced(&id),
+        )
+        .await;
         check.facts = Some(facts.map_err(|error| error.to_string())?.entries());
         Ok(())
     }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{AdminCode, AdminFailure, Control, PolicyFailure, parse_grant_id};
 use crate::directory::{Applied, ApplyError, Touched};
 use crate::gateway::{Authority, facts};
+use crate::message::headers::RequestTag;
 use crate::store::Actor;
 
 /// A question to explain.
@@ -181,9 +182,15 @@ impl Control {
         let mapping = self.directory.view();
         let mapping = mapping.snapshot.mapping();
         let id = self.draw_id().to_string();
-        facts::fetch(&self.gateway, mapping, &Authority::Operator, &auth, &id)
-            .await
-            .map_err(unavailable)
+        facts::fetch(
+            &self.gateway,
+            mapping,
+            &Authority::Operator,
+            &auth,
+            RequestTag::untraced(&id),
+        )
+        .await
+        .map_err(unavailable)
     }
 }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::admin::Control;
 use crate::config::{GatewayAuth, Preset};
 use crate::gateway::{Authority, GatewayError};
+use crate::message::headers::RequestTag;
 
 use super::StartError;
 
@@ -39,7 +40,12 @@ pub async fn demand(control: &Control) -> Result<(), StartError> {
         let id = Uuid::now_v7().to_string();
         match control
             .gateway
-            .ask(&Authority::Operator, "/internal/v1/whoami", &auth, &id)
+            .ask(
+                &Authority::Operator,
+                "/internal/v1/whoami",
+                &auth,
+                RequestTag::untraced(&id),
+            )
             .await
         {
             Err(

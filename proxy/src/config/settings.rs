@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub breaker: Breaker,
     /// A grant of the sidecar's own that is used and revoked every now and then, to see that revoking works.
     pub revocation_canary: RevocationCanary,
+    /// Where traces and metrics are sent (OTLP over HTTP); nowhere without an endpoint.
+    pub otlp: Otlp,
     /// The log, written to standard error.
     pub log: Log,
     /// What the process gives up at the start. Core dumps and tracing are always off.
@@ -85,6 +87,7 @@ impl Default for Settings {
             audit: Audit::default(),
             breaker: Breaker::default(),
             revocation_canary: RevocationCanary::default(),
+            otlp: Otlp::default(),
             log: Log::default(),
             hardening: Hardening::default(),
         }
@@ -605,6 +608,45 @@ pub(crate) struct RevocationCanary {
     /// revokes it, and fails loudly if anything is answered afterwards.
     #[schemars(range(min = 0, max = 86_400))]
     pub every_s: u32,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Otlp {
+    /// Origin of the collector, `http://host:port` or `https://host:port`; `/v1/traces` and `/v1/metrics` are added. Off when absent.
+    pub endpoint: Option<String>,
+    /// File with the root certificates that the chain of an https collector must lead to, PEM.
+    pub root_file: Option<String>,
+    /// File with the value of the `Authorization` header, as in `Bearer ...`. Only over https or to a loopback address.
+    pub authorization_file: Option<String>,
+    /// Send a span for each request.
+    pub traces: bool,
+    /// Of a hundred requests that no local caller's trace decides on, how many have their span recorded. What a peer has decided is
+    /// never taken over.
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: u8,
+    /// Continue the trace that a peer names, instead of linking it: for sides that belong to the same people.
+    pub join_peers: bool,
+    /// Send the metrics that `/metrics` shows.
+    pub metrics: bool,
+    /// Between two sendings of the metrics, seconds.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub metrics_every_s: u32,
+}
+
+impl Default for Otlp {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            root_file: None,
+            authorization_file: None,
+            traces: true,
+            sample_percent: 100,
+            join_peers: false,
+            metrics: true,
+            metrics_every_s: 60,
+        }
+    }
 }
 
 /// How a log line looks.

@@ -71,6 +71,57 @@ fn the_revocation_canary_is_off_unless_told_and_never_too_often() {
 }
 
 #[test]
+fn nothing_is_sent_without_a_collector_and_no_key_is_without_effect() {
+    assert_eq!(read(LEAST).unwrap().otlp, None);
+    let with = |pairs: &[(&str, &str)]| read_with(LEAST, &[], pairs);
+    let plain = with(&[("otlp.endpoint", "http://otel:4318/")]).unwrap();
+    let otlp = plain.otlp.unwrap();
+    assert_eq!(otlp.endpoint, "http://otel:4318");
+    let traces = otlp.traces.unwrap();
+    assert_eq!((traces.sample_percent, traces.join_peers), (100, false));
+    assert_eq!(otlp.metrics, Some(Duration::from_secs(60)));
+
+    const HTTP: (&str, &str) = ("otlp.endpoint", "http://otel:4318");
+    const HTTPS: (&str, &str) = ("otlp.endpoint", "https://otel");
+    const SECRET: (&str, &str) = ("otlp.authorization_file", "token");
+    const ROOT: (&str, &str) = ("otlp.root_file", "root.pem");
+    const NO_TRACES: (&str, &str) = ("otlp.traces", "false");
+    const NO_METRICS: (&str, &str) = ("otlp.metrics", "false");
+    for (pairs, said) in [
+        (
+            &[("otlp.join_peers", "true")][..],
+            "no effect without otlp.endpoint",
+        ),
+        (&[("otlp.endpoint", "grpc://otel:4317")], "another scheme"),
+        (
+            &[("otlp.endpoint", "http://otel:4318/v1")],
+            "paths are fixed",
+        ),
+        (&[HTTPS], "required with an https collector"),
+        (&[HTTP, ROOT], "without TLS"),
+        (&[HTTP, SECRET], "in the clear"),
+        (&[HTTP, NO_TRACES, NO_METRICS], "both are off"),
+        (
+            &[HTTP, NO_TRACES, ("otlp.join_peers", "true")],
+            "no effect without otlp.traces",
+        ),
+        (
+            &[HTTP, NO_METRICS, ("otlp.metrics_every_s", "5")],
+            "no effect without otlp.metrics",
+        ),
+        (&[HTTP, ("otlp.sample_percent", "101")], "100"),
+    ] {
+        let problems = with(pairs).unwrap_err();
+        assert!(
+            problems.iter().any(|problem| problem.contains(said)),
+            "{pairs:?}: {problems:?}"
+        );
+    }
+    with(&[HTTPS, ROOT, SECRET]).unwrap();
+    with(&[("otlp.endpoint", "http://[::1]:4318"), SECRET]).unwrap();
+}
+
+#[test]
 fn defaults_are_those_of_the_specification() {
     let config = read(LEAST).unwrap();
     assert_eq!(config.federation.listen, "0.0.0.0:8443".parse().unwrap());

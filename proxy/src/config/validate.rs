@@ -6,6 +6,7 @@
 mod authority;
 mod doors;
 mod gateway;
+mod otlp;
 mod revocation;
 mod seal;
 
@@ -113,6 +114,7 @@ impl Check<'_> {
         let audit = self.audit(&settings.audit, &data_dir);
         self.breaker(&settings.breaker);
         let revocation_canary = self.revocation_canary(&settings.revocation_canary, roles);
+        let otlp = self.otlp(&settings.otlp);
         self.client_certificate(&settings.limits);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal, ca) = (ops?, gateway?, seal?, ca?);
@@ -173,6 +175,7 @@ impl Check<'_> {
             audit,
             breaker: breaker(&settings.breaker),
             revocation_canary,
+            otlp,
             log: Log {
                 format: settings.log.format,
                 level: settings.log.level,

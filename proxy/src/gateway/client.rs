@@ -29,6 +29,7 @@ use super::error::GatewayError;
 use super::http1::{self, BodyEnd, Part, ResponseHead};
 use super::origin::Origin;
 use super::wire::{Buffers, Wire};
+use crate::message::headers::RequestTag;
 
 /// The right by which the gateway is asked something.
 pub enum Authority<'a> {
@@ -120,12 +121,12 @@ impl GatewayClient {
         authority: &Authority<'_>,
         target: &str,
         auth: &SubjectAuth,
-        request_id: &str,
+        tag: RequestTag<'_>,
     ) -> Result<Answer<'_>, GatewayError> {
         let peer = self.peer(authority).await?;
         let mut fresh = false;
         loop {
-            let request = self.request(target, auth, request_id)?;
+            let request = self.request(target, auth, tag)?;
             let kept = if fresh { None } else { self.take_idle(&peer) };
             let reused = kept.is_some();
             let stream = match kept {
@@ -187,14 +188,20 @@ impl GatewayClient {
         &self,
         target: &str,
         auth: &SubjectAuth,
-        request_id: &str,
+        tag: RequestTag<'_>,
     ) -> Result<Vec<u8>, GatewayError> {
         let mut head = http1::request_line(target).ok_or_else(|| {
             GatewayError::Malformed("the question could not be written".to_owned())
         })?;
         head.extend_from_slice(&self.fields);
-        let id = HeaderValue::from_str(request_id).unwrap_or(HeaderValue::from_static("-"));
+        let id = HeaderValue::from_str(tag.id).unwrap_or(HeaderValue::from_static("-"));
         http1::field(&mut head, "X-Request-Id", &id);
+        let trace = tag
+            .trace
+            .and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok());
+        if let Some(trace) = trace {
+            http1::field(&mut head, "traceparent", &trace);
+        }
         auth.write(&mut head, target)?;
         head.extend_from_slice(b"\r\n");
         Ok(head)

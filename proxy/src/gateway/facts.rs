@@ -23,6 +23,7 @@ use policy::revision::EffectiveRevision;
 use policy::rows::{FilterError, RowFilter, RowMatch};
 use serde_json::Value;
 
+use crate::message::headers::RequestTag;
 use crate::telemetry::Metrics;
 
 use super::client::{Authority, GatewayClient};
@@ -193,13 +194,13 @@ pub async fn fetch(
     mapping: &Mapping,
     authority: &Authority<'_>,
     auth: &SubjectAuth,
-    request_id: &str,
+    tag: RequestTag<'_>,
 ) -> Result<NativeFacts, GatewayError> {
     let fetcher = Fetcher {
         client,
         authority,
         auth,
-        request_id,
+        tag,
     };
     match &mapping.facts {
         FactsMap::Single(single) => fetcher.single(single).await,
@@ -211,14 +212,14 @@ struct Fetcher<'a> {
     client: &'a GatewayClient,
     authority: &'a Authority<'a>,
     auth: &'a SubjectAuth,
-    request_id: &'a str,
+    tag: RequestTag<'a>,
 }
 
 impl Fetcher<'_> {
     async fn page(&self, target: &str) -> Result<Value, GatewayError> {
         let answer = self
             .client
-            .ask(self.authority, target, self.auth, self.request_id)
+            .ask(self.authority, target, self.auth, self.tag)
             .await;
         // An endpoint of facts that is not there is a wrong mapping, not an absent row.
         let answer = answer.map_err(|error| match error {

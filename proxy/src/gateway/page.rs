@@ -13,6 +13,7 @@ use super::Gateway;
 use super::client::{Answer, Authority, GatewayClient};
 use super::credential::SubjectAuth;
 use super::error::GatewayError;
+use crate::message::headers::RequestTag;
 
 /// Why reading rows failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,8 +85,8 @@ pub struct Asking<'a> {
     pub permit: &'a Permit,
     /// The subject's authorization.
     pub auth: &'a SubjectAuth,
-    /// Our id of the federated request.
-    pub request_id: &'a str,
+    /// Of the federated request.
+    pub tag: RequestTag<'a>,
 }
 
 impl Gateway {
@@ -103,13 +104,13 @@ impl Gateway {
         &'a self,
         permit: &'a Permit,
         auth: &'a SubjectAuth,
-        request_id: &'a str,
+        tag: RequestTag<'a>,
     ) -> Asking<'a> {
         Asking {
             client: &self.client,
             permit,
             auth,
-            request_id,
+            tag,
         }
     }
 }
@@ -128,7 +129,7 @@ impl<'a> Asking<'a> {
         let authority = Authority::Permit(self.permit);
         let answer = self
             .client
-            .ask(&authority, target, self.auth, self.request_id)
+            .ask(&authority, target, self.auth, self.tag)
             .await?;
         Ok(Page {
             answer,

@@ -188,7 +188,7 @@ impl Answering<'_> {
         let gateway = &self.inbound.gateway;
         let auth = gateway.auth_for(&permit)?;
         let request_id = self.exchange.request_id().to_owned();
-        let asking = gateway.asking(&permit, &auth, &request_id);
+        let asking = gateway.asking(&permit, &auth, self.exchange.tag(&request_id));
         let mut rows = Rows::open(asking, &plan, &facts, after).await?;
         let written = self
             .rows(&permit, &mut rows, budget.as_mut(), &question, &binding)
@@ -319,7 +319,7 @@ impl Answering<'_> {
         let gateway = &self.inbound.gateway;
         let auth = gateway.auth_for(&permit)?;
         let request_id = self.exchange.request_id().to_owned();
-        let asking = gateway.asking(&permit, &auth, &request_id);
+        let asking = gateway.asking(&permit, &auth, self.exchange.tag(&request_id));
         let mut body = b"{\"item\":".to_vec();
         let begins = body.len();
         let mut tally = Tally::default();
@@ -355,7 +355,7 @@ impl Answering<'_> {
             .facts_for(
                 admitted,
                 self.view.snapshot.mapping(),
-                self.exchange.request_id(),
+                self.exchange.tag(self.exchange.request_id()),
             )
             .await
             .map_err(|error| match error {

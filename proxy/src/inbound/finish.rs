@@ -18,8 +18,10 @@ use policy::time::UnixMillis;
 use uuid::Uuid;
 
 use crate::audit::{AuditOutcome, AuditRecord, AuditSink, AuditSlot, AuditText, Direction};
-use crate::telemetry::Metrics;
-use crate::telemetry::metrics::RowsKind;
+use crate::message::headers::RequestTag;
+use crate::telemetry::metrics::{RowsKind, Side};
+use crate::telemetry::spans::{RequestSpan, SpanFacts, Spans};
+use crate::telemetry::{Metrics, TraceParent};
 
 /// What every exchange needs to record itself.
 #[derive(Clone)]
@@ -28,6 +30,8 @@ pub struct Recorder {
     pub audit: AuditSink,
     /// Where they are counted.
     pub metrics: Arc<Metrics>,
+    /// Where their spans are made.
+    pub spans: Spans,
     /// When they happened.
     pub clock: Arc<dyn Clock>,
 }
@@ -63,6 +67,7 @@ pub struct Exchange {
     began: u64,
     verb: &'static str,
     record: AuditRecord,
+    span: RequestSpan,
     /// Figures of the answer so far.
     pub figures: Figures,
 }
@@ -90,6 +95,8 @@ impl Exchange {
             slot: Some(slot),
             began: recorder.clock.boot_nanos(),
             verb: "unknown",
+            // Begun anew when it is known what the peer says of a trace.
+            span: Spans::off().begin(Side::Serve, record.at.0, None),
             record,
             figures: Figures::default(),
         })
@@ -114,10 +121,27 @@ impl Exchange {
     }
 
     /// Notes what the peer's headers say about the request.
-    pub fn note_peer(&mut self, request_id: Option<String>, attempt: u8, trace: Option<String>) {
+    pub fn note_peer(
+        &mut self,
+        request_id: Option<String>,
+        attempt: u8,
+        trace: Option<TraceParent>,
+    ) {
         self.record.peer_request_id = request_id.map(|id| AuditText::short(&id));
         self.record.attempt = u32::from(attempt);
-        self.record.trace_id = trace.map(|trace| AuditText::short(&trace));
+        let spans = &self.recorder.spans;
+        self.span = spans.begin(Side::Serve, self.record.at.0, trace);
+        let named = self.span.named();
+        self.record.trace_id = named.map(|trace| AuditText::short(&trace.trace_id()));
+    }
+
+    /// What questions to the gateway say of this request, whose id is `id`.
+    #[must_use]
+    pub fn tag<'a>(&self, id: &'a str) -> RequestTag<'a> {
+        RequestTag {
+            id,
+            trace: self.span.here(),
+        }
     }
 
     /// Notes the identity of the certificate.
@@ -219,6 +243,33 @@ impl Exchange {
         record.rows_withheld = figures.withheld;
         record.bytes_out = figures.bytes;
         record.latency_us = elapsed / 1000;
+        self.end_span(Duration::from_nanos(elapsed));
+    }
+
+    fn end_span(&mut self, latency: Duration) {
+        if self.span.here().is_none() {
+            return;
+        }
+        let record = &self.record;
+        let text = |value: &Option<AuditText>| value.as_ref().map(|text| text.as_str().to_owned());
+        let grant = record.grant.map(|grant| grant.to_string());
+        let peer = record.peer.map(|peer| peer.to_string());
+        let (verb, resource) = (text(&record.verb), text(&record.resource));
+        let reason = text(&record.deny_code);
+        self.span.end(&SpanFacts {
+            request_id: record.request_id.as_str(),
+            grant: grant.as_deref(),
+            peer: peer.as_deref(),
+            verb: verb.as_deref(),
+            resource: resource.as_deref(),
+            outcome: record.outcome.as_str(),
+            reason: reason.as_deref(),
+            failed: matches!(record.outcome, AuditOutcome::Error | AuditOutcome::Aborted),
+            status: record.http_status,
+            latency,
+            cached: false,
+            rows: record.rows_returned,
+        });
     }
 
     fn count(&self, ending: Ending, elapsed: Duration) {

@@ -83,6 +83,7 @@ impl Answering<'_> {
         let gateway = &self.inbound.gateway;
         let auth = gateway.auth_for(permit)?;
         let request_id = self.exchange.request_id().to_owned();
+        let tag = self.exchange.tag(&request_id);
         let clock = Arc::clone(&self.inbound.recorder.clock);
         let until = clock
             .boot_nanos()
@@ -91,7 +92,7 @@ impl Answering<'_> {
         let limit = usize::from(permit.row_limit().rows());
         let looks = permits.iter().map(|permit| {
             let look = Look {
-                asking: gateway.asking(permit, &auth, &request_id),
+                asking: gateway.asking(permit, &auth, tag),
                 mapping: self.view.snapshot.mapping(),
                 facts: &facts,
                 query,

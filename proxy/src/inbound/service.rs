@@ -278,7 +278,7 @@ impl ConnectionApp {
         exchange.note_peer(
             headers::peer_request_id(fields),
             headers::attempt(fields),
-            headers::trace_id(fields),
+            headers::trace_parent(fields),
         );
         let mut rate = None;
         let answered = self

@@ -6,6 +6,8 @@
 use http::HeaderMap;
 use jiff::fmt::rfc2822::DateTimeParser;
 
+use crate::telemetry::TraceParent;
+
 /// Minted by the serving side for every exchange.
 pub const REQUEST_ID: &str = "x-request-id";
 /// Effective revision of the grant, on every 200.
@@ -25,6 +27,8 @@ pub const TRUST_GENERATION: &str = "x-mosaic-trust-generation";
 pub const RATE_LIMIT: &str = "ratelimit";
 /// What the grant's rate is.
 pub const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+/// The trace that a request belongs to (W3C Trace Context).
+pub const TRACE_PARENT: &str = "traceparent";
 /// Counts the tries of one request by the querying side.
 pub const ATTEMPT: &str = "x-mosaic-attempt";
 
@@ -43,26 +47,27 @@ pub fn peer_request_id(headers: &HeaderMap) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// The trace id of the peer's `traceparent` (W3C Trace Context, version 00), for linking only.
+/// The trace that whoever asks names in `traceparent`.
 #[must_use]
-pub fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    let mut parts = value.split('-');
-    let (version, trace, span, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, len: usize| {
-        text.len() == len
-            && text
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let valid = version == "00"
-        && parts.next().is_none()
-        && hex(trace, 32)
-        && hex(span, 16)
-        && hex(flags, 2)
-        && trace.bytes().any(|byte| byte != b'0');
-    valid.then(|| trace.to_owned())
+pub fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::parse(headers.get(TRACE_PARENT)?.to_str().ok()?)
+}
+
+/// What a request to the gateway says of the request that it is for.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestTag<'a> {
+    /// Our id of it.
+    pub id: &'a str,
+    /// Its span.
+    pub trace: Option<TraceParent>,
+}
+
+impl<'a> RequestTag<'a> {
+    /// That of a request without a span.
+    #[must_use]
+    pub const fn untraced(id: &'a str) -> Self {
+        Self { id, trace: None }
+    }
 }
 
 /// When an answer says that it was written: milliseconds since the Unix epoch, and how coarse that is. Of
@@ -159,16 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_id_needs_the_whole_form() {
+    fn a_trace_is_read_where_one_is_named() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert!(trace_id(&one("traceparent", good)).is_some());
-        assert!(
-            trace_id(&one(
-                "traceparent",
-                "00-00000000000000000000000000000000-b7ad6b7169203331-01"
-            ))
-            .is_none()
-        );
-        assert!(trace_id(&one("traceparent", "01-zz")).is_none());
+        let read = trace_parent(&one(TRACE_PARENT, good)).unwrap();
+        assert_eq!(read.to_string(), good);
+        assert!(trace_parent(&one(TRACE_PARENT, "01-zz")).is_none());
+        assert!(trace_parent(&HeaderMap::new()).is_none());
     }
 }

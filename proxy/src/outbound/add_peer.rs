@@ -221,7 +221,7 @@ impl Outbound {
             path: order.url.path().to_string(),
             body: Bytes::from(json!({ "csrPem": csr_pem }).to_string()),
             request_id: time_ordered_id(self.clock.as_ref()).to_string(),
-            traceparent: None,
+            trace: None,
             // Sent twice it would find its own token spent.
             attempt: 1,
             repeatable: false,
@@ -327,7 +327,7 @@ impl Outbound {
             path: path_of(&Route::Capabilities),
             body: Bytes::new(),
             request_id: time_ordered_id(self.clock.as_ref()).to_string(),
-            traceparent: None,
+            trace: None,
             attempt: 1,
             repeatable: true,
         };
@@ -343,7 +343,8 @@ impl Outbound {
             route: &Route::Capabilities,
             body: &[],
             request_id: &question.request_id,
-            trace_id: None,
+            trace: None,
+            spans: &self.spans,
         };
         let mut exchange = Exchange::begin_local(slot, &self.clock, enrolled.subject, &asked);
         exchange.note(|record| {

@@ -21,7 +21,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use policy::time::UnixMillis;
 
@@ -41,9 +41,10 @@ use super::session::Session;
 use super::state;
 use super::ticket::Ticket;
 use crate::audit::AuditText;
-use crate::message::headers::{peer_request_id, trace_id};
+use crate::message::headers::peer_request_id;
 use crate::message::target::{BASE, Route};
 use crate::store::Contact;
+use crate::telemetry::TraceParent;
 
 /// What stands in a path segment as it is (RFC 3986, unreserved).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -51,29 +52,6 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// The caller's trace, to be linked.
-#[derive(Debug, Clone)]
-pub(super) struct Trace {
-    /// The trace id, for records.
-    id: String,
-    /// The whole header, for the peer.
-    parent: String,
-}
-
-impl Trace {
-    /// The valid `traceparent` of a request, if it has one.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let id = trace_id(headers)?;
-        let parent = headers.get("traceparent")?.to_str().ok()?.to_owned();
-        Some(Self { id, parent })
-    }
-
-    /// The trace id.
-    pub(super) fn id(&self) -> &str {
-        &self.id
-    }
-}
 
 /// One question to one peer.
 #[derive(Debug, Clone)]
@@ -91,7 +69,7 @@ pub(super) struct Ask {
     /// Our id of the request.
     pub(super) request_id: String,
     /// The caller's trace.
-    pub(super) trace: Option<Trace>,
+    pub(super) trace: Option<TraceParent>,
     /// By when.
     pub(super) deadline: Deadline,
 }
@@ -184,7 +162,7 @@ async fn fetch_once(outbound: &Outbound, ask: Ask) -> Result<PeerAnswer, Refused
         outbound.clock.as_ref(),
         (quota_of(&ask.route), ask.deadline),
     );
-    let question = question_of(&ask);
+    let question = question_of(&ask, &exchange);
     match attempt(&ask.peer.reach, clock, &client.client, question, due).await {
         Attempted::Answer(reply, admission) => {
             open(outbound, &ask, *reply, admission, exchange).await
@@ -212,7 +190,8 @@ pub(super) fn begin(outbound: &Outbound, ask: &Ask) -> Result<Exchange, DoorFail
         route: &ask.route,
         body: &ask.body,
         request_id: &ask.request_id,
-        trace_id: ask.trace.as_ref().map(Trace::id),
+        trace: ask.trace,
+        spans: &outbound.spans,
     };
     Ok(Exchange::begin(slot, &outbound.clock, &ask.peer, &asked))
 }
@@ -237,13 +216,13 @@ const fn quota_of(route: &Route) -> Quota {
 }
 
 /// What goes out.
-fn question_of(ask: &Ask) -> Question {
+fn question_of(ask: &Ask, exchange: &Exchange) -> Question {
     Question {
         method: ask.method.clone(),
         path: path_of(&ask.route),
         body: ask.body.clone(),
         request_id: ask.request_id.clone(),
-        traceparent: ask.trace.as_ref().map(|trace| trace.parent.clone()),
+        trace: exchange.onward(),
         attempt: 1,
         repeatable: true,
     }

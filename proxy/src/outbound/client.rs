@@ -26,7 +26,8 @@ use tokio_rustls::TlsConnector;
 use super::connection::{Connection, Deadlines};
 use super::endpoint::Endpoint;
 use super::fault::AskError;
-use crate::message::headers::{ACCEPT_LEASE, ATTEMPT, REQUEST_ID, TRUST_GENERATION};
+use crate::message::headers::{ACCEPT_LEASE, ATTEMPT, REQUEST_ID, TRACE_PARENT, TRUST_GENERATION};
+use crate::telemetry::TraceParent;
 
 /// Idle HTTP/1.1 connections that are kept.
 const MAX_IDLE: usize = 8;
@@ -46,8 +47,8 @@ pub struct Question {
     pub body: Bytes,
     /// The same for every attempt.
     pub request_id: String,
-    /// A valid `traceparent`, if the caller had one.
-    pub traceparent: Option<String>,
+    /// The trace that it belongs to.
+    pub trace: Option<TraceParent>,
     /// The number of its first try.
     pub attempt: u8,
     /// Whether it may be sent a second time.
@@ -276,8 +277,8 @@ impl PeerClient {
         if let Some(generation) = self.acknowledges {
             builder = builder.header(TRUST_GENERATION, HeaderValue::from(generation));
         }
-        if let Some(traceparent) = &question.traceparent {
-            builder = builder.header("traceparent", traceparent);
+        if let Some(trace) = &question.trace {
+            builder = builder.header(TRACE_PARENT, trace.to_string());
         }
         builder
             .body(Full::new(question.body.clone()))

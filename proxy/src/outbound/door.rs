@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use policy::deny::DenyCode;
 
 use super::Outbound;
-use super::ask::{Ask, Deadline, Refused, Trace};
+use super::ask::{Ask, Deadline, Refused};
 use super::exchange::time_ordered_id;
 use super::failure::{DoorFailure, dress};
 use super::fanout::Fanout;
@@ -31,7 +31,7 @@ use super::route::{NoRoute, PeerRoute};
 use super::session::{Doorway, Naming, Session, authenticate};
 use crate::message::body::MAX_BODY;
 use crate::message::failure::Failure;
-use crate::message::headers::peer_request_id;
+use crate::message::headers::{RequestTag, peer_request_id, trace_parent};
 use crate::message::target::Route;
 
 /// Longest time for a body to arrive.
@@ -114,7 +114,7 @@ impl Asking<'_> {
             session: self.session,
             peer,
             route,
-            trace: Trace::of(&self.parts.headers),
+            trace: trace_parent(&self.parts.headers),
             method: self.parts.method,
             body,
             request_id: self.own_id.to_owned(),
@@ -131,7 +131,7 @@ impl Asking<'_> {
         if self.parts.uri.query().is_some() {
             return Err(DoorFailure::Own(DenyCode::UnknownKey.into()).into());
         }
-        let trace = Trace::of(&self.parts.headers);
+        let trace = trace_parent(&self.parts.headers);
         let (outbound, own_id) = (self.outbound, self.own_id);
         let body = read_body(&self.parts, self.body).await?;
         let query = Query::parse(&body).map_err(DoorFailure::Own)?;
@@ -154,9 +154,9 @@ impl Asking<'_> {
                     user: &self.session.user,
                     route: &query.route,
                     body: &query.body(None, query.cursor.as_deref()),
-                    request_id: own_id,
+                    tag: RequestTag::untraced(own_id),
                 };
-                ask_local(outbound, question, trace.as_ref(), outbound.deadline()).await?
+                ask_local(outbound, question, trace, outbound.deadline()).await?
             }
             Source::All => {
                 let notices = Mutex::default();
@@ -165,7 +165,7 @@ impl Asking<'_> {
                     session: &self.session,
                     query: &query,
                     request_id: own_id,
-                    trace: trace.as_ref(),
+                    trace,
                     notices: &notices,
                 };
                 fanout.answer().await?

@@ -4,10 +4,12 @@
 //! record whatever becomes of it: one that is dropped unfinished says `aborted`. No body is ever in it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use certs::Clock;
 use http::StatusCode;
 use policy::id::SubjectId;
+use policy::peer::PeerName;
 use policy::resource::Resource;
 use policy::time::UnixMillis;
 use policy::verb::Verb;
@@ -20,6 +22,9 @@ use crate::audit::{
     AuditOutcome, AuditRecord, AuditSlot, AuditText, AuditUnavailable, Direction, record_id,
 };
 use crate::message::target::Route;
+use crate::telemetry::TraceParent;
+use crate::telemetry::metrics::Side;
+use crate::telemetry::spans::{RequestSpan, SpanFacts, Spans};
 
 const NANOS_PER_MICRO: u64 = 1_000;
 
@@ -33,12 +38,18 @@ pub(super) struct Asked<'a> {
     pub(super) route: &'a Route,
     pub(super) body: &'a [u8],
     pub(super) request_id: &'a str,
-    pub(super) trace_id: Option<&'a str>,
+    /// The trace that the caller names.
+    pub(super) trace: Option<TraceParent>,
+    /// Where spans are made.
+    pub(super) spans: &'a Spans,
 }
 
 /// The record of one exchange in the making.
 pub(super) struct Exchange {
     record: Option<(AuditSlot, AuditRecord)>,
+    span: RequestSpan,
+    peer: Option<PeerName>,
+    cached: bool,
     clock: Arc<dyn Clock>,
     began: u64,
 }
@@ -54,6 +65,7 @@ impl Exchange {
         let mut exchange = Self::begin_local(slot, clock, peer.subject, asked);
         let serial = peer.client.as_ref().ok();
         let serial = serial.map(|ready| AuditText::short(&ready.serial));
+        exchange.peer = Some(peer.name.clone());
         exchange.note(|record| {
             record.peer = Some(peer.peer);
             record.grant = Some(peer.grant);
@@ -76,13 +88,18 @@ impl Exchange {
             AuditOutcome::Aborted,
             AuditText::short(asked.request_id),
         );
-        record.trace_id = asked.trace_id.map(AuditText::short);
+        let span = asked.spans.begin(Side::Ask, record.at.0, asked.trace);
+        let named = span.named();
+        record.trace_id = named.map(|trace| AuditText::short(&trace.trace_id()));
         record.subject = Some(subject);
         record.verb = Some(AuditText::fixed(asked.route.verb()));
         record.resource = asked.route.resource().map(AuditText::short);
         record.query_hash = query_hash(asked.route, asked.body);
         Self {
             record: Some((slot, record)),
+            span,
+            peer: None,
+            cached: false,
             clock: Arc::clone(clock),
             began: clock.boot_nanos(),
         }
@@ -94,6 +111,21 @@ impl Exchange {
             Some((slot, record)) => slot.intend(record),
             None => Ok(()),
         }
+    }
+
+    /// What is sent on of the trace.
+    pub(super) fn onward(&self) -> Option<TraceParent> {
+        self.span.onward()
+    }
+
+    /// The span itself, where there is one.
+    pub(super) fn here(&self) -> Option<TraceParent> {
+        self.span.here()
+    }
+
+    /// Notes that the answer is given from memory.
+    pub(super) const fn from_memory(&mut self) {
+        self.cached = true;
     }
 
     /// Changes the record before it is finished.
@@ -135,7 +167,33 @@ impl Exchange {
             record.latency_us =
                 self.clock.boot_nanos().saturating_sub(self.began) / NANOS_PER_MICRO;
             slot.settle(&record);
+            self.end_span(&record);
         }
+    }
+
+    fn end_span(&mut self, record: &AuditRecord) {
+        if self.span.here().is_none() {
+            return;
+        }
+        let text =
+            |value: &'_ Option<AuditText>| value.as_ref().map(|text| text.as_str().to_owned());
+        let grant = record.grant.map(|grant| grant.to_string());
+        let (verb, resource) = (text(&record.verb), text(&record.resource));
+        let reason = text(&record.deny_code);
+        self.span.end(&SpanFacts {
+            request_id: record.request_id.as_str(),
+            grant: grant.as_deref(),
+            peer: self.peer.as_ref().map(PeerName::as_str),
+            verb: verb.as_deref(),
+            resource: resource.as_deref(),
+            outcome: record.outcome.as_str(),
+            reason: reason.as_deref(),
+            failed: matches!(record.outcome, AuditOutcome::Error | AuditOutcome::Aborted),
+            status: record.http_status,
+            latency: Duration::from_micros(record.latency_us),
+            cached: self.cached,
+            rows: record.rows_returned,
+        });
     }
 }
 

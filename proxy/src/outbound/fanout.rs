@@ -21,7 +21,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outbound;
 use super::answer::AnswerFault;
-use super::ask::{Ask, Deadline, Trace};
+use super::ask::{Ask, Deadline};
 use super::combined::{crowded, envelope, finish, is_final, item_of, outline};
 use super::failure::DoorFailure;
 use super::local::{LocalQuestion, ask_local};
@@ -34,7 +34,9 @@ use super::ranked::{Hits, interleave};
 use super::recall::ask;
 use super::route::PeerRoute;
 use super::session::Session;
+use crate::message::headers::RequestTag;
 use crate::message::target::Route;
+use crate::telemetry::TraceParent;
 
 /// Name of the user's own gateway among the sources.
 const LOCAL: &str = "local";
@@ -52,7 +54,7 @@ pub(super) struct Fanout<'a> {
     pub(super) session: &'a Arc<Session>,
     pub(super) query: &'a Query,
     pub(super) request_id: &'a str,
-    pub(super) trace: Option<&'a Trace>,
+    pub(super) trace: Option<TraceParent>,
     /// What the session is to be told with the answer.
     pub(super) notices: &'a Mutex<Vec<Notice>>,
 }
@@ -193,7 +195,7 @@ impl Fanout<'_> {
             user: &self.session.user,
             route: &self.query.route,
             body,
-            request_id: self.request_id,
+            tag: RequestTag::untraced(self.request_id),
         };
         ask_local(self.outbound, question, self.trace, limits.local).await
     }
@@ -212,7 +214,7 @@ impl Fanout<'_> {
             method: Method::POST,
             body,
             request_id: self.request_id.to_owned(),
-            trace: self.trace.cloned(),
+            trace: self.trace,
             deadline: limits.remote,
         };
         let answer = ask(self.outbound, question).await;

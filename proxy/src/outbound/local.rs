@@ -12,12 +12,14 @@ use policy::deny::DenyCode;
 use policy::id::{SubjectId, UserId};
 
 use super::Outbound;
-use super::ask::{Deadline, Trace};
+use super::ask::Deadline;
 use super::exchange::{Asked, Exchange};
 use super::failure::DoorFailure;
 use crate::audit::AuditOutcome;
 use crate::message::failure::Failure;
+use crate::message::headers::RequestTag;
 use crate::message::target::Route;
+use crate::telemetry::TraceParent;
 
 /// One question to the user's own gateway.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +30,8 @@ pub struct LocalQuestion<'a> {
     pub route: &'a Route,
     /// JSON as a peer would send it.
     pub body: &'a [u8],
-    /// Our id of the request.
-    pub request_id: &'a str,
+    /// Our id of the request, and its span.
+    pub tag: RequestTag<'a>,
 }
 
 /// What it came to.
@@ -60,7 +62,7 @@ pub trait LocalSource: Send + Sync {
 pub(super) async fn ask_local(
     outbound: &Outbound,
     question: LocalQuestion<'_>,
-    trace: Option<&Trace>,
+    trace: Option<TraceParent>,
     deadline: Deadline,
 ) -> Result<Bytes, DoorFailure> {
     let slot = outbound
@@ -70,8 +72,9 @@ pub(super) async fn ask_local(
     let asked = Asked {
         route: question.route,
         body: question.body,
-        request_id: question.request_id,
-        trace_id: trace.map(Trace::id),
+        request_id: question.tag.id,
+        trace,
+        spans: &outbound.spans,
     };
     let subject = SubjectId::of_user(question.user);
     let mut exchange = Exchange::begin_local(slot, &outbound.clock, subject, &asked);
@@ -79,6 +82,13 @@ pub(super) async fn ask_local(
         exchange.fail(&DoorFailure::AuditUnavailable);
         return Err(DoorFailure::AuditUnavailable);
     }
+    let question = LocalQuestion {
+        tag: RequestTag {
+            trace: exchange.here(),
+            ..question.tag
+        },
+        ..question
+    };
     let left = deadline.left(outbound.clock.as_ref());
     let answered = tokio::time::timeout(left, outbound.local.answer(question))
         .await

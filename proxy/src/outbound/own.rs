@@ -37,6 +37,7 @@ use crate::gateway::search::{Look, Looked, write_hit};
 use crate::gateway::{Gateway, GatewayError, item};
 use crate::message::body::{Body, BodyProblem};
 use crate::message::failure::Failure;
+use crate::message::headers::RequestTag;
 use crate::message::target::Route;
 use crate::telemetry::metrics::RowsKind;
 
@@ -85,15 +86,15 @@ impl LocalSource for OwnGateway {
                 Ok((body, 0))
             }
             (Admission::Rows(admitted), Route::Get { id, .. }) => {
-                self.get(&view, admitted, id, question.request_id, &mut tally)
+                self.get(&view, admitted, id, question.tag, &mut tally)
                     .await
             }
             (Admission::Rows(admitted), _) => {
-                self.list(&view, admitted, &body, question.request_id, &mut tally)
+                self.list(&view, admitted, &body, question.tag, &mut tally)
                     .await
             }
         };
-        self.count(tally, question.request_id);
+        self.count(tally, question.tag.id);
         let (body, rows) = answered?;
         Ok(LocalAnswer {
             body: Bytes::from(body),
@@ -108,9 +109,9 @@ impl OwnGateway {
         &self,
         view: &View,
         admitted: Admitted,
-        request_id: &str,
+        tag: RequestTag<'_>,
     ) -> Result<(Permit, Arc<FetchedFacts>), Failure> {
-        let facts = self.facts(view, &admitted, request_id).await?;
+        let facts = self.facts(view, &admitted, tag).await?;
         let permit = admitted.decide(&facts.facts);
         Ok((permit, facts))
     }
@@ -125,10 +126,10 @@ impl OwnGateway {
         &self,
         view: &View,
         admitted: &Admitted,
-        request_id: &str,
+        tag: RequestTag<'_>,
     ) -> Result<Arc<FetchedFacts>, Failure> {
         self.gateway
-            .facts_for(admitted, view.snapshot.mapping(), request_id)
+            .facts_for(admitted, view.snapshot.mapping(), tag)
             .await
             .map_err(|error| match error {
                 GatewayError::CredentialMissing | GatewayError::CredentialRejected => {
@@ -157,7 +158,7 @@ impl OwnGateway {
             return Err(DenyCode::ResourceUnsupported.into());
         };
         // One set of facts for all, so that they agree with each other.
-        let facts = self.facts(view, first, question.request_id).await?;
+        let facts = self.facts(view, first, question.tag).await?;
         let permits: Vec<Permit> = admitted
             .into_iter()
             .map(|admitted| admitted.decide(&facts.facts))
@@ -171,7 +172,7 @@ impl OwnGateway {
         let in_time = move || deadline.left(clock.as_ref()) > Duration::ZERO;
         let looks = permits.iter().map(|permit| {
             let look = Look {
-                asking: self.gateway.asking(permit, &auth, question.request_id),
+                asking: self.gateway.asking(permit, &auth, question.tag),
                 mapping: view.snapshot.mapping(),
                 facts: &facts,
                 query: &query,
@@ -183,7 +184,7 @@ impl OwnGateway {
         });
         let looked = join_all(looks).await;
         let limit = body.limit.unwrap_or(RowLimit::DEFAULT);
-        self.ranked(looked, limit, question.request_id)
+        self.ranked(looked, limit, question.tag.id)
     }
 
     fn ranked(
@@ -233,13 +234,13 @@ impl OwnGateway {
         view: &View,
         admitted: Admitted,
         id: &ItemId,
-        request_id: &str,
+        tag: RequestTag<'_>,
         tally: &mut Tally,
     ) -> Result<(Vec<u8>, u64), Failure> {
-        let (permit, facts) = self.permit(view, admitted, request_id).await?;
+        let (permit, facts) = self.permit(view, admitted, tag).await?;
         let plan = QueryPlan::get(&permit, view.snapshot.mapping(), id, &facts.facts);
         let auth = self.auth_for(&permit)?;
-        let asking = self.gateway.asking(&permit, &auth, request_id);
+        let asking = self.gateway.asking(&permit, &auth, tag);
         let mut body = b"{\"item\":".to_vec();
         let found = item::find(asking, &plan, &facts, id, &mut body, tally).await;
         if !found.map_err(failed)? {
@@ -254,7 +255,7 @@ impl OwnGateway {
         view: &View,
         admitted: Admitted,
         body: &Body,
-        request_id: &str,
+        tag: RequestTag<'_>,
         tally: &mut Tally,
     ) -> Result<(Vec<u8>, u64), Failure> {
         let refused = |code, text: String| Failure::saying(code, text);
@@ -268,11 +269,11 @@ impl OwnGateway {
                 Some(OwnedKey::behind(&position).ok_or(DenyCode::InvalidCursor)?)
             }
         };
-        let (permit, facts) = self.permit(view, admitted, request_id).await?;
+        let (permit, facts) = self.permit(view, admitted, tag).await?;
         let plan = QueryPlan::list(&permit, view.snapshot.mapping(), &filter, &facts.facts)
             .map_err(|error| refused(DenyCode::InvalidFilter, error.to_string()))?;
         let auth = self.auth_for(&permit)?;
-        let asking = self.gateway.asking(&permit, &auth, request_id);
+        let asking = self.gateway.asking(&permit, &auth, tag);
         let mut rows = Rows::open(asking, &plan, &facts, after)
             .await
             .map_err(failed)?;

@@ -146,7 +146,8 @@ fn from_memory(
     ask: &Ask,
     kept: KeptAnswer,
 ) -> Result<PeerAnswer, DoorFailure> {
-    let exchange = begin(outbound, ask)?;
+    let mut exchange = begin(outbound, ask)?;
+    exchange.from_memory();
     outbound.cache.count(ask.peer.peer, true);
     collect(ticket_of(ask, &kept));
     Ok(PeerAnswer::kept(

@@ -6,11 +6,12 @@ use std::time::Duration;
 use policy::deny::{DenyCode, DenyStage};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGaugeVec, Opts, Registry, TextEncoder, proto::MetricFamily,
 };
 
 use super::audit::{AuditFigures, AuditMetrics};
 use super::drills::DrillMetrics;
+use super::otlp::OtlpMetrics;
 use super::revocation::RevocationMetrics;
 use crate::transport::{CutCount, HandshakeResult};
 
@@ -51,6 +52,8 @@ pub struct Metrics {
     server_certificate_failures: IntCounter,
     witness_alarms: IntCounterVec,
     drills: DrillMetrics,
+    /// Those of sending traces and metrics.
+    pub otlp: OtlpMetrics,
     /// Those of revocation lists.
     pub revocation: RevocationMetrics,
 }
@@ -361,6 +364,7 @@ impl Metrics {
             store_revision: gauge("store_revision", "Revision of the snapshot in force.")?,
             audit: AuditMetrics::new(PREFIX, &registry)?,
             drills: DrillMetrics::new(PREFIX, &registry)?,
+            otlp: OtlpMetrics::new(PREFIX, &registry)?,
             revocation: RevocationMetrics::new(PREFIX, &registry)?,
             registry,
             requests,
@@ -585,13 +589,19 @@ impl Metrics {
         self.audit.show(figures);
     }
 
+    /// Every metric with its samples.
+    #[must_use]
+    pub fn families(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+
     /// The text exposition format, version 0.0.4.
     ///
     /// # Errors
     /// When a metric cannot be written; a defect of this file.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        TextEncoder::new().encode(&self.families(), &mut text)?;
         Ok(text)
     }
 }

@@ -41,6 +41,8 @@ pub struct Seen {
     pub query: String,
     /// Names of the headers, lower case, in order, repeated if repeated.
     pub header_names: Vec<String>,
+    /// The trace it named.
+    pub traceparent: Option<String>,
     /// Gateway user id of the asker; absent when the request was refused.
     pub user: Option<String>,
     /// The grant an assertion named.
@@ -204,6 +206,11 @@ impl Gateway {
                 .iter()
                 .map(|(name, _)| name.to_string())
                 .collect(),
+            traceparent: parts
+                .headers
+                .get("traceparent")
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned),
             user: asker.map(|asker| asker.caller.id.clone()),
             grant_id: asker.and_then(|asker| asker.grant.clone()),
         };

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Authority, GatewayClient, GatewayError, GatewayLimits};
 use crate::gateway::Origin;
 use crate::gateway::credential::{SubjectAuth, bearer};
+use crate::message::headers::RequestTag;
 
 async fn gateway() -> (TcpListener, GatewayClient) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -48,7 +49,12 @@ async fn answer(socket: &mut TcpStream, body: &str) {
 async fn ask(client: &GatewayClient, user: &str) -> Result<String, GatewayError> {
     let auth = SubjectAuth::Token(bearer(&format!("token-{user}")).unwrap());
     let answer = client
-        .ask(&Authority::Operator, "/whoami", &auth, "r-1")
+        .ask(
+            &Authority::Operator,
+            "/whoami",
+            &auth,
+            RequestTag::untraced("r-1"),
+        )
         .await?;
     answer
         .collect(1024)

@@ -268,7 +268,7 @@ async fn post(serving: &Serving, url: &str, body: &str) -> (u16, serde_json::Val
         path: parsed.path().to_string(),
         body: Bytes::from(body.to_owned()),
         request_id: "r".to_owned(),
-        traceparent: None,
+        trace: None,
         attempt: 1,
         repeatable: false,
     };

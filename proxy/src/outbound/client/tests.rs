@@ -20,7 +20,7 @@ fn question() -> Question {
         path: "/api/federation/v1/list/tasks".to_owned(),
         body: Bytes::from_static(b"{}"),
         request_id: "request-1".to_owned(),
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        trace: TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         attempt: 1,
         repeatable: true,
     }

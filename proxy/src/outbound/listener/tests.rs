@@ -30,6 +30,7 @@ async fn outbound(dir: &TempDir, users: &[u32]) -> Arc<Outbound> {
         crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
     let user = |uid: &u32| (*uid, UserId::parse("amira").unwrap());
     Arc::new(Outbound::new(OutboundParts {
+        spans: crate::telemetry::spans::Spans::off(),
         store: store as Arc<dyn Store>,
         sealer: Arc::new(Sealer::new(secret).unwrap()),
         clock: Arc::new(clock),

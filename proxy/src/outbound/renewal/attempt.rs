@@ -350,7 +350,7 @@ impl Sent<'_> {
             path: path_of(&self.verb),
             body,
             request_id,
-            traceparent: None,
+            trace: None,
             attempt: 1,
             repeatable: true,
         };
@@ -414,7 +414,8 @@ impl Sent<'_> {
             route: &self.verb,
             body,
             request_id,
-            trace_id: None,
+            trace: None,
+            spans: &outbound.spans,
         };
         let mut exchange = Exchange::begin(slot, &outbound.clock, self.route, &asked);
         if let Some(serial) = &self.serial {

@@ -159,6 +159,7 @@ impl Asking {
         let (audit, writer) =
             crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
         let outbound = Outbound::new(OutboundParts {
+            spans: crate::telemetry::spans::Spans::off(),
             store: Arc::clone(&store) as Arc<dyn Store>,
             sealer: Arc::new(Sealer::new(secret).unwrap()),
             clock: Arc::new(SystemClock),

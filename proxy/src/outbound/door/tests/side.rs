@@ -80,6 +80,7 @@ impl Side {
             crate::audit::fixture::writer_in(dir.path(), Arc::clone(&store) as Arc<dyn AuditLog>);
         let users = [(1000, "amira"), (1001, "bo")];
         let outbound = Outbound::new(OutboundParts {
+            spans: crate::telemetry::spans::Spans::off(),
             store: Arc::clone(&store) as Arc<dyn Store>,
             sealer,
             clock: Arc::new(SystemClock),
