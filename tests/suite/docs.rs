@@ -300,6 +300,7 @@ fn every_metric_is_listed_and_no_other() {
     metrics.server_certificate_failed();
     metrics.drills().attacked("no_certificate", "refused");
     metrics.drills().canary_failed("use");
+    metrics.otlp.expect(&["traces"]);
     let fresh = certs::crl::freshness::Freshness::Fresh { until: 1 };
     metrics.revocation.place("list", fresh);
     metrics.revocation.refused("list");
