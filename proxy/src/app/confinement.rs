@@ -72,6 +72,10 @@ pub(super) fn needs(config: &Config) -> Needs {
     }
     let named = [&lists.root_file, &lists.issuers_file];
     needs.read.extend(named.into_iter().flatten().cloned());
+    if let Some(otlp) = &config.otlp {
+        let named = [&otlp.root_file, &otlp.authorization_file];
+        needs.read.extend(named.into_iter().flatten().cloned());
+    }
     if let Some(files) = &config.tls.files {
         // Directories, since files are replaced in them.
         let named = [

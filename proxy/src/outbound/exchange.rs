@@ -124,7 +124,7 @@ impl Exchange {
     }
 
     /// Notes that the answer is given from memory.
-    pub(super) const fn from_memory(&mut self) {
+    pub(super) const fn note_cached(&mut self) {
         self.cached = true;
     }
 

@@ -147,7 +147,7 @@ fn from_memory(
     kept: KeptAnswer,
 ) -> Result<PeerAnswer, DoorFailure> {
     let mut exchange = begin(outbound, ask)?;
-    exchange.from_memory();
+    exchange.note_cached();
     outbound.cache.count(ask.peer.peer, true);
     collect(ticket_of(ask, &kept));
     Ok(PeerAnswer::kept(
