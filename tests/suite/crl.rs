@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+#[path = "crl/fetched.rs"]
+mod fetched;
 #[path = "crl/outside.rs"]
 mod outside;
 #[path = "crl/published.rs"]
