@@ -16,6 +16,8 @@ mod all_sources;
 mod mistaken;
 #[path = "offline/stage.rs"]
 mod stage;
+#[path = "offline/stapled.rs"]
+mod stapled;
 mod support;
 
 use std::io::{BufRead, BufReader};

@@ -30,7 +30,12 @@ const ALERTS: [u8; 26] = [
 /// Names of rows, and what they play.
 type Rows = Vec<(String, Play)>;
 
-fn say(tls: Option<&Arc<ServerConfig>>, after: After, bytes: impl Into<Vec<u8>>, end: End) -> Play {
+pub fn say(
+    tls: Option<&Arc<ServerConfig>>,
+    after: After,
+    bytes: impl Into<Vec<u8>>,
+    end: End,
+) -> Play {
     Play::Say {
         tls: tls.cloned(),
         after,
@@ -40,7 +45,7 @@ fn say(tls: Option<&Arc<ServerConfig>>, after: After, bytes: impl Into<Vec<u8>>,
 }
 
 /// An answer of HTTP/1.1.
-fn answer(status: u16, content_type: &str, body: &str) -> String {
+pub fn answer(status: u16, content_type: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -405,16 +410,16 @@ fn http2(rows: &mut Rows, tls: &Arc<ServerConfig>) {
     );
 }
 
-struct Scene {
-    world: World,
-    home: Home,
-    stage: Stage,
+pub struct Scene {
+    pub world: World,
+    pub home: Home,
+    pub stage: Stage,
     session: String,
     grant: GrantId,
 }
 
 impl Scene {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let world = World::start().await;
         let home = Home::start_with(SHORT).await;
         world.let_in(plan::AMIRA).await;
@@ -430,7 +435,7 @@ impl Scene {
         }
     }
 
-    async fn ask(&self, peer: &str) -> Response {
+    pub async fn ask(&self, peer: &str) -> Response {
         self.home
             .control()
             .reset_peer(&operator(), peer)
@@ -441,7 +446,7 @@ impl Scene {
     }
 
     /// States of the peer's credential and of the peer.
-    async fn state(&self, name: &str) -> (String, String) {
+    pub async fn state(&self, name: &str) -> (String, String) {
         let peers = self.home.control().list_peers().await.unwrap();
         let peer = peers
             .iter()
@@ -452,12 +457,12 @@ impl Scene {
         (text(&peer["credentials"][0]["state"]), text(&peer["state"]))
     }
 
-    async fn works(&self) {
+    pub async fn works(&self) {
         let answer = self.ask("work").await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.home.stop().await;
         self.world.stop().await;
     }

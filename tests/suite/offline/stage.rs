@@ -230,6 +230,19 @@ pub fn refusing(minted: &Minted, why: CertificateError) -> Arc<ServerConfig> {
     config(minted, "http/1.1", Some(why), &rustls::version::TLS13)
 }
 
+/// The same in HTTP/1.1, with this answer about the certificate stapled to it.
+pub fn stapling(minted: &Minted, staple: Vec<u8>) -> Arc<ServerConfig> {
+    let mut config =
+        ServerConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert_with_ocsp(minted.chain.clone(), minted.key_der(), staple)
+            .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
 fn config(
     minted: &Minted,
     alpn: &str,
