@@ -70,7 +70,7 @@ use crate::outbound::{
 use crate::revocation::{PublishedCrl, Responder};
 use crate::server_certificate::{ServerCertificate, ServerFiles, ServerSource};
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
-use crate::telemetry::{Metrics, ops};
+use crate::telemetry::{Metrics, ops, steps};
 use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
 
 use authority::Authorities;
@@ -214,6 +214,8 @@ pub struct Circumstances {
     pub hardening: Hardening,
     /// Whether it attacks its own federation listener before it is ready.
     pub self_attack: SelfAttack,
+    /// Is told of the steps of renewals.
+    pub told: steps::Told,
 }
 
 impl Circumstances {
@@ -221,6 +223,7 @@ impl Circumstances {
     pub const PART: Self = Self {
         hardening: Hardening::NONE,
         self_attack: SelfAttack::Off,
+        told: steps::log,
     };
 }
 
@@ -434,6 +437,7 @@ async fn compose(
                 clock: Arc::clone(&base.clock),
                 metrics: Arc::clone(&base.metrics),
             }),
+                told: base.circumstances.told,
             histories: audit.histories,
         });
         let parts = ServingParts {
@@ -491,6 +495,7 @@ async fn compose(
             cursors,
             reaches,
         };
+            told: base.circumstances.told,
         Some(ask(base, parts, listeners, stopped, &mut addresses).await?)
     } else {
         None

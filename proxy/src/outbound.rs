@@ -82,6 +82,7 @@ use crate::store::{
     StoreError,
 };
 use crate::telemetry::spans::Spans;
+use crate::telemetry::steps::Told;
 use crate::transport::PauseWatch;
 use cache::AnswerCache;
 use exchange::time_ordered_id;
@@ -133,6 +134,8 @@ pub struct OutboundParts {
     pub reaches: Arc<Reaches>,
     /// Most bytes of answers that are kept in memory; 0 keeps none.
     pub cache_bytes: usize,
+    /// Is told of the steps of renewals.
+    pub told: Told,
 }
 
 /// The asking side.
@@ -154,6 +157,7 @@ pub struct Outbound {
     flights: Flights,
     pauses: Arc<PauseWatch>,
     witness: WitnessBook,
+    told: Told,
     table: ArcSwap<RouteTable>,
     /// Loads one at a time, so that an older reading never replaces a newer one.
     loading: tokio::sync::Mutex<()>,
@@ -191,6 +195,7 @@ impl Outbound {
             cursors: parts.cursors.for_longest(query::MAX_CURSOR),
             witness: WitnessBook::new(Arc::clone(parts.reaches.metrics())),
             reaches: parts.reaches,
+            told: parts.told,
             notices: NoticeBook::default(),
             table: ArcSwap::from_pointee(RouteTable::default()),
             loading: tokio::sync::Mutex::new(()),

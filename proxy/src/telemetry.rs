@@ -11,6 +11,7 @@ pub mod ops;
 pub mod otlp;
 mod revocation;
 pub mod spans;
+pub mod steps;
 mod trace_parent;
 
 pub use audit::AuditFigures;

@@ -166,9 +166,29 @@ pub async fn try_door(
     body: String,
 ) -> Result<Response, hyper::Error> {
     let stream = UnixStream::connect(socket).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
+    post(stream, path, headers, body).await
+}
+
+/// A question of a session to a peer, where the sidecar may have gone; `None` when no whole answer came.
+pub async fn reach(socket: &Path, token: &str, peer: &str, path: &str) -> Option<Response> {
+    let stream = UnixStream::connect(socket).await.ok()?;
+    let path = format!("/peers/{peer}/api/federation/v1{path}");
+    let bearer = format!("Bearer {token}");
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("content-type", "application/json"),
+    ];
+    post(stream, &path, &headers, "{}".to_owned()).await.ok()
+}
+
+async fn post(
+    stream: UnixStream,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> Result<Response, hyper::Error> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let mut request = Request::post(path);
     if !headers.iter().any(|(name, _)| *name == "host") {

@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+#[path = "renewal_home/killed.rs"]
+mod killed;
 #[path = "renewal_home/rotation.rs"]
 mod rotation;
 mod support;

@@ -44,6 +44,7 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
     let circumstances = Circumstances {
         hardening: harden(&config)?,
         self_attack: SelfAttack::Own,
+        ..Circumstances::PART
     };
     runtime(&config)?.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;

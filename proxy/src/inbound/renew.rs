@@ -38,6 +38,7 @@ use crate::telemetry::metrics::ServedRenewal;
 
 const MILLIS_PER_SECOND: i64 = 1_000;
 /// The generation of trust roots that a side begins with.
+use crate::telemetry::steps::{RenewalStep, Told};
 const FIRST_GENERATION: u64 = 1;
 
 /// What certificates are renewed with.
@@ -63,6 +64,8 @@ pub struct RenewalParts {
 }
 
 /// Renews certificates and confirms them.
+    /// Is told of the steps.
+    pub told: Told,
 pub struct Renewals {
     parts: RenewalParts,
     turns: Mutex<HashMap<GrantId, Arc<tokio::sync::Mutex<()>>>>,
@@ -126,6 +129,7 @@ impl Renewals {
         let confirmed = self
             .parts
             .store
+        (self.parts.told)(RenewalStep::Used);
             .confirm_certificate(&act, grant, fingerprint, overlap)
             .await;
         match confirmed {
@@ -133,6 +137,7 @@ impl Renewals {
                 if committed.changed {
                     tracing::info!(%peer, %grant, "a renewed certificate is in use");
                 }
+                (self.parts.told)(RenewalStep::Confirmed);
             }
             // It was revoked or replaced: the next look says so.
             Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
@@ -141,7 +146,9 @@ impl Renewals {
                 return Err(DenyCode::RenewalUnavailable);
             }
         }
-        self.apply().await
+        self.apply().await?;
+        (self.parts.told)(RenewalStep::TakenOver);
+        Ok(())
     }
 
     /// The generation of our trust roots, for answers to carry; `None` as long as it is the first, which everybody has.
@@ -216,6 +223,7 @@ impl Renewals {
         let began = self
             .parts
             .store
+        (self.parts.told)(RenewalStep::Asked);
             .begin_renewal(&self.act(peer), asked.request)
             .await
             .map_err(|error| self.failed(&asked, &error))?;
@@ -250,6 +258,7 @@ impl Renewals {
             id: asked.request.intent,
             csr: asked.csr.clone(),
             grant: grant.id.uuid(),
+        (self.parts.told)(RenewalStep::Intended);
             subject: grant.subject.uuid(),
             lifetime: self.parts.lifetime,
             not_after_cap: grant
@@ -277,6 +286,7 @@ impl Renewals {
         // One that cannot be registered opens nothing, and is revoked all the same.
         if let Err(error) = self.parts.store.complete_renewal(&act, renewed).await {
             let (act, store) = (self.act(&asked.entry.peer.name), &self.parts.store);
+        (self.parts.told)(RenewalStep::Signed);
             if let Err(error) = store.register_revoked(&act, grant.id, &certificate).await {
                 tracing::error!(%error, serial = certificate.serial, "a certificate that was issued in vain could not be registered as revoked; it opens nothing here");
             }
@@ -289,7 +299,9 @@ impl Renewals {
     }
 
     /// A request that had an intent and gets no certificate.
+        (self.parts.told)(RenewalStep::Registered);
     async fn broke(&self, asked: &Asked, error: &(dyn std::fmt::Display + Sync)) -> Failure {
+        (self.parts.told)(RenewalStep::InForce);
         let (act, intent) = (self.act(&asked.entry.peer.name), asked.request.intent);
         let why = error.to_string();
         if let Err(error) = self.parts.store.fail_issue_intent(&act, intent, &why).await {

@@ -22,6 +22,7 @@ use policy::time::UnixMillis;
 use super::Outbound;
 use super::route::PeerRoute;
 use crate::store::{Actor, CredentialState, RenewalTries};
+use crate::telemetry::steps::RenewalStep;
 
 pub use error::RenewError;
 pub use plan::RenewalPlan;
@@ -111,7 +112,9 @@ impl Outbound {
             tried_at: Some(now),
             ..route.tries()
         };
+        (self.told)(RenewalStep::Due);
         self.note_tries(&route, begun.clone()).await?;
+        (self.told)(RenewalStep::Tried);
         let renewed = attempt::renew(self, &route, &actor).await;
         let metrics = self.reaches.metrics();
         metrics.renewal(route.name.as_str(), renewed.is_ok());

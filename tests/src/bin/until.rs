@@ -1,4 +1,4 @@
-//! Does an act of several steps on the data of a stopped sidecar, and kills itself with SIGKILL right behind a step.
+//! Does an act of several steps on the data of a stopped sidecar, or serves, and kills itself with SIGKILL right behind a step.
 //!
 //! Invariant: it is the product's own code over the product's own store, told of each step as `serve` is; only what is done on
 //! being told is this program's.
@@ -6,6 +6,8 @@
 //! - `until archive DATA_DIR BEFORE_MILLIS NOW_MILLIS STEP|never` moves audit rows into the archive; prints the number of files.
 //! - `until reseal DATA_DIR NOW_MILLIS STEP|never` seals the store again with `sealing.key.next` and ends the change; prints the
 //!   number of rows.
+//! - `until serve FILE STEP` is the sidecar with these settings until a step of a renewal; the line that says where it listens is
+//!   that of `serve`.
 //!
 //! The exit status is 0 when it was not killed.
 #![allow(
@@ -18,15 +20,17 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use certs::{SealPurpose, Sealer, SealingSecret};
+use certs::{SealPurpose, Sealer, SealingSecret, SystemClock};
 use policy::time::UnixMillis;
 use proxy::admin::{ArchiveStep, Archiver, Due, ResealStep, Resealer};
+use proxy::app::{self, Circumstances};
 use proxy::audit::archive::{ArchiveCounts, Shelf};
 use proxy::audit::chain::ChainKey;
 use proxy::audit::record_id;
 use proxy::store::{Act, Actor, ChainBeginning, SecretPurpose, SqliteOptions, SqliteStore, Store};
+use proxy::telemetry::steps::RenewalStep;
 use uuid::Uuid;
 
 fn main() {
@@ -44,6 +48,7 @@ fn main() {
                 archive(data, Due { before, now }, arguments[4].clone()).await
             }
             "reseal" => reseal(data, millis(2), arguments[3].clone()).await,
+            "serve" => serve(data, arguments[2].clone()).await,
             other => panic!("no act {other}"),
         }
     });
@@ -113,4 +118,23 @@ async fn reseal(data: PathBuf, now: UnixMillis, last: String) -> u64 {
     let rows = resealer.run(&next, &|| act(now)).await.unwrap();
     let _ = resealer.finish(&act(now)).await.unwrap();
     rows
+}
+
+/// The last step of a renewal.
+static LAST: OnceLock<String> = OnceLock::new();
+
+async fn serve(file: PathBuf, last: String) -> u64 {
+    LAST.set(last).unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let config = proxy::config::parse(Some((&file, &text)), &[], &[]).unwrap();
+    let circumstances = Circumstances {
+        told: |step: RenewalStep| observe(&step, LAST.get().unwrap()),
+        ..Circumstances::PART
+    };
+    let started = app::start_under(Arc::new(config), Arc::new(SystemClock), circumstances);
+    let running = started.await.unwrap();
+    eprintln!("ready addresses={:?}", running.addresses());
+    std::future::pending::<()>().await;
+    drop(running);
+    0
 }

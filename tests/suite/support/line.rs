@@ -1,8 +1,8 @@
 //! The line between two sides, which can be cut, or lose what is said in one direction.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +15,7 @@ const CUT: u8 = 2;
 pub struct Line {
     pub address: SocketAddr,
     state: Arc<AtomicU8>,
+    far: Arc<Mutex<SocketAddr>>,
 }
 
 impl Line {
@@ -23,8 +24,11 @@ impl Line {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(AtomicU8::new(OPEN));
         let shared = Arc::clone(&state);
+        let far = Arc::new(Mutex::new(far));
+        let leads = Arc::clone(&far);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                let far = *leads.lock().unwrap();
                 if shared.load(Ordering::SeqCst) == OPEN
                     && let Ok(far) = TcpStream::connect(far).await
                 {
@@ -32,7 +36,16 @@ impl Line {
                 }
             }
         });
-        Self { address, state }
+        Self {
+            address,
+            state,
+            far,
+        }
+    }
+
+    /// From now on it leads there.
+    pub fn lead_to(&self, far: SocketAddr) {
+        *self.far.lock().unwrap() = far;
     }
 
     /// From now on what comes back is lost, and the connection with it; nobody gets through anew.

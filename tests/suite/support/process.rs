@@ -30,6 +30,11 @@ pub struct Process {
 
 /// The program, as built by the same profile as this test.
 pub fn program() -> PathBuf {
+    built("mosaic-federation")
+}
+
+/// A program of the workspace, as built by the same profile as this test.
+pub fn built(name: &str) -> PathBuf {
     let dir = match std::env::var_os("MOSAIC_TEST_BIN_DIR") {
         Some(dir) => PathBuf::from(dir),
         None => {
@@ -37,7 +42,7 @@ pub fn program() -> PathBuf {
             own.parent().and_then(Path::parent).unwrap().to_owned()
         }
     };
-    let program = dir.join("mosaic-federation");
+    let program = dir.join(name);
     assert!(
         program.exists(),
         "{} is missing: build it first (cargo build -p proxy with this profile)",
@@ -47,15 +52,16 @@ pub fn program() -> PathBuf {
 }
 
 /// A process that listens.
-struct Spawned {
-    child: Child,
-    federation: SocketAddr,
-    enrollment: SocketAddr,
-    log: Arc<Mutex<String>>,
+pub struct Spawned {
+    pub child: Child,
+    /// Where it listens; `None` without the role.
+    pub federation: Option<SocketAddr>,
+    pub enrollment: Option<SocketAddr>,
+    pub log: Arc<Mutex<String>>,
 }
 
 /// The command that serves on the settings in `dir`, some of them overridden.
-fn serve(dir: &Path, log_level: &str, settings: &[String]) -> Command {
+pub fn serve(dir: &Path, log_level: &str, settings: &[String]) -> Command {
     let mut command = Command::new(program());
     command.args(["serve", "--set", &format!("log.level={log_level}")]);
     for setting in settings {
@@ -65,9 +71,9 @@ fn serve(dir: &Path, log_level: &str, settings: &[String]) -> Command {
     command
 }
 
-/// Starts the program and waits until it listens, which it logs at `info`.
-fn spawn(dir: &Path, log_level: &str, settings: &[String]) -> Spawned {
-    let mut child = serve(dir, log_level, settings)
+/// Starts a sidecar and waits until it listens, which it logs at `info`.
+pub fn spawn(command: &mut Command) -> Spawned {
+    let mut child = command
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -92,9 +98,9 @@ fn spawn(dir: &Path, log_level: &str, settings: &[String]) -> Spawned {
     let line = ready
         .recv_timeout(PATIENCE)
         .unwrap_or_else(|error| panic!("{error}: {}", log.lock().unwrap()));
-    let address = |name: &str| -> SocketAddr {
-        let (_, rest) = line.split_once(&format!("{name}: Some(")).unwrap();
-        rest.split(')').next().unwrap().parse().unwrap()
+    let address = |name: &str| -> Option<SocketAddr> {
+        let (_, rest) = line.split_once(&format!("{name}: Some("))?;
+        Some(rest.split(')').next().unwrap().parse().unwrap())
     };
     Spawned {
         federation: address("federation"),
@@ -125,11 +131,11 @@ impl Process {
             federation,
             enrollment,
             log,
-        } = spawn(dir.path(), log_level, &settings);
+        } = spawn(&mut serve(dir.path(), log_level, &settings));
         Self {
             child,
-            federation,
-            enrollment,
+            federation: federation.unwrap(),
+            enrollment: enrollment.unwrap(),
             log,
             settings,
             gateway,
@@ -152,10 +158,10 @@ impl Process {
 
     /// Starts the program again on what the killed one left.
     pub fn start_again(&mut self) {
-        let spawned = spawn(self.dir.path(), "info", &self.settings);
+        let spawned = spawn(&mut serve(self.dir.path(), "info", &self.settings));
         self.child = spawned.child;
-        self.federation = spawned.federation;
-        self.enrollment = spawned.enrollment;
+        self.federation = spawned.federation.unwrap();
+        self.enrollment = spawned.enrollment.unwrap();
         self.log = spawned.log;
     }
 

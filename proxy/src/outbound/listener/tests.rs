@@ -42,6 +42,7 @@ async fn outbound(dir: &TempDir, users: &[u32]) -> Arc<Outbound> {
         cursors: cursors(),
         reaches: reaches(ReachRules::default()),
         cache_bytes: 0,
+        told: crate::telemetry::steps::log,
     }))
 }
 

@@ -36,6 +36,7 @@ use crate::outbound::issued::{Issued, IssuedParts};
 use crate::outbound::route::{PeerRoute, client_of};
 use crate::outbound::{relay, state};
 use crate::store::{Actor, Contact, IssuedRenewal, NewRenewal, StoreError};
+use crate::telemetry::steps::RenewalStep;
 
 /// Largest answer, bytes.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -75,6 +76,7 @@ pub(super) async fn renew(
             let begun = store.outbound_renewal(route.credential).await?;
             begun.ok_or(RenewError::Overtaken)?
         }
+            (outbound.told)(RenewalStep::RequestKept);
     };
     let key = match open(outbound, &pending.new) {
         Ok(key) => key,
@@ -91,9 +93,11 @@ pub(super) async fn renew(
             let act = outbound.act(actor.clone());
             let kept = store.keep_renewed(&act, route.credential, issued.clone());
             drop(kept.await.map_err(overtaken)?);
+            (outbound.told)(RenewalStep::Answered);
             issued
         }
     };
+            (outbound.told)(RenewalStep::AnswerKept);
     let chain = issued.chain_pem.as_bytes();
     let credential = Credential::from_pem(chain, key.to_pem().as_bytes());
     let credential = credential.map_err(|error| RenewError::Unusable(error.to_string()))?;
@@ -107,13 +111,18 @@ pub(super) async fn renew(
     let (wall, boot) = (outbound.clock.unix_millis(), outbound.clock.boot_nanos());
     let skew = route.their_clock().skew(wall, boot);
     let act = outbound.act(actor.clone());
+    (outbound.told)(RenewalStep::Proved);
     let finished = store.finish_outbound_renewal(&act, route.credential, skew);
     drop(finished.await.map_err(overtaken)?);
-    route.note_renewed();
+    (outbound.told)(RenewalStep::Exchanged);
+    if !is_resumed {
+        route.note_renewed();
+    }
     outbound.load().await?;
     if let Ok(old) = &route.client {
         old.client.close_idle();
     }
+    (outbound.told)(RenewalStep::InUse);
     outbound.warm_up(Some(&route.user));
     tracing::info!(
         peer = %route.name, grant = %route.grant, serial = credential.serial().as_str(), expires = %issued.not_after,

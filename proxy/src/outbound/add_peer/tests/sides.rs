@@ -171,6 +171,7 @@ impl Asking {
             cursors: cursors(),
             reaches: reaches(ReachRules::default()),
             cache_bytes: 0,
+            told: crate::telemetry::steps::log,
         });
         Self {
             outbound,

@@ -99,6 +99,7 @@ impl Side {
             reaches: reaches(rules),
             cache_bytes: 1 << 20,
         });
+            told: crate::telemetry::steps::log,
         outbound.load().await.unwrap();
         Self {
             outbound,
