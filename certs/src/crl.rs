@@ -163,6 +163,22 @@ impl RevocationReason {
         Self::AaCompromise,
     ];
 
+    /// As RFC 5280 spells it, in lower case with underscores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "key_compromise",
+            Self::CaCompromise => "ca_compromise",
+            Self::AffiliationChanged => "affiliation_changed",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessation_of_operation",
+            Self::CertificateHold => "certificate_hold",
+            Self::PrivilegeWithdrawn => "privilege_withdrawn",
+            Self::AaCompromise => "aa_compromise",
+        }
+    }
+
     /// The code of CRLReason.
     #[must_use]
     pub const fn code(self) -> u8 {

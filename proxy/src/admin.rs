@@ -64,7 +64,9 @@ pub use canary::{Canary, CanaryFailure, CanaryRound, CanaryStep, CanaryView};
 pub use candidate::{
     ChangedDecision, ComparePolicy, GrantDiff, PolicyDiff, ReplayPolicy, ReplayedPage,
 };
-pub use certificates::{CertificateRow, RenewCertificates, RenewedView, RevokedView};
+pub use certificates::{
+    CertificateRow, REVOKE_REASONS, RenewCertificates, RenewedView, RevokeCertificate, RevokedView,
+};
 pub use check::{CheckOutcome, CheckView};
 pub use explained::{ExplainedRequest, ReasonView};
 pub use failure::{AdminCode, AdminFailure};

@@ -15,7 +15,7 @@ use certs::{PeerIdentity, PrivateKey};
 use futures_util::future::join_all;
 use policy::deny::DenyCode;
 use policy::id::GrantId;
-use proxy::admin::CreateGrant;
+use proxy::admin::{CreateGrant, RevokeCertificate};
 use reference_gateway::plan;
 use rustls::AlertDescription;
 use rustls_pki_types::CertificateDer;
@@ -398,7 +398,7 @@ async fn a_request_whose_certificate_was_revoked_is_spent() {
     let serial = minted.serial();
     let revoked = world
         .control()
-        .revoke_certificate(&operator(), serial.as_str())
+        .revoke_certificate(&operator(), serial.as_str(), RevokeCertificate::default())
         .await
         .unwrap();
     assert_eq!(revoked.left, 1);
@@ -584,7 +584,12 @@ async fn cert_revoke_ends_one_certificate_and_leaves_the_grant() {
         .chunks(2)
         .map(|pair| String::from_utf8_lossy(pair).to_uppercase())
         .collect();
-    let revoke = async |text: &str| world.control().revoke_certificate(&operator(), text).await;
+    let revoke = async |text: &str| {
+        world
+            .control()
+            .revoke_certificate(&operator(), text, RevokeCertificate::default())
+            .await
+    };
     let revoked = revoke(&spelled.join(":")).await.unwrap();
     assert_eq!((revoked.left, revoked.hint), (1, None));
     assert!(revoked.applied.waited_ms > 0, "{revoked:?}");

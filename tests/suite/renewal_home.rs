@@ -21,7 +21,7 @@ use std::time::Duration;
 use certs::Clock;
 use certs::testing::ManualClock;
 use policy::id::GrantId;
-use proxy::admin::{AddPeer, CertificateRow, PeerView, RenewCertificates};
+use proxy::admin::{AddPeer, CertificateRow, PeerView, RenewCertificates, RevokeCertificate};
 use proxy::outbound::Outbound;
 use reference_gateway::plan;
 use serde_json::{Value, json};
@@ -605,7 +605,7 @@ async fn only_the_newest_certificate_speaks_for_the_grant() {
         pair.pass(2);
         pair.world
             .control()
-            .revoke_certificate(&operator(), serial)
+            .revoke_certificate(&operator(), serial, RevokeCertificate::default())
             .await
             .unwrap()
     };

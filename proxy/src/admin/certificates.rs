@@ -4,6 +4,7 @@
 //! the grant stays, and so do its other certificates.
 
 use certs::PeerIdentity;
+use certs::crl::RevocationReason;
 use policy::id::GrantId;
 use policy::peer::PeerName;
 use policy::time::UnixMillis;
@@ -55,6 +56,25 @@ pub struct RenewCertificates {
     /// The peer we ask; every one when absent.
     pub peer: Option<String>,
 }
+
+/// Why a certificate is revoked.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokeCertificate {
+    /// One of [`REVOKE_REASONS`], as lists spell it; not said when absent.
+    pub reason: Option<String>,
+}
+
+/// The reasons for which an operator may revoke a certificate that was issued to a peer. Those about authorities are for others,
+/// and a hold could not be ended.
+pub const REVOKE_REASONS: [RevocationReason; 6] = [
+    RevocationReason::Unspecified,
+    RevocationReason::KeyCompromise,
+    RevocationReason::AffiliationChanged,
+    RevocationReason::Superseded,
+    RevocationReason::CessationOfOperation,
+    RevocationReason::PrivilegeWithdrawn,
+];
 
 /// What became of one.
 #[derive(Debug, Serialize)]
@@ -180,12 +200,14 @@ impl Control {
         &self,
         actor: &Actor,
         serial: &str,
+        request: RevokeCertificate,
     ) -> Result<RevokedView, AdminFailure> {
         let serial = parse_serial(serial)?;
+        let reason = parse_reason(request.reason.as_deref())?;
         let act = self.act(actor);
         let committed = self
             .store
-            .revoke_certificate(&act, &serial)
+            .revoke_certificate(&act, &serial, reason)
             .await
             .map_err(|error| {
                 AdminFailure::from(error)
@@ -258,6 +280,18 @@ pub(super) fn serial_of(chain_pem: &str) -> Option<String> {
     let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).ok()?;
     let identity = PeerIdentity::decode(&leaf, 0).ok()?;
     Some(identity.serial.as_str().to_owned())
+}
+
+fn parse_reason(text: Option<&str>) -> Result<RevocationReason, AdminFailure> {
+    let Some(text) = text else {
+        return Ok(RevocationReason::Unspecified);
+    };
+    let mut known = REVOKE_REASONS.into_iter();
+    known.find(|one| one.as_str() == text).ok_or_else(|| {
+        let names = REVOKE_REASONS.map(RevocationReason::as_str).join(", ");
+        AdminFailure::invalid(format!("`{}` is no reason", text.escape_debug()))
+            .hint(format!("give one of {names}"))
+    })
 }
 
 /// A serial number as people write it: hexadecimal, with or without colons.

@@ -29,7 +29,8 @@ use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
     CreateGrant, CreateSession, CreateToken, EditGrant, Explain, FinishReseal, FinishRotation,
-    ForgetUser, ImportPeers, RemovePeer, RenewCertificates, ReplayPolicy, RevokeGrant,
+    ForgetUser, ImportPeers, RemovePeer, RenewCertificates, ReplayPolicy, RevokeCertificate,
+    RevokeGrant,
 };
 use crate::store::Actor;
 
@@ -309,7 +310,11 @@ async fn revoke_certificate(
     Acting(actor): Acting,
     Path(serial): Path<String>,
 ) -> Answer<impl Serialize> {
-    control.revoke_certificate(&actor, &serial).await.map(Json)
+    Body(body): Body<RevokeCertificate>,
+    control
+        .revoke_certificate(&actor, &serial, body)
+        .await
+        .map(Json)
 }
 
 async fn list_peers(State(control): Shared) -> Answer<impl Serialize> {

@@ -11,7 +11,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::value::{duration, key_value, loopback_url};
+use crate::admin::REVOKE_REASONS;
 use ::policy::time::UnixMillis;
+use certs::crl::RevocationReason;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use audit::{AuditArchive, AuditCommand, AuditLook, AuditReconcile, AuditVerify};
@@ -227,6 +230,11 @@ pub(super) enum UserCommand {
     },
 }
 
+/// The reasons for which a certificate may be revoked.
+fn revoke_reasons() -> PossibleValuesParser {
+    PossibleValuesParser::new(REVOKE_REASONS.map(RevocationReason::as_str))
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum CertCommand {
     /// List the server's, the authority's, those we ask with and those we issued
@@ -241,6 +249,9 @@ pub(super) enum CertCommand {
     Revoke {
         /// Serial number
         serial: String,
+        /// Why, as revocation lists and OCSP say it [default: not said]
+        #[arg(long, value_parser = revoke_reasons())]
+        reason: Option<String>,
     },
 }
 

@@ -60,10 +60,11 @@ pub(super) async fn run(
                 return Ok(Exit::Failed);
             }
         }
-        CertCommand::Revoke { serial } => {
+        CertCommand::Revoke { serial, reason } => {
             let target = format!("/admin/v1/certificates/{}/revoke", segment(&serial));
             let what = format!("revoking certificate {serial}");
-            let revoked = admin.ask(&what, Method::POST, &target, None).await?;
+            let body = json!({ "reason": reason });
+            let revoked = admin.ask(&what, Method::POST, &target, Some(&body)).await?;
             print_applied(console, &revoked)?;
             if let (false, Some(hint)) = (console.json, revoked.get("hint").and_then(Value::as_str))
             {

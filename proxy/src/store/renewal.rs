@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use certs::crl::RevocationReason;
 use policy::id::{GrantId, PeerId};
 use policy::time::UnixMillis;
 use uuid::Uuid;
@@ -153,12 +154,13 @@ pub trait RenewalStore: Send + Sync {
         overlap: Duration,
     ) -> Result<Committed<()>, StoreError>;
 
-    /// Revokes one certificate by its serial number (lower-case hex) and raises the edit counter of its grant.
-    /// Idempotent. [`StoreError::NotFound`] for an unknown one.
+    /// Revokes one certificate by its serial number (lower-case hex), for a reason that lists give, and raises the edit counter of
+    /// its grant. Idempotent: the first reason stays. [`StoreError::NotFound`] for an unknown one.
     async fn revoke_certificate(
         &self,
         act: &Act,
         serial: &str,
+        reason: RevocationReason,
     ) -> Result<Committed<RevokedCertificate>, StoreError>;
 
     /// Stores key and request of a renewal of one of our credentials. [`StoreError::Conflict`] when one is under way,

@@ -6,10 +6,11 @@ use std::process::Command;
 use certs::testing::Minted;
 use certs::trust::certificate_to_pem;
 use openssl::x509::{CrlStatus, ReasonCode, X509, X509Crl};
-use proxy::admin::{CheckOutcome, ForgetUser};
+use proxy::admin::{CheckOutcome, ForgetUser, RevokeCertificate};
 use reference_gateway::plan;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use tests::command::command;
 use tests::world::operator;
 use tests::{Holder, World};
 
@@ -108,6 +109,7 @@ async fn each_kind_of_revocation_is_on_the_list_when_the_act_returns() {
     let keep = member(&world, "stays").await;
     let by_grant = member(&world, "by-grant").await;
     let by_certificate = member(&world, "by-certificate").await;
+    let by_certificate_for = member(&world, "by-certificate-for").await;
     let by_peer = member(&world, "by-peer").await;
     let replaced = member(&world, "replaced").await;
     let mut last = number(&world).await;
@@ -124,11 +126,30 @@ async fn each_kind_of_revocation_is_on_the_list_when_the_act_returns() {
 
     let serial = by_certificate.minted.serial();
     control
-        .revoke_certificate(&operator(), serial.as_str())
+        .revoke_certificate(&operator(), serial.as_str(), RevokeCertificate::default())
         .await
         .unwrap();
     assert_eq!(reason(&curl.list(), &by_certificate.minted), Some(None));
     grew("cert revoke").await;
+    let socket = &world.config.admin.socket;
+    let serial = by_certificate_for.minted.serial();
+    let revoke = async |why: &str| {
+        let arguments = ["cert", "revoke", serial.as_str(), "--reason", why];
+        command(socket, &arguments).await
+    };
+    // Of an authority's key, a hold that could not be ended, and no reason at all.
+    for why in ["ca_compromise", "certificate_hold", "whim"] {
+        let refused = revoke(why).await;
+        assert_eq!(refused.exit, 2, "{refused:?}");
+    }
+    assert_eq!(reason(&curl.list(), &by_certificate_for.minted), None);
+    let done = revoke("key_compromise").await;
+    assert_eq!(done.exit, 0, "{done:?}");
+    assert_eq!(
+        reason(&curl.list(), &by_certificate_for.minted),
+        Some(Some(1))
+    );
+    grew("cert revoke --reason").await;
 
     world.remove("by-peer").await;
     assert_eq!(reason(&curl.list(), &by_peer.minted), Some(Some(5)));
@@ -416,7 +437,7 @@ async fn the_responder_answers_for_what_was_issued_and_for_nothing_else() {
     let serial = holder.minted.serial();
     world
         .control()
-        .revoke_certificate(&operator(), serial.as_str())
+        .revoke_certificate(&operator(), serial.as_str(), RevokeCertificate::default())
         .await
         .unwrap();
     let after = ocsp.get(&request, &["-H", &known]);

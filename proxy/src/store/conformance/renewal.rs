@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use certs::crl::RevocationReason;
 use policy::peer::PeerState;
 
 use super::super::*;
@@ -143,7 +144,11 @@ pub(super) async fn only_the_newest_confirmed_gets_another(store: &dyn Store) {
     );
     // Revoking the newest does not bring back the one before.
     let serial = renewed(3, 1).certificate.serial;
-    let revoked = changed(store.revoke_certificate(&act(705), &serial).await);
+    let revoked = changed(
+        store
+            .revoke_certificate(&act(705), &serial, RevocationReason::Unspecified)
+            .await,
+    );
     assert_eq!(revoked.left, 1);
     let outdated = store.begin_renewal(&act(706), request(6, 1)).await.unwrap();
     assert_eq!(outdated.value, RenewalStart::Outdated);
@@ -179,20 +184,34 @@ pub(super) async fn one_certificate_is_revoked_alone(store: &dyn Store) {
     let edit = async || store.grant(grant_id(1)).await.unwrap().grant.edit;
     let before = edit().await;
     let serial = renewed(2, 1).certificate.serial;
-    let revoked = changed(store.revoke_certificate(&act(900), &serial).await);
+    let revoked = changed(
+        store
+            .revoke_certificate(&act(900), &serial, RevocationReason::Unspecified)
+            .await,
+    );
     assert_eq!(
         (revoked.left, revoked.entry.state),
         (1, CertificateState::Revoked)
     );
     assert_eq!(edit().await, before + 1);
-    let again = store.revoke_certificate(&act(901), &serial).await.unwrap();
+    let again = store
+        .revoke_certificate(&act(901), &serial, RevocationReason::Unspecified)
+        .await
+        .unwrap();
     assert!(!again.changed);
     assert_eq!(again.value, revoked);
-    let unknown = store.revoke_certificate(&act(902), "ff").await;
+    let unknown = store
+        .revoke_certificate(&act(902), "ff", RevocationReason::Unspecified)
+        .await;
     assert!(matches!(unknown, Err(StoreError::NotFound { .. })));
     let serial = enrollment(1, 1, after(YEAR)).certificate.serial;
     assert_eq!(
-        changed(store.revoke_certificate(&act(903), &serial).await).left,
+        changed(
+            store
+                .revoke_certificate(&act(903), &serial, RevocationReason::Unspecified)
+                .await
+        )
+        .left,
         0
     );
 }

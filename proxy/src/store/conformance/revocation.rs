@@ -40,7 +40,11 @@ pub(super) async fn each_revocation_has_its_reason_and_is_listed_until_its_end(s
     changed(store.revoke_grant(&act(1), grant_id(1), None).await);
     let enrolled = store.list_certificates(grant_id(2)).await.unwrap();
     let second = enrolled[0].entry.clone();
-    changed(store.revoke_certificate(&act(2), &second.serial).await);
+    changed(
+        store
+            .revoke_certificate(&act(2), &second.serial, R::Unspecified)
+            .await,
+    );
     changed(store.replace_token(&act(3), new_token(90, 3, 0)).await);
     let third = store.list_certificates(grant_id(4)).await.unwrap()[0]
         .entry

@@ -238,6 +238,7 @@ pub(super) async fn revoke(
     writer: &mut Writer,
     act: &Act,
     serial: &str,
+    reason: RevocationReason,
 ) -> Result<Committed<RevokedCertificate>, StoreError> {
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
@@ -254,12 +255,13 @@ pub(super) async fn revoke(
         let left = certificates::count_good(conn, entry.grant, act.now).await?;
         return change.unchanged(RevokedCertificate { entry, left }).await;
     }
-    let why = RevocationReason::Unspecified;
-    certificates::revoke_one(conn, &entry.fingerprint, act.now, why).await?;
+    certificates::revoke_one(conn, &entry.fingerprint, act.now, reason).await?;
     grants::touch(conn, entry.grant).await?;
     let left = certificates::count_good(conn, entry.grant, act.now).await?;
     let record = grants::load(conn, entry.grant).await?;
-    let mut admin = AdminAct::on_grant("certificate.revoke", &record.grant).count("left", left);
+    let mut admin = AdminAct::on_grant("certificate.revoke", &record.grant)
+        .count("left", left)
+        .text("reason", reason.as_str());
     admin.cert_serial = Some(entry.serial.clone());
     let revoked = RevokedCertificate {
         entry: super::super::CertificateEntry {

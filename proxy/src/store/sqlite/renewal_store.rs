@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use certs::crl::RevocationReason;
 use policy::id::{GrantId, PeerId};
 use uuid::Uuid;
 
@@ -44,8 +45,9 @@ impl RenewalStore for SqliteStore {
         &self,
         act: &Act,
         serial: &str,
+        reason: RevocationReason,
     ) -> Result<Committed<RevokedCertificate>, StoreError> {
-        renewal::revoke(&mut *self.write().await, act, serial).await
+        renewal::revoke(&mut *self.write().await, act, serial, reason).await
     }
 
     async fn begin_outbound_renewal(
