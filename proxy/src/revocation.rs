@@ -15,7 +15,7 @@ mod published;
 mod responder;
 mod telling;
 
-pub use effect::Effect;
+pub use effect::{Effect, Progress};
 pub use lists::{ListView, Lists, Offer, PlaceView};
 pub use places::{FetchList, Fetched, Place, Places, PlacesParts};
 pub use published::{ListFailure, PublishedCrl, ShownCrl};

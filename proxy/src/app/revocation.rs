@@ -5,7 +5,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use certs::ca::RotatingCa;
@@ -24,7 +23,7 @@ use crate::config::Ca;
 use crate::directory::Directory;
 use crate::enrollment::HttpsToStep;
 use crate::revocation::{
-    Effect, FetchList, Fetched, Lists, Place, Places, PlacesParts, PublishedCrl, Telling,
+    Effect, FetchList, Fetched, Lists, Place, Places, PlacesParts, Progress, PublishedCrl, Telling,
 };
 
 /// What others need of it.
@@ -112,7 +111,7 @@ impl Revocation {
                 directory: Arc::clone(directory),
                 clock: Arc::clone(&base.clock),
                 metrics: Arc::clone(&base.metrics),
-                pending: AtomicBool::new(false),
+                progress: Progress::default(),
             },
             store: Arc::clone(&base.store),
             clock: Arc::clone(&base.clock),

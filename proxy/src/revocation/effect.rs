@@ -4,12 +4,13 @@
 //! too, ends what is under way, and keeps peers' caches to their leases. What could not be written is tried again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use certs::crl::CrlRefusal;
 use certs::identity::{fingerprint, issued_by};
 use certs::{Clock, CrlReceiver};
 use policy::time::UnixMillis;
+use tokio::sync::Mutex;
 
 use crate::audit::record_id;
 use crate::directory::{Directory, Touched};
@@ -28,23 +29,42 @@ pub struct Effect {
     pub clock: Arc<dyn Clock>,
     /// Counts what is taken away.
     pub metrics: Arc<Metrics>,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// What was taken away so far.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// One at a time: of two that look at once, the later one could write what the earlier one saw.
+    turn: Mutex<()>,
     /// Whether the last try failed.
-    pub pending: AtomicBool,
+    pending: AtomicBool,
+    /// The revision whose certificates were looked through.
+    seen: AtomicU64,
 }
 
 impl Effect {
     /// Takes away what the lists in force name.
     pub async fn take(&self) {
+        let _one = self.progress.turn.lock().await;
+        // Before it is looked at: what comes meanwhile is looked at again.
+        let revision = self.directory.view().snapshot.revision();
         let done = self.try_take().await;
         if let Err(error) = &done {
             tracing::error!(%error, "what a revocation list names could not be written down; it is refused all the same, and this is tried again");
         }
-        self.pending.store(done.is_err(), Ordering::Relaxed);
+        self.progress
+            .pending
+            .store(done.is_err(), Ordering::Relaxed);
+        self.progress.seen.store(revision, Ordering::Relaxed);
     }
 
-    /// Tries again what failed.
+    /// Tries again what failed, and looks at what has been registered since: a certificate may be on a list before it is here.
     pub async fn retry(&self) {
-        if self.pending.load(Ordering::Relaxed) {
+        let revision = self.directory.view().snapshot.revision();
+        let seen = self.progress.seen.load(Ordering::Relaxed);
+        if self.progress.pending.load(Ordering::Relaxed) || revision != seen {
             self.take().await;
         }
     }

@@ -284,6 +284,7 @@ impl Places {
                 self.parts.effect.take().await;
             }
         }
+        forget_gone(&mut self.marks.lock(), path, &found);
         // A directory is known by its files.
         if !found.contains_key(path) && !found.is_empty() {
             self.parts.lists.end(&shown);
@@ -302,6 +303,11 @@ impl Places {
             self.marks.lock().insert(file, mark);
         }
     }
+}
+
+/// Drops the marks of files below `path` that are not there any more.
+fn forget_gone(marks: &mut BTreeMap<PathBuf, Mark>, path: &Path, found: &BTreeMap<PathBuf, Mark>) {
+    marks.retain(|file, _| !file.starts_with(path) || found.contains_key(file));
 }
 
 /// The files of a path: itself, or those of a directory that do not begin with a dot.
@@ -357,4 +363,23 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         .read_to_end(&mut content)
         .map_err(failed)?;
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_gone_leave_no_mark() {
+        let mark = (1, 2, 3, 4, 5);
+        let of = |names: &[&str]| -> BTreeMap<PathBuf, Mark> {
+            names
+                .iter()
+                .map(|name| (PathBuf::from(name), mark))
+                .collect()
+        };
+        let mut marks = of(&["/d/gone", "/d/there", "/dd/other", "/file"]);
+        forget_gone(&mut marks, Path::new("/d"), &of(&["/d/there", "/d/new"]));
+        assert_eq!(marks, of(&["/d/there", "/dd/other", "/file"]));
+    }
 }

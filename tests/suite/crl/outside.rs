@@ -222,6 +222,35 @@ async fn a_list_takes_effect_within_a_second_on_every_way_and_leaves_others_alon
     outside.world.stop().await;
 }
 
+/// A list may name a certificate before it is registered here, as after a restore from a backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_registered_after_its_list_is_revoked_too() {
+    let outside = Outside::start(Some(CrlMint::number(1)), "").await;
+    let world = &outside.world;
+    let user = amira();
+    world.let_in(&user.id).await;
+    let grant = world.pending_for("late", &user.id, scope()).await;
+    let minted = world
+        .mint(grant.id.uuid(), grant.subject.uuid())
+        .sign_with(&outside.middle);
+    outside.publish_list(&CrlMint::number(2).revoke_for(&minted.serial(), 1));
+    comes("the list", async || {
+        (outside.place().await["lists"][0]["number"] == "2").then_some(())
+    })
+    .await;
+    world.register(grant.id, &minted).await;
+    comes("the row", async || {
+        let rows = world.control().list_certificates().await.unwrap();
+        let serial = minted.serial();
+        let mut rows = rows.iter();
+        let row = rows.find(|row| row.serial.as_deref() == Some(serial.as_str()));
+        (row.unwrap().state == "revoked").then_some(())
+    })
+    .await;
+    assert!(metric(world, "crl_revoked_total 1").await);
+    outside.world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_ends_what_a_home_asks_and_its_cache() {
     let outside = Outside::start(Some(CrlMint::number(1)), "").await;
