@@ -170,6 +170,11 @@ pub trait CertificateAuthority: Send + Sync {
     /// Issues a server certificate and checks that it is what was asked for.
     ///
     /// # Errors
+
+    /// Those of them that client certificates issued from now on lead to.
+    fn client_anchors(&self) -> Vec<CertificateDer<'static>> {
+        self.anchors()
+    }
     /// [`CaError`].
     async fn issue_server(&self, request: ServerIssue) -> Result<IssuedCertificate, CaError>;
 

@@ -124,4 +124,8 @@ impl CertificateAuthority for RotatingCa {
     fn anchors(&self) -> Vec<CertificateDer<'static>> {
         self.roots.load().anchors.clone()
     }
+
+    fn client_anchors(&self) -> Vec<CertificateDer<'static>> {
+        vec![self.roots.load().roots.peers.root().clone()]
+    }
 }

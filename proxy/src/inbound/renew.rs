@@ -11,10 +11,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use certs::clock::Clock;
+use certs::clock::{Clock, unix_time};
 use certs::trust::certificate_to_pem;
+use certs::verify::verify_chain;
 use certs::{
-    CertificateAuthority, ClientIssue, IssuedCertificate, PeerIdentity, TrustReceiver, VerifiedCsr,
+    CertificateAuthority, ClientIssue, IssuedCertificate, PeerIdentity, RevokedSet, TrustAnchors,
+    TrustReceiver, VerifiedCsr,
 };
 use parking_lot::Mutex;
 use policy::deny::DenyCode;
@@ -23,6 +25,7 @@ use policy::peer::PeerName;
 use policy::snapshot::GrantEntry;
 use policy::time::UnixMillis;
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -30,15 +33,15 @@ use crate::audit::record_id;
 use crate::directory::Directory;
 use crate::message::failure::Failure;
 use crate::store::{
-    Act, Actor, EnrolledCertificate, RenewalRequest, RenewalStart, RenewedCertificate, Sha256,
-    Store, StoreError,
+    Act, Actor, EnrolledCertificate, KnownCertificate, RenewalRequest, RenewalStart,
+    RenewedCertificate, Sha256, Store, StoreError,
 };
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::ServedRenewal;
+use crate::telemetry::steps::{RenewalStep, Told};
 
 const MILLIS_PER_SECOND: i64 = 1_000;
 /// The generation of trust roots that a side begins with.
-use crate::telemetry::steps::{RenewalStep, Told};
 const FIRST_GENERATION: u64 = 1;
 
 /// What certificates are renewed with.
@@ -61,11 +64,11 @@ pub struct RenewalParts {
     pub clock: Arc<dyn Clock>,
     /// Counted events.
     pub metrics: Arc<Metrics>,
+    /// Is told of the steps.
+    pub told: Told,
 }
 
 /// Renews certificates and confirms them.
-    /// Is told of the steps.
-    pub told: Told,
 pub struct Renewals {
     parts: RenewalParts,
     turns: Mutex<HashMap<GrantId, Arc<tokio::sync::Mutex<()>>>>,
@@ -126,18 +129,18 @@ impl Renewals {
         }
         let act = self.act(peer);
         let overlap = self.parts.overlap;
+        (self.parts.told)(RenewalStep::Used);
         let confirmed = self
             .parts
             .store
-        (self.parts.told)(RenewalStep::Used);
             .confirm_certificate(&act, grant, fingerprint, overlap)
             .await;
         match confirmed {
             Ok(committed) => {
+                (self.parts.told)(RenewalStep::Confirmed);
                 if committed.changed {
                     tracing::info!(%peer, %grant, "a renewed certificate is in use");
                 }
-                (self.parts.told)(RenewalStep::Confirmed);
             }
             // It was revoked or replaced: the next look says so.
             Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {}
@@ -220,18 +223,19 @@ impl Renewals {
         let _one = turn.lock().await;
         let metrics = &self.parts.metrics;
         let peer = &asked.entry.peer.name;
+        (self.parts.told)(RenewalStep::Asked);
         let began = self
             .parts
             .store
-        (self.parts.told)(RenewalStep::Asked);
             .begin_renewal(&self.act(peer), asked.request)
             .await
             .map_err(|error| self.failed(&asked, &error))?;
         match began.value {
             RenewalStart::Known(known) => {
                 metrics.renewal_served(ServedRenewal::Known);
+                let generation = self.generation_of(&known);
                 let leaf = CertificateDer::from(known.der);
-                Ok(self.answer(&leaf, known.chain_pem, known.not_after))
+                Ok(self.answer(&leaf, known.chain_pem, known.not_after, generation))
             }
             RenewalStart::Spent => {
                 metrics.renewal_served(ServedRenewal::Refused);
@@ -246,19 +250,20 @@ impl Renewals {
                 metrics.renewal_served(ServedRenewal::Issued);
                 tracing::info!(%peer, grant = %asked.entry.grant.id, not_after = issued.not_after(), "certificate renewed");
                 let end = seconds(issued.not_after());
-                Ok(self.answer(issued.leaf(), issued.chain_pem(), end))
+                let generation = self.parts.trust.load().generation();
+                Ok(self.answer(issued.leaf(), issued.chain_pem(), end, generation))
             }
         }
     }
 
     /// Signs and registers; an intent that leads nowhere is closed with why.
     async fn issue(&self, asked: &Asked) -> Result<IssuedCertificate, Failure> {
+        (self.parts.told)(RenewalStep::Intended);
         let grant = &asked.entry.grant;
         let request = ClientIssue {
             id: asked.request.intent,
             csr: asked.csr.clone(),
             grant: grant.id.uuid(),
-        (self.parts.told)(RenewalStep::Intended);
             subject: grant.subject.uuid(),
             lifetime: self.parts.lifetime,
             not_after_cap: grant
@@ -281,12 +286,12 @@ impl Renewals {
             },
             chain_pem: issued.chain_pem(),
         };
+        (self.parts.told)(RenewalStep::Signed);
         let act = self.act(&asked.entry.peer.name);
         let certificate = renewed.certificate.clone();
         // One that cannot be registered opens nothing, and is revoked all the same.
         if let Err(error) = self.parts.store.complete_renewal(&act, renewed).await {
             let (act, store) = (self.act(&asked.entry.peer.name), &self.parts.store);
-        (self.parts.told)(RenewalStep::Signed);
             if let Err(error) = store.register_revoked(&act, grant.id, &certificate).await {
                 tracing::error!(%error, serial = certificate.serial, "a certificate that was issued in vain could not be registered as revoked; it opens nothing here");
             }
@@ -294,14 +299,14 @@ impl Renewals {
             let _told = self.apply().await;
             return Err(self.broke(asked, &error).await);
         }
+        (self.parts.told)(RenewalStep::Registered);
         self.apply().await?;
+        (self.parts.told)(RenewalStep::InForce);
         Ok(issued)
     }
 
     /// A request that had an intent and gets no certificate.
-        (self.parts.told)(RenewalStep::Registered);
     async fn broke(&self, asked: &Asked, error: &(dyn std::fmt::Display + Sync)) -> Failure {
-        (self.parts.told)(RenewalStep::InForce);
         let (act, intent) = (self.act(&asked.entry.peer.name), asked.request.intent);
         let why = error.to_string();
         if let Err(error) = self.parts.store.fail_issue_intent(&act, intent, &why).await {
@@ -346,14 +351,32 @@ impl Renewals {
         DenyCode::RenewalConflict.into()
     }
 
+    /// The generation of trust to give with a certificate that was issued before. One whose root signs no more comes with the
+    /// generation before: its holder then renews again at once, instead of when it is due, and the old root can go.
+    fn generation_of(&self, known: &KnownCertificate) -> u64 {
+        let generation = self.parts.trust.load().generation();
+        let signing = TrustAnchors::new(generation, self.parts.authority.client_anchors());
+        let at = unix_time(self.parts.clock.unix_seconds());
+        let is_current = signing.is_ok_and(|signing| {
+            let chain = CertificateDer::pem_slice_iter(known.chain_pem.as_bytes()).flatten();
+            let chain: Vec<_> = chain.collect();
+            verify_chain(&chain, &signing, &RevokedSet::default(), at).is_ok()
+        });
+        if is_current {
+            generation
+        } else {
+            generation.saturating_sub(1).max(FIRST_GENERATION)
+        }
+    }
+
+    /// `trust_generation` is read before the roots: newer roots under an older generation do no harm, the other way round they would.
     fn answer(
         &self,
         leaf: &CertificateDer<'_>,
         chain_pem: String,
         not_after: UnixMillis,
+        trust_generation: u64,
     ) -> Vec<u8> {
-        // Before the roots are read: newer roots under an older generation do no harm, the other way round they would.
-        let trust_generation = self.parts.trust.load().generation();
         let answer = RenewAnswer {
             cert_pem: certificate_to_pem(leaf),
             cert_chain_pem: chain_pem,

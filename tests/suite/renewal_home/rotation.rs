@@ -214,6 +214,50 @@ async fn two_peers_follow_a_rotation_and_the_late_one_is_waited_for() {
     world.stop().await;
 }
 
+/// A certificate whose answer was lost before the roots changed is given again as it was, and with it the peer is told that
+/// there is more: it does not wait until that one is due.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_lost_before_the_rotation_holds_nobody_up() {
+    let pair = super::Pair::start().await;
+    pair.works().await;
+    pair.line.lose_answers();
+    pair.renew().await.unwrap_err();
+    assert_eq!(pair.issued().await.len(), 2, "it was issued");
+    document(&rotate(&pair.world, &["plan"]).await);
+    document(&rotate(&pair.world, &["apply"]).await);
+    pair.line.mend();
+    // The answer is taken up, which is not the end of it.
+    pair.renew().await.unwrap();
+    assert_eq!(pair.issued().await.len(), 2, "the same certificate");
+    let view = pair.world.control().rotation().await.unwrap();
+    assert_eq!(view.waiting, 1, "it is of the old root");
+    let look = async {
+        loop {
+            pair.works().await;
+            // Long before it is due, which is after 198 s.
+            pair.pass(1);
+            drop(pair.outbound().renew_due().await);
+            if pair.issued().await.len() == 3 {
+                return;
+            }
+        }
+    };
+    let began = pair.home.control().now();
+    tokio::time::timeout(PATIENCE, look).await.unwrap();
+    let waited = pair.home.control().now().since(began) / 1000;
+    assert!(waited < 60, "{waited} s");
+    let used = pair.works().await;
+    let row = tests::audit::audit_row(pair.world.control(), used.request_id()).await;
+    let view = pair.world.control().rotation().await.unwrap();
+    let old = json!(view.followers[0].of_old_root);
+    let old = old.as_array().unwrap();
+    assert!(
+        !old.contains(&row["cert_serial"]),
+        "of the next root: {view:?}"
+    );
+    pair.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_left_behind_is_named_and_kept_connections_end() {
     let world = World::start().await;

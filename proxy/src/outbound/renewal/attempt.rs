@@ -69,14 +69,17 @@ pub(super) async fn renew(
     actor: &Actor,
 ) -> Result<UnixMillis, RenewError> {
     let store = &outbound.store;
-    let pending = match store.outbound_renewal(route.credential).await? {
+    let found = store.outbound_renewal(route.credential).await?;
+    // What was issued for an earlier try may be older than what the peer has told of since.
+    let is_resumed = found.is_some();
+    let pending = match found {
         Some(pending) => pending,
         None => {
             begin(outbound, route, actor).await?;
+            (outbound.told)(RenewalStep::RequestKept);
             let begun = store.outbound_renewal(route.credential).await?;
             begun.ok_or(RenewError::Overtaken)?
         }
-            (outbound.told)(RenewalStep::RequestKept);
     };
     let key = match open(outbound, &pending.new) {
         Ok(key) => key,
@@ -90,14 +93,14 @@ pub(super) async fn renew(
         None => {
             let answer = ask(outbound, route, &pending.new.csr_pem).await?;
             let issued = check(outbound, route, answer, &key)?;
+            (outbound.told)(RenewalStep::Answered);
             let act = outbound.act(actor.clone());
             let kept = store.keep_renewed(&act, route.credential, issued.clone());
             drop(kept.await.map_err(overtaken)?);
-            (outbound.told)(RenewalStep::Answered);
+            (outbound.told)(RenewalStep::AnswerKept);
             issued
         }
     };
-            (outbound.told)(RenewalStep::AnswerKept);
     let chain = issued.chain_pem.as_bytes();
     let credential = Credential::from_pem(chain, key.to_pem().as_bytes());
     let credential = credential.map_err(|error| RenewError::Unusable(error.to_string()))?;
@@ -108,10 +111,10 @@ pub(super) async fn renew(
         }
         return Err(unproven.error);
     }
+    (outbound.told)(RenewalStep::Proved);
     let (wall, boot) = (outbound.clock.unix_millis(), outbound.clock.boot_nanos());
     let skew = route.their_clock().skew(wall, boot);
     let act = outbound.act(actor.clone());
-    (outbound.told)(RenewalStep::Proved);
     let finished = store.finish_outbound_renewal(&act, route.credential, skew);
     drop(finished.await.map_err(overtaken)?);
     (outbound.told)(RenewalStep::Exchanged);
@@ -119,10 +122,10 @@ pub(super) async fn renew(
         route.note_renewed();
     }
     outbound.load().await?;
+    (outbound.told)(RenewalStep::InUse);
     if let Ok(old) = &route.client {
         old.client.close_idle();
     }
-    (outbound.told)(RenewalStep::InUse);
     outbound.warm_up(Some(&route.user));
     tracing::info!(
         peer = %route.name, grant = %route.grant, serial = credential.serial().as_str(), expires = %issued.not_after,
