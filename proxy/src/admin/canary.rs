@@ -9,9 +9,10 @@
 mod connections;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::policy::grant::GrantStatus;
+use ::policy::grant::{Grant, GrantStatus};
 use ::policy::id::GrantId;
 use ::policy::peer::PeerName;
 use ::policy::time::UnixMillis;
@@ -121,6 +122,8 @@ pub struct Canary {
     state: Mutex<CanaryView>,
     /// Held for a round: two at once would end each other's grants.
     round: tokio::sync::Mutex<()>,
+    /// Whether every grant of its peer was seen to be its own since the start. From then on nobody else can make one.
+    is_alone: AtomicBool,
 }
 
 impl Canary {
@@ -136,6 +139,7 @@ impl Canary {
             metrics,
             state: Mutex::new(state),
             round: tokio::sync::Mutex::new(()),
+            is_alone: AtomicBool::new(false),
         }
     }
 
@@ -214,10 +218,21 @@ impl Control {
             return Ok(());
         }
         let now = self.now();
-        let grants = self.store.list_grants().await?;
+        let is_alone = self.canary.as_ref().map(|canary| &canary.is_alone);
+        let grants: Vec<Grant> = if is_alone.is_some_and(|alone| alone.load(Ordering::Relaxed)) {
+            // What may still be open is in what requests are decided by.
+            let view = self.directory.view();
+            let open = view
+                .snapshot
+                .grants()
+                .filter(|entry| peers.iter().any(|peer| peer.id == entry.grant.peer));
+            open.map(|entry| entry.grant.clone()).collect()
+        } else {
+            let records = self.store.list_grants().await?;
+            records.into_iter().map(|record| record.grant).collect()
+        };
         for peer in peers {
-            for record in grants.iter().filter(|one| one.grant.peer == peer.id) {
-                let grant = &record.grant;
+            for grant in grants.iter().filter(|grant| grant.peer == peer.id) {
                 if grant.user.as_str() != USER {
                     return Err(AdminFailure::invalid(format!(
                         "the peer `{PEER}` has a grant for `{}`, so it is not the canary's",
@@ -240,6 +255,9 @@ impl Control {
             if committed.changed {
                 self.apply(committed, Touched::Peer(peer.id)).await?;
             }
+        }
+        if let Some(alone) = is_alone {
+            alone.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
