@@ -81,6 +81,8 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
             "SERVER CERTIFICATE NOT REPLACED",
             "/server_certificate/failure/message",
         ),
+        ("AUDIT LOG IN TROUBLE", "/audit/trouble"),
+        ("AUDIT ROWS NOT ARCHIVED", "/audit/archive_trouble"),
         ("revocation list", "/revocation/published/number"),
         ("names", "/revocation/published/entries"),
         ("good until", "/revocation/published/next_update"),
@@ -277,6 +279,27 @@ mod tests {
                 "{column}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn trouble_of_the_audit_log_is_shown_and_no_trouble_is_not() {
+        let shown = |audit: Value| {
+            let (mut out, mut notes) = (Vec::new(), Vec::new());
+            let status = json!({ "audit": audit });
+            show(&status, &mut Console::new(false, &mut out, &mut notes)).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let text = shown(json!({"trouble": "the database is away", "archive_trouble": "no room"}));
+        for (name, value) in [
+            ("AUDIT LOG IN TROUBLE", "the database is away"),
+            ("AUDIT ROWS NOT ARCHIVED", "no room"),
+        ] {
+            let mut lines = text.lines();
+            let line = lines.find(|line| line.starts_with(name)).unwrap();
+            assert!(line.ends_with(value), "{text}");
+        }
+        let text = shown(json!({"trouble": null, "archive_trouble": null}));
+        assert!(!text.contains("AUDIT"), "{text}");
     }
 
     #[test]
