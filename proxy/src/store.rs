@@ -265,7 +265,7 @@ pub trait Store:
 
     /// Adds an outbound peer with its first credential, or, when a peer of that name belongs to the same
     /// local user and grant, renews it: earlier credentials become superseded, endpoint and trust bundle are
-    /// replaced. Any other use of the name is [`StoreError::Conflict`].
+    /// replaced. Any other use of the name is [`StoreError::Conflict`], and every use where only a new peer is wanted.
     async fn add_outbound_peer(
         &self,
         act: &Act,

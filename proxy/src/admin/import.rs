@@ -11,7 +11,8 @@ use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{AdminFailure, Control, parse_user};
+use super::secret_body::secret_text;
+use super::{AdminCode, AdminFailure, Control, parse_user};
 use crate::outbound::{ImportTerms, UpstreamPeer};
 use crate::store::Actor;
 
@@ -76,8 +77,8 @@ impl Control {
     /// `peer import`.
     ///
     /// # Errors
-    /// When nothing can be taken over at all: this process asks nobody, there is no row, a name is for none. What becomes of each
-    /// row is in the answer.
+    /// When nothing can be taken over at all: this process asks nobody, there is no row, a name is for none. When rows are kept and
+    /// this process cannot be made to know them, which is said. What becomes of each row is in the answer.
     pub async fn import_peers(
         &self,
         actor: &Actor,
@@ -131,11 +132,35 @@ impl Control {
                 }),
             }
         }
-        let revision = self.store.revision().await?;
-        self.directory
-            .refresh()
+        if view.imported.is_empty() {
+            return Ok(view);
+        }
+        // Once for all rows: they are kept whatever becomes of this.
+        outbound
+            .load()
             .await
-            .map_err(|error| AdminFailure::committed(revision, &error))?;
+            .map_err(|error| not_in_use(&view, &error))?;
+        let refreshed = self.directory.refresh().await;
+        refreshed.map_err(|error| not_in_use(&view, &error))?;
         Ok(view)
     }
+}
+
+/// The rows are kept, and this process does not know them yet.
+fn not_in_use(view: &ImportedView, error: &dyn std::fmt::Display) -> AdminFailure {
+    let names: Vec<&str> = view.imported.iter().map(|row| row.name.as_str()).collect();
+    let kept = names.join(", ");
+    let refused: Vec<String> = view
+        .refused
+        .iter()
+        .map(|row| format!("{}: {}", row.common_name, row.why))
+        .collect();
+    AdminFailure::new(
+        AdminCode::NotYetEffective,
+        format!("these peers were taken over and are kept: {kept}; but they cannot be asked yet: {error}"),
+    )
+    .hint("repair the cause, then start the sidecar again; importing those rows again says that their names are taken")
+    .detail("committed", true)
+    .detail("imported", names)
+    .detail("problems", refused)
 }

@@ -277,6 +277,7 @@ impl Outbound {
             .map_err(AddPeerError::Seal)?;
         let (wall, boot) = (self.clock.unix_millis(), self.clock.boot_nanos());
         let peer = NewOutboundPeer {
+            only_new: false,
             id: PeerId::new(time_ordered_id(self.clock.as_ref())),
             name: order.name.clone(),
             endpoint_url: enrolled.endpoint.to_string(),

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::Outbound;
 use super::endpoint::{Endpoint, UrlError};
 use super::exchange::time_ordered_id;
-use crate::store::{Actor, NewOutboundPeer, OutboundAdded, PeerDirection, StoreError};
+use crate::store::{Actor, NewOutboundPeer, PeerDirection, StoreError};
 
 const MILLIS_PER_SECOND: i64 = 1_000;
 /// The state of a row that is taken over.
@@ -155,7 +155,7 @@ struct Checked {
 }
 
 impl Outbound {
-    /// Takes over one row under a local name.
+    /// Takes over one row under a local name. The peer can be asked after the next [`Outbound::load`].
     ///
     /// # Errors
     /// [`ImportError`]; nothing of the row was kept.
@@ -188,6 +188,7 @@ impl Outbound {
             not_after: seconds(identity.not_after),
         };
         let peer = NewOutboundPeer {
+            only_new: true,
             id: PeerId::new(time_ordered_id(self.clock.as_ref())),
             name,
             endpoint_url: imported.endpoint_url.clone(),
@@ -207,10 +208,12 @@ impl Outbound {
             skew_ms: 0,
         };
         let act = self.act(terms.actor.clone());
-        let added = self.store.add_outbound_peer(&act, peer).await?;
-        debug_assert!(matches!(added.value, OutboundAdded::Created(_)));
-        self.load().await?;
-        Ok(imported)
+        match self.store.add_outbound_peer(&act, peer).await {
+            Ok(_) => Ok(imported),
+            // Somebody was quicker since it was looked up.
+            Err(StoreError::Conflict { .. }) => Err(ImportError::NameTaken(imported.name)),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -201,6 +201,8 @@ pub struct Enrollment {
 /// A peer to ask, with the credential it issued.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewOutboundPeer {
+    /// Whether a peer that has the name already is in the way, whoever it belongs to.
+    pub only_new: bool,
     /// The peer's id, used only when no outbound peer has that name yet.
     pub id: PeerId,
     /// Its local name.

@@ -4,33 +4,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use certs::testing::{Mint, Minted, TestCa};
-use openssl::hash::MessageDigest;
-use openssl::symm::{Cipher, encrypt_aead};
 use reference_gateway::plan;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnectOptions;
 use tests::command::{Ran, command};
 use tests::{Holder, Home, World};
 
 use super::support::enlist::enlist;
 use super::support::enroll::{contains, files};
 use super::support::onboard::{keys, truth, users, whole_scope};
-
-const SECRET: &str = "a-better-auth-secret-of-the-gateway";
-
-/// Seals as the gateway does, by another implementation than ours.
-fn sealed(secret: &str, plain: &str) -> String {
-    let key = openssl::hash::hash(MessageDigest::sha256(), secret.as_bytes()).unwrap();
-    let (iv, mut tag) = ([7; 12], [0; 16]);
-    let text = encrypt_aead(
-        Cipher::aes_256_gcm(),
-        &key,
-        Some(&iv),
-        &[],
-        plain.as_bytes(),
-        &mut tag,
-    );
-    openssl::base64::encode_block(&[&iv[..], &tag, &text.unwrap()].concat())
-}
+use super::support::upstream::{SECRET, sealed};
 
 fn row(world: &World, minted: &Minted, common_name: &str) -> Value {
     json!({
@@ -144,6 +129,52 @@ async fn peers_of_an_upstream_gateway_are_taken_over_with_their_keys() {
     for text in [&ran.out, &ran.errors] {
         assert!(!text.contains(SECRET) && !text.contains(&inside[..48]));
     }
+    home.stop().await;
+    world.stop().await;
+}
+
+/// Rows that are kept are not said to be refused because this process cannot be made to know them.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_kept_and_cannot_be_used_yet_are_said_to_be_kept() {
+    let (world, home) = (World::start().await, Home::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("root.pem"), world.ca.root_pem()).unwrap();
+    let desk = Desk {
+        home: &home,
+        dir: dir.path(),
+    };
+    let first = holder(&world, "home-a", plan::AMIRA).await;
+    let second = holder(&world, "home-b", plan::BEN).await;
+    let ran = desk
+        .import(&csv(&[row(&world, &first.minted, "first")]), &[])
+        .await;
+    assert_eq!(ran.exit, 0, "{}", ran.errors);
+    let state = async |state: &'static str| {
+        let mut store = SqliteConnectOptions::new()
+            .filename(home.config.data_dir.join("federation.db"))
+            .pragma("ignore_check_constraints", "1")
+            .connect()
+            .await
+            .unwrap();
+        let change = sqlx::query("UPDATE outbound_credentials SET state = ?").bind(state);
+        change.execute(&mut store).await.unwrap();
+        store.close().await.unwrap();
+    };
+    // A row of another peer that does not read.
+    state("broken").await;
+    let mut rows = ["second", "third"].map(|name| row(&world, &second.minted, name));
+    rows[1]["state"] = json!("pending");
+    let ran = desk.import(&json!(rows).to_string(), &[]).await;
+    assert_ne!(ran.exit, 0, "{}", ran.out);
+    let said = format!("{}{}", ran.out, ran.errors);
+    assert!(said.contains("taken over and are kept: second"), "{said}");
+    assert!(said.contains("third: its state is `pending`"), "{said}");
+    state("active").await;
+    let again = desk.import(&json!([rows[0]]).to_string(), &[]).await;
+    assert!(again.out.contains("`second` already"), "{}", again.out);
+    let dir = home.stop().await;
+    let home = Home::start_in(dir, std::sync::Arc::new(certs::SystemClock)).await;
+    answers(&home, "second", plan::BEN).await;
     home.stop().await;
     world.stop().await;
 }

@@ -23,6 +23,7 @@ pub mod search;
 pub mod step;
 pub mod stream;
 pub mod truth;
+pub mod upstream;
 
 /// Whether the long counts are asked for.
 pub fn is_soak() -> bool {

@@ -10,6 +10,7 @@ use crate::audit::history::HeaderSignature;
 /// The outbound peer `work` with credential number `n` of grant 1.
 pub(super) fn new_peer(n: u64) -> NewOutboundPeer {
     NewOutboundPeer {
+        only_new: false,
         id: PeerId::new(uuid(70_000 + n)),
         name: name("work"),
         endpoint_url: format!("https://work{n}.example:8443"),
@@ -43,6 +44,15 @@ pub(super) async fn a_peer_name_belongs_to_one_user_and_grant(store: &dyn Store)
     let first = new_peer(1).id;
     let added = changed(store.add_outbound_peer(&act(1), new_peer(1)).await);
     assert_eq!(added, OutboundAdded::Created(first));
+    let only_new = NewOutboundPeer {
+        only_new: true,
+        ..new_peer(2)
+    };
+    let taken = store.add_outbound_peer(&act(40), only_new).await;
+    assert!(
+        matches!(taken, Err(StoreError::Conflict { .. })),
+        "{taken:?}"
+    );
     let other_user = NewOutboundPeer {
         local_user: user("ben"),
         ..new_peer(2)

@@ -91,6 +91,12 @@ pub(super) async fn add(
             insert_peer(conn, &new, act.now).await?;
             OutboundAdded::Created(new.id)
         }
+        Some(_) if new.only_new => {
+            return Err(StoreError::conflict(format!(
+                "there is a peer named `{}` already",
+                new.name
+            )));
+        }
         Some(peer) => {
             reenroll(conn, &peer, &new).await?;
             OutboundAdded::Reenrolled(peer.id)

@@ -52,6 +52,7 @@ impl Side {
                 .seal(SealPurpose::CredentialKey, &credential_id.to_string(), key)
                 .unwrap();
             let new = NewOutboundPeer {
+                only_new: false,
                 id: PeerId::new(Uuid::new_v4()),
                 name: PeerName::parse(peer.name).unwrap(),
                 endpoint_url: format!("https://{}", peer.address),
@@ -98,8 +99,8 @@ impl Side {
             cursors: cursors(),
             reaches: reaches(rules),
             cache_bytes: 1 << 20,
-        });
             told: crate::telemetry::steps::log,
+        });
         outbound.load().await.unwrap();
         Self {
             outbound,
