@@ -28,6 +28,7 @@ mod resealer;
 mod revocation;
 mod rotation;
 mod routes;
+mod secret_body;
 mod sessions;
 mod socket;
 mod status;
@@ -85,6 +86,7 @@ pub use rotation::{
     CA_SECRET, FinishRotation, Follower, RootView, Rotation, RotationView, new_authority,
 };
 pub use routes::router;
+pub use secret_body::secret_json;
 pub use sessions::{CreateSession, SessionView};
 pub use socket::{SocketError, bind, serve};
 pub use status::StatusView;

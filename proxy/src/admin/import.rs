@@ -26,7 +26,8 @@ pub struct ImportPeers {
     /// The rows.
     pub rows: Vec<UpstreamPeer>,
     /// The text of `BETTER_AUTH_SECRET`.
-    pub secret: String,
+    #[serde(deserialize_with = "secret_text")]
+    pub secret: Zeroizing<String>,
     /// The local user who will ask.
     pub user: String,
     /// The roots that the peers' servers are known by, PEM.
@@ -85,7 +86,6 @@ impl Control {
         request: ImportPeers,
     ) -> Result<ImportedView, AdminFailure> {
         let outbound = self.asking()?;
-        let secret = Zeroizing::new(request.secret);
         let user = parse_user(request.user.trim())?;
         if request.rows.is_empty() || request.rows.len() > MAX_ROWS {
             let found = request.rows.len();
@@ -106,7 +106,7 @@ impl Control {
         let terms = ImportTerms {
             actor,
             user: &user,
-            secret: secret.trim().as_bytes(),
+            secret: request.secret.trim().as_bytes(),
             trust_root_pem: &request.trust_root_pem,
         };
         let mut view = ImportedView {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::resealer::ResealError;
+use super::secret_body::secret_text;
 use super::{AdminCode, AdminFailure, Control};
 use crate::store::Actor;
 
@@ -18,7 +19,8 @@ use crate::store::Actor;
 #[serde(deny_unknown_fields)]
 pub(super) struct StartReseal {
     /// Its bytes, hex.
-    pub(super) secret: String,
+    #[serde(deserialize_with = "secret_text")]
+    pub(super) secret: Zeroizing<String>,
 }
 
 /// How a change is to be ended.

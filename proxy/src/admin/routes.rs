@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use super::gateway::SetToken;
 use super::keys::StartReseal;
+use super::secret_body::SecretBody;
 use super::socket::Caller;
 use super::{
     AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
@@ -309,8 +310,8 @@ async fn revoke_certificate(
     State(control): Shared,
     Acting(actor): Acting,
     Path(serial): Path<String>,
-) -> Answer<impl Serialize> {
     Body(body): Body<RevokeCertificate>,
+) -> Answer<impl Serialize> {
     control
         .revoke_certificate(&actor, &serial, body)
         .await
@@ -333,7 +334,7 @@ async fn add_peer(
 async fn import_peers(
     State(control): Shared,
     Acting(actor): Acting,
-    Body(body): Body<ImportPeers>,
+    SecretBody(body): SecretBody<ImportPeers>,
 ) -> Answer<impl Serialize> {
     control.import_peers(&actor, body).await.map(Json)
 }
@@ -515,10 +516,9 @@ async fn sealing(State(control): Shared) -> Answer<impl Serialize> {
 async fn start_reseal(
     State(control): Shared,
     Acting(actor): Acting,
-    Body(body): Body<StartReseal>,
+    SecretBody(body): SecretBody<StartReseal>,
 ) -> Answer<impl Serialize> {
-    let text = Zeroizing::new(body.secret);
-    let secret = hex::decode(text.as_bytes())
+    let secret = hex::decode(body.secret.as_bytes())
         .map(Zeroizing::new)
         .map_err(|_| AdminFailure::invalid("the secret is not hex"))?;
     control.start_reseal(&actor, secret).await.map(Json)

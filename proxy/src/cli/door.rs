@@ -12,11 +12,13 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::failure::CliFailure;
+use crate::admin::secret_json;
 use crate::exit::Exit;
 
 /// Longest time for an answer; a change may wait for others to apply it.
@@ -134,6 +136,35 @@ impl Door {
         target: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), CliFailure> {
+        let body = body.map(|body| Bytes::from(body.to_string()));
+        self.send(what, method, target, body).await
+    }
+
+    /// As [`ask`](Self::ask), with a body that holds a secret: it is overwritten when it has been sent.
+    pub(super) async fn ask_secretly(
+        &self,
+        what: &str,
+        method: Method,
+        target: &str,
+        body: &impl Serialize,
+    ) -> Result<Value, CliFailure> {
+        let body = secret_json(body).map_err(|error| self.broken(what, error.to_string()))?;
+        let body = Some(Bytes::from_owner(body));
+        let (status, value) = self.send(what, method, target, body).await?;
+        if status.is_success() {
+            Ok(value)
+        } else {
+            Err(CliFailure::envelope(what, status.as_u16(), &value))
+        }
+    }
+
+    async fn send(
+        &self,
+        what: &str,
+        method: Method,
+        target: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Value), CliFailure> {
         let request = self
             .request(method, target, body)
             .map_err(|why| self.broken(what, why))?;
@@ -216,7 +247,7 @@ impl Door {
         &self,
         method: Method,
         target: &str,
-        body: Option<&Value>,
+        body: Option<Bytes>,
     ) -> Result<Request<Full<Bytes>>, String> {
         let mut request = Request::builder()
             .method(method)
@@ -229,7 +260,7 @@ impl Door {
             None => Bytes::new(),
             Some(body) => {
                 request = request.header(header::CONTENT_TYPE, "application/json");
-                Bytes::from(body.to_string())
+                body
             }
         };
         request

@@ -5,7 +5,8 @@
 mod export;
 
 use http::Method;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Context;
@@ -16,6 +17,16 @@ use super::output::Console;
 use crate::exit::Exit;
 
 const WHAT: &str = "importing peers";
+
+/// What is sent.
+#[derive(Serialize)]
+struct Import<'a> {
+    rows: &'a [Value],
+    secret: &'a str,
+    user: &'a str,
+    trust_root_pem: &'a str,
+    names: &'a serde_json::Map<String, Value>,
+}
 
 pub(super) async fn run(
     context: &Context<'_>,
@@ -36,16 +47,18 @@ pub(super) async fn run(
         .into_iter()
         .map(|(common, local)| (common, local.into()))
         .collect();
-    let body = json!({
-        "rows": rows,
-        "secret": secret.as_str(),
-        "user": import.user,
-        "trust_root_pem": trust_root,
-        "names": names,
-    });
+    let body = Import {
+        rows: &rows,
+        secret: secret.as_str(),
+        user: &import.user,
+        trust_root_pem: &trust_root,
+        names: &names,
+    };
     let admin = context.admin()?.patient();
     let target = "/admin/v1/peers/import";
-    let found = admin.ask(WHAT, Method::POST, target, Some(&body)).await?;
+    let found = admin
+        .ask_secretly(WHAT, Method::POST, target, &body)
+        .await?;
     show(&found, console)
 }
 

@@ -2,6 +2,7 @@
 
 use certs::{Sealer, SealingSecret};
 use http::Method;
+use serde::Serialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -11,6 +12,12 @@ use super::failure::CliFailure;
 use super::output::Console;
 use crate::exit::Exit;
 use crate::sealing_secret;
+
+/// What is sent to seal with another secret.
+#[derive(Serialize)]
+struct StartReseal<'a> {
+    secret: &'a str,
+}
 
 const START: &str = "sealing with the next secret";
 
@@ -36,10 +43,14 @@ pub(super) async fn run(
                 ))
             })?;
             let text = Zeroizing::new(secret.to_hex());
-            let body = json!({"secret": text.as_str()});
+            let body = StartReseal {
+                secret: text.as_str(),
+            };
             let target = "/admin/v1/keys/reseal";
             let admin = admin.patient();
-            admin.ask(START, Method::POST, target, Some(&body)).await?
+            admin
+                .ask_secretly(START, Method::POST, target, &body)
+                .await?
         }
         ResealCommand::Finish => {
             let configured = configured(context);
