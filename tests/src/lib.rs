@@ -25,6 +25,7 @@ pub mod ledger;
 pub mod operations;
 pub mod raw;
 pub mod response;
+pub mod tickets;
 pub mod tls;
 pub mod wire;
 pub mod world;

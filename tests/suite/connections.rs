@@ -7,29 +7,21 @@
 )]
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use certs::testing::{Mint, Minted, foreign_client_config};
-use rustls::client::{
-    ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
-    Tls13ClientSessionValue,
-};
+use certs::testing::foreign_client_config;
 use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::sign::SingleCertAndKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    AlertDescription, ClientConfig, HandshakeKind, NamedGroup, RootCertStore, ServerConfig,
-};
-use rustls_pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig, HandshakeKind, NamedGroup, RootCertStore};
 use serde_json::json;
+use tests::tickets::{Tickets, collect_tickets, remembering};
 use tests::{Holder, Home, Http2, RawConnection, Wire, World, tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 const LIST: &str = "/api/federation/v1/list/tasks";
@@ -274,63 +266,6 @@ async fn a_lease_shorter_than_many_round_trips_is_pointed_out() {
 
 // Resumption.
 
-/// Remembers sessions as a client may, and counts the tickets it was given.
-#[derive(Debug)]
-struct Tickets {
-    kept: ClientSessionMemoryCache,
-    given: AtomicUsize,
-    offered: AtomicUsize,
-}
-
-impl Tickets {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            kept: ClientSessionMemoryCache::new(32),
-            given: AtomicUsize::new(0),
-            offered: AtomicUsize::new(0),
-        })
-    }
-}
-
-impl ClientSessionStore for Tickets {
-    fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
-        self.kept.set_kx_hint(server, group);
-    }
-    fn kx_hint(&self, server: &ServerName<'_>) -> Option<NamedGroup> {
-        self.kept.kx_hint(server)
-    }
-    fn set_tls12_session(&self, server: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.kept.set_tls12_session(server, value);
-    }
-    fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.kept.tls12_session(server)
-    }
-    fn remove_tls12_session(&self, server: &ServerName<'static>) {
-        self.kept.remove_tls12_session(server);
-    }
-    fn insert_tls13_ticket(&self, server: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.given.fetch_add(1, Ordering::SeqCst);
-        self.kept.insert_tls13_ticket(server, value);
-    }
-    fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        let ticket = self.kept.take_tls13_ticket(server);
-        self.offered
-            .fetch_add(usize::from(ticket.is_some()), Ordering::SeqCst);
-        ticket
-    }
-}
-
-fn remembering(
-    world: &World,
-    minted: Option<&Minted>,
-    tickets: &Arc<Tickets>,
-) -> Arc<ClientConfig> {
-    let mut config = tls::client(minted, world.root(), &["http/1.1"]);
-    config.resumption = Resumption::store(Arc::clone(tickets) as Arc<dyn ClientSessionStore>);
-    config.enable_early_data = true;
-    Arc::new(config)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn no_session_ticket_is_ever_sent() {
     let world = World::start().await;
@@ -348,46 +283,6 @@ async fn no_session_ticket_is_ever_sent() {
     }
     assert_eq!(tickets.given.load(Ordering::SeqCst), 0);
     world.stop().await;
-}
-
-/// A TLS server with the sidecar's name and authority that, unlike it, gives tickets out: where a
-/// client gets something to offer. Ends with the test.
-async fn generous_server(world: &World) -> SocketAddr {
-    let minted = Mint::server(&["127.0.0.1"]).sign_with(&world.ca);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(minted.chain.clone(), minted.key_der())
-        .unwrap();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            if let Ok(mut stream) = acceptor.accept(socket).await {
-                let _sent = stream.write_all(b"hello").await;
-                let _closed = stream.shutdown().await;
-            }
-        }
-    });
-    address
-}
-
-/// Lets `config` collect tickets: the second handshake proves that they are good ones.
-async fn collect_tickets(world: &World, config: &Arc<ClientConfig>) {
-    let address = generous_server(world).await;
-    for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
-        let connection = RawConnection::open(address, Arc::clone(config))
-            .await
-            .unwrap();
-        let kind = connection.stream.get_ref().1.handshake_kind();
-        let (bytes, _) = connection.end().await;
-        assert_eq!(bytes, b"hello");
-        assert_eq!(kind, Some(expected));
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,8 @@
 #[path = "revocation/canary.rs"]
 mod canary;
 mod support;
+#[path = "revocation/through.rs"]
+mod through;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
