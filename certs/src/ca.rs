@@ -95,11 +95,6 @@ pub enum CaError {
     /// The CA is to be asked without TLS.
     #[error("the CA is asked over https only; correct its URL")]
     NotHttps,
-    /// This back end issues client certificates only.
-    #[error(
-        "this CA issues certificates for peers only; server certificates come from files or the embedded authority"
-    )]
-    ClientsOnly,
     /// The CA could not be asked.
     #[error(
         "the CA at {origin} cannot be reached: {why}; see that it runs and that its root is the pinned one"
@@ -170,16 +165,16 @@ pub trait CertificateAuthority: Send + Sync {
     /// Issues a server certificate and checks that it is what was asked for.
     ///
     /// # Errors
-
-    /// Those of them that client certificates issued from now on lead to.
-    fn client_anchors(&self) -> Vec<CertificateDer<'static>> {
-        self.anchors()
-    }
     /// [`CaError`].
     async fn issue_server(&self, request: ServerIssue) -> Result<IssuedCertificate, CaError>;
 
     /// The self-signed roots that certificates of this authority lead to; at least one.
     fn anchors(&self) -> Vec<CertificateDer<'static>>;
+
+    /// Those of them that client certificates issued from now on lead to.
+    fn client_anchors(&self) -> Vec<CertificateDer<'static>> {
+        self.anchors()
+    }
 }
 
 /// A certificate that was checked to be what was asked for.

@@ -31,7 +31,7 @@ use certs::clock::Clock;
 use certs::publish::channel;
 use certs::{
     CertificateAuthority, CrlReceiver, LiveClientVerifier, LiveServerResolver, RevokedReceiver,
-    RevokedSet, SealPurpose, Sealer, TrustAnchors, TrustReceiver, tls,
+    RevokedSet, SealPurpose, Sealer, StepCa, TrustAnchors, TrustReceiver, tls,
 };
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -329,7 +329,8 @@ async fn compose(
         servers: authority,
         clients,
         step,
-    } = Authorities::open(&config.ca, embedded, Arc::clone(&base.clock))?;
+        listeners: own_step,
+    } = Authorities::open(&config.ca, &config.tls, embedded, Arc::clone(&base.clock))?;
     let generation = roots.state.generation;
     let trusted = |roots| {
         TrustAnchors::new(generation, roots)
@@ -404,7 +405,7 @@ async fn compose(
     ));
     let cursors = secrets.cursors().await?;
     if config.roles.serve {
-        let server = server_certificate(base, &authority).await?;
+        let server = server_certificate(base, &authority, own_step).await?;
         let told = Arc::clone(&server);
         let heard = Arc::clone(&reaches);
         let inbound = Arc::new(Inbound {
@@ -436,8 +437,8 @@ async fn compose(
                 overlap: config.limits.renewal_overlap,
                 clock: Arc::clone(&base.clock),
                 metrics: Arc::clone(&base.metrics),
-            }),
                 told: base.circumstances.told,
+            }),
             histories: audit.histories,
         });
         let parts = ServingParts {
@@ -494,8 +495,8 @@ async fn compose(
             local: Arc::new(local),
             cursors,
             reaches,
-        };
             told: base.circumstances.told,
+        };
         Some(ask(base, parts, listeners, stopped, &mut addresses).await?)
     } else {
         None
@@ -749,15 +750,17 @@ struct Serving {
     server: Arc<ServerCertificate>,
 }
 
-/// The certificate of our listeners: from files where the settings name them, else of our authority.
+/// The certificate of our listeners: from files or the step-ca where the settings name them, else of our authority.
 async fn server_certificate(
     base: &Base,
     authority: &Arc<dyn CertificateAuthority>,
+    step: Option<Arc<StepCa>>,
 ) -> Result<Arc<ServerCertificate>, StartError> {
     let tls = &base.config.tls;
-    let source = match &tls.files {
-        None => ServerSource::Authority(Arc::clone(authority)),
-        Some(files) => ServerSource::Files(ServerFiles {
+    let source = match (&tls.files, step) {
+        (None, None) => ServerSource::Authority(Arc::clone(authority)),
+        (None, Some(step)) => ServerSource::Step(step),
+        (Some(files), _) => ServerSource::Files(ServerFiles {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
             roots: files.roots.clone(),

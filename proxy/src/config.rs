@@ -257,8 +257,21 @@ pub struct Tls {
     /// Host names and addresses it is valid for, without duplicates: those of the public URLs and
     /// `tls.server_names`.
     pub server_names: Vec<String>,
-    /// Where it is, when it is not issued by the embedded authority.
+    /// Where it is, when it is in files.
     pub files: Option<TlsFiles>,
+    /// Who issues it, when that is the step-ca of the settings. With neither it is the embedded authority.
+    pub step: Option<TlsStep>,
+}
+
+/// The provisioner of a step-ca that issues the server certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsStep {
+    /// Its name.
+    pub provisioner: String,
+    /// File with its key.
+    pub key_file: PathBuf,
+    /// File with the password of that key.
+    pub password_file: Option<PathBuf>,
 }
 
 /// A server certificate in files.

@@ -1,5 +1,5 @@
-//! The certificate of our own listeners: issued by our authority and issued again in time, or read from files and read
-//! again when they change.
+//! The certificate of our own listeners: issued by our authority or a step-ca and issued again in time, or read from files and
+//! read again when they change.
 //!
 //! Invariant: what is in force is always whole (`certs::server_identity`). An exchange of files that is half done, or
 //! wrong, and an authority that fails, keep the last good one and are loud: in the log, in a metric, in `status` and
@@ -17,7 +17,7 @@ use certs::clock::Clock;
 use certs::publish::{Publisher, Receiver, channel};
 use certs::rotation::{Jitter, Life, Tries};
 use certs::server_identity::{ServerIdentity, ServerTexts};
-use certs::{CertificateAuthority, Credential, PrivateKey, ServerIssue, VerifiedCsr};
+use certs::{CertificateAuthority, Credential, PrivateKey, ServerIssue, StepCa, VerifiedCsr};
 use parking_lot::Mutex;
 use policy::time::UnixMillis;
 use rustls_pki_types::ServerName;
@@ -50,8 +50,21 @@ pub struct ServerFiles {
 pub enum ServerSource {
     /// Our own authority.
     Authority(Arc<dyn CertificateAuthority>),
+    /// A step-ca.
+    Step(Arc<StepCa>),
     /// Files of the operator's.
     Files(ServerFiles),
+}
+
+impl ServerSource {
+    /// Who issues, where somebody does.
+    fn issuer(&self) -> Option<&dyn CertificateAuthority> {
+        match self {
+            Self::Authority(authority) => Some(&**authority),
+            Self::Step(step) => Some(&**step),
+            Self::Files(_) => None,
+        }
+    }
 }
 
 /// Why the certificate in force is older than it should be.
@@ -107,11 +120,12 @@ impl ServerCertificate {
         let names = names.collect::<Result<Vec<_>, _>>()?;
         let now = clock.unix_seconds();
         let (identity, read) = match &source {
-            ServerSource::Authority(authority) => (issue(&**authority, &names, now).await?, None),
             ServerSource::Files(files) => {
                 let texts = read(files)?;
                 (identity_of(files, &texts, &names, now)?, Some(texts))
             }
+            ServerSource::Authority(authority) => (issue(&**authority, &names, now).await?, None),
+            ServerSource::Step(step) => (issue(&**step, &names, now).await?, None),
         };
         metrics.certificate_expiry("server", "", identity.credential().not_after());
         let (publisher, in_force) = channel(identity);
@@ -139,11 +153,12 @@ impl ServerCertificate {
         self.in_force.clone()
     }
 
-    /// Where it comes from: `embedded` or `files`.
+    /// Where it comes from: `embedded`, `step-ca` or `files`.
     #[must_use]
     pub const fn source(&self) -> &'static str {
         match self.source {
             ServerSource::Authority(_) => "embedded",
+            ServerSource::Step(_) => "step-ca",
             ServerSource::Files(_) => "files",
         }
     }
@@ -162,14 +177,14 @@ impl ServerCertificate {
     pub async fn refresh(&self) -> Result<bool, String> {
         let mut known = self.read.lock().await;
         let now = self.clock.unix_millis();
-        let renewed = match &self.source {
-            ServerSource::Authority(authority) if self.is_due(now) => {
+        let renewed = match (&self.source, self.source.issuer()) {
+            (_, Some(authority)) if self.is_due(now) => {
                 self.tried.lock().tries.last_at = Some(now);
-                let issued = issue(&**authority, &self.names, now.div_euclid(MILLIS_PER_SECOND));
+                let issued = issue(authority, &self.names, now.div_euclid(MILLIS_PER_SECOND));
                 issued.await.map(Some)
             }
-            ServerSource::Authority(_) => return Ok(false),
-            ServerSource::Files(files) => self.reread(files, &mut known, now),
+            (ServerSource::Files(files), _) => self.reread(files, &mut known, now),
+            _ => return Ok(false),
         };
         match renewed {
             Ok(None) => self.good(false),
@@ -186,7 +201,7 @@ impl ServerCertificate {
         }
     }
 
-    /// Issues anew at once, since the roots of our authority have changed; nothing is done where the certificate comes from files.
+    /// Issues anew at once, since the roots of our authority have changed; nothing is done where the certificate is not of it.
     ///
     /// # Errors
     /// Why the one in force stays, in words for the operator.

@@ -51,8 +51,17 @@ fn chain(response: &Response) -> Vec<CertificateDer<'static>> {
 
 /// A peer with this certificate.
 fn client(world: &World, chain: &[CertificateDer<'static>], key: &PrivateKey) -> ClientConfig {
+    client_of(world.root(), chain, key)
+}
+
+/// The same, which knows the servers of this root.
+fn client_of(
+    root: &CertificateDer<'static>,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKey,
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(world.root().clone()).unwrap();
+    roots.add(root.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = PrivateKeyDer::try_from(key.pkcs8().to_vec()).unwrap();
     ClientConfig::builder_with_provider(provider)
@@ -196,7 +205,149 @@ async fn doctor_says_that_the_authority_works_and_whether_it_has_a_crl() {
         CheckOutcome::Warn
     };
     assert_eq!(list.outcome, expected, "{}", list.found);
+    // Without one, what is revoked there goes on opening grants here: that is said, with what to do.
+    let none = checks
+        .iter()
+        .find(|one| one.name == "authority's revocation list");
+    assert_eq!(none.is_some(), !publishes(&step), "{checks:?}");
+    if let Some(none) = none {
+        assert_eq!(none.outcome, CheckOutcome::Warn);
+        let remedy = none.remedy.as_deref().unwrap();
+        assert!(remedy.contains("generateOnRevoke"), "{remedy}");
+    }
     world.stop().await;
+}
+
+/// A world whose listeners show a certificate of step-ca.
+async fn listening(step: &StepProcess) -> World {
+    let limits = "[limits]\nclient_certificate_days = 1\n";
+    let (ca, tls) = (step.settings("provisioner.jwk"), step.server_settings());
+    let world = World::builder()
+        .manual_clock()
+        .settings(&format!("{ca}{tls}{limits}"))
+        .start();
+    world.await
+}
+
+fn root(step: &StepProcess) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(step.file("root.crt")).unwrap()
+}
+
+async fn server_view(world: &World) -> serde_json::Value {
+    let status = world.control().status().await.unwrap();
+    serde_json::to_value(status).unwrap()["server_certificate"].clone()
+}
+
+/// Looks at the certificate again, as happens by itself every ten seconds.
+async fn looked(world: &World) -> Result<bool, String> {
+    let server = world.control().server_certificate.as_ref().unwrap();
+    server.refresh().await
+}
+
+fn server_check(checks: &[CheckView]) -> &CheckView {
+    let mut checks = checks.iter();
+    checks.find(|one| one.name == "server certificate").unwrap()
+}
+
+/// The whole life of a listener's certificate of step-ca: got at the start, renewed in time under connections that stand, kept
+/// while step-ca is down.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_the_listeners_comes_from_step_ca_and_is_renewed() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    let mut step = StepProcess::start(&program, TEMPLATE, "25h0m0s");
+    let world = listening(&step).await;
+    world.let_in(reference_gateway::plan::AMIRA).await;
+    let root = root(&step);
+    let view = server_view(&world).await;
+    assert_eq!(view["source"], "step-ca");
+    assert_eq!(view["failure"], serde_json::Value::Null);
+    // Enrollment is by its root, and so is what a peer is to trust.
+    let (_, ticket) = ticket(&world).await;
+    assert_eq!(ticket.pin, certs::identity::fingerprint(&root));
+    let (private, response) = redeemed(&world, &ticket).await;
+    assert_eq!(response.status, 200, "{}\n{}", response.text(), step.log());
+    let bundle = response.json()["trustBundlePem"].clone();
+    assert_eq!(bundle, certs::trust::certificate_to_pem(&root));
+    let chain = chain(&response);
+    let connect = async || {
+        let config = client_of(&root, &chain, &private);
+        Client::open_with(Wire::H1, world.federation(), config)
+            .await
+            .unwrap()
+    };
+    let works = async |client: &mut Client| {
+        let path = "/api/federation/v1/list/tasks";
+        let answer = client.post(path, "{}").await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    let mut kept = connect().await;
+    works(&mut kept).await;
+    // It is due soon: see what the provisioner was told.
+    let first = server_view(&world).await["serial"].clone();
+    assert_eq!(looked(&world).await, Ok(true), "{}", step.log());
+    let second = server_view(&world).await["serial"].clone();
+    assert_ne!(first, second);
+    works(&mut kept).await;
+    works(&mut connect().await).await;
+    let checks = world.control().checks().await.unwrap();
+    let check = server_check(&checks);
+    assert_eq!(check.outcome, CheckOutcome::Ok, "{}", check.found);
+
+    step.stop();
+    let why = looked(&world).await.unwrap_err();
+    assert!(why.contains("cannot be reached"), "{why}");
+    let view = server_view(&world).await;
+    let serial = view["serial"].clone();
+    let said = view["failure"]["message"].as_str().unwrap();
+    assert!(said.contains("cannot be reached"), "{said}");
+    let checks = world.control().checks().await.unwrap();
+    let check = server_check(&checks);
+    assert_eq!(check.outcome, CheckOutcome::Fail);
+    assert!(check.found.contains("the last good one"), "{}", check.found);
+    works(&mut kept).await;
+    works(&mut connect().await).await;
+    // Not asked again at once.
+    assert_eq!(looked(&world).await, Ok(false));
+    step.restart(&program);
+    world.clock().advance(std::time::Duration::from_secs(20));
+    assert_eq!(looked(&world).await, Ok(true), "{}", step.log());
+    let view = server_view(&world).await;
+    assert_ne!(view["serial"], serial);
+    assert_eq!(view["failure"], serde_json::Value::Null);
+    works(&mut kept).await;
+    works(&mut connect().await).await;
+    world.stop().await;
+}
+
+/// Without one there is nothing to listen with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_without_a_certificate_of_step_ca_is_refused() {
+    let Some(program) = step::program() else {
+        return;
+    };
+    // Such a one is for clients.
+    let wrong = FORGETFUL;
+    let part = proxy::app::Circumstances::PART;
+    let step = StepProcess::start_with(&program, TEMPLATE, "24h0m0s", wrong);
+    let mut world = world(&step, "provisioner.jwk").await;
+    let mut config = proxy::config::Config::clone(&world.config);
+    config.tls.step = Some(proxy::config::TlsStep {
+        provisioner: "mosaic-server".to_owned(),
+        key_file: step.file("provisioner.jwk"),
+        password_file: None,
+    });
+    world.config = Arc::new(config);
+    let refused = world.restart_under(part).await.err().unwrap().to_string();
+    assert!(refused.contains("no server certificate"), "{refused}");
+    assert!(step.log().contains("/1.0/revoke"), "{}", step.log());
+
+    let mut step = StepProcess::start(&program, TEMPLATE, "24h0m0s");
+    let world = listening(&step).await;
+    step.stop();
+    let refused = world.restart_under(part).await.err().unwrap().to_string();
+    assert!(refused.contains("cannot be reached"), "{refused}");
 }
 
 /// Versions before 0.23 have no CRL; newer ones were told to publish one.

@@ -24,6 +24,7 @@ use super::{
     CaError, CertificateAuthority, ClientIssue, IssuedCertificate, MIN_LIFETIME, ServerIssue,
 };
 use crate::crl::RevocationReason;
+use crate::csr::VerifiedCsr;
 use crate::identity::{self, Serial};
 use crate::trust::{TrustAnchors, TrustError, pem_section};
 
@@ -121,8 +122,22 @@ pub struct StepCa {
 struct SignCall<'a> {
     csr: &'a str,
     ott: &'a str,
-    #[serde(rename = "notAfter")]
-    not_after: String,
+    /// Left out, it is the provisioner's default.
+    #[serde(rename = "notAfter", skip_serializing_if = "Option::is_none")]
+    not_after: Option<String>,
+}
+
+/// What is to be signed.
+struct Signing<'a> {
+    csr: &'a VerifiedCsr,
+    /// The common name of the request.
+    name: &'a str,
+    sans: &'a [String],
+    /// Grant and subject of a peer's certificate.
+    ids: Option<(Uuid, Uuid)>,
+    not_after: Option<String>,
+    id: Uuid,
+    now: i64,
 }
 
 #[derive(Deserialize)]
@@ -254,7 +269,6 @@ impl StepCa {
     }
 
     async fn sign_client(&self, asked: &ClientIssue) -> Result<IssuedCertificate, CaError> {
-        const PATH: &str = "/1.0/sign";
         let end = asked
             .now
             .saturating_add(i64::try_from(asked.lifetime.as_secs()).unwrap_or(i64::MAX));
@@ -268,39 +282,92 @@ impl StepCa {
             .csr
             .common_name()
             .map_or_else(|| format!("grant-{}", asked.grant), str::to_owned);
-        let signing = SigningClaims {
-            csr_sha256: asked.csr.sha256(),
-            sans: [&name],
-            grant: asked.grant,
-            subject: asked.subject,
+        let sign = Signing {
+            csr: &asked.csr,
+            name: &name,
+            sans: std::slice::from_ref(&name),
+            ids: Some((asked.grant, asked.subject)),
+            not_after: Some(rfc3339(not_after)?),
+            id: asked.id,
+            now: asked.now,
         };
-        let ott = self.token(PATH, &name, asked.id, Some(signing), asked.now)?;
-        let call = SignCall {
-            csr: &pem_section("CERTIFICATE REQUEST", asked.csr.der()),
-            ott: &ott,
-            not_after: rfc3339(not_after)?,
-        };
-        let body = self.post(PATH, &call).await?;
-        let (leaf, intermediates) = chain(&body)?;
+        let (leaf, intermediates) = self.sign(sign).await?;
         let root = self.settings.root.clone();
         let checked = IssuedCertificate::verify_matches(leaf.clone(), intermediates, root, asked);
         if checked.is_err() {
-            self.take_back(&leaf, asked).await;
+            self.take_back(&leaf, asked.id, asked.now).await;
         }
         checked
     }
 
+    /// A certificate for a listener: for its names and no grant, for as long as the provisioner gives by itself, which is
+    /// mostly much shorter than [`SERVER_LIFETIME`](super::SERVER_LIFETIME).
+    async fn sign_server(&self, asked: &ServerIssue) -> Result<IssuedCertificate, CaError> {
+        let sans: Vec<String> = asked
+            .names
+            .iter()
+            .map(|name| name.to_str().into_owned())
+            .collect();
+        let first = sans.first().ok_or(CaError::NoName)?;
+        let id = Uuid::new_v4();
+        let sign = Signing {
+            csr: &asked.csr,
+            // step-ca compares it with the common name of the request.
+            name: asked.csr.common_name().unwrap_or(first),
+            sans: &sans,
+            ids: None,
+            not_after: None,
+            id,
+            now: asked.now,
+        };
+        let (leaf, intermediates) = self.sign(sign).await?;
+        let root = self.settings.root.clone();
+        let checked =
+            IssuedCertificate::verify_matches_server(leaf.clone(), intermediates, root, asked);
+        let checked = checked.and_then(|issued| {
+            let available = issued.not_after().saturating_sub(asked.now);
+            if available < i64::try_from(MIN_LIFETIME.as_secs()).unwrap_or(i64::MAX) {
+                return Err(CaError::LifetimeTooShort { available });
+            }
+            Ok(issued)
+        });
+        if checked.is_err() {
+            self.take_back(&leaf, id, asked.now).await;
+        }
+        checked
+    }
+
+    async fn sign(
+        &self,
+        sign: Signing<'_>,
+    ) -> Result<(CertificateDer<'static>, Vec<CertificateDer<'static>>), CaError> {
+        const PATH: &str = "/1.0/sign";
+        let claims = SigningClaims {
+            csr_sha256: sign.csr.sha256(),
+            sans: sign.sans,
+            ids: sign.ids,
+        };
+        let ott = self.token(PATH, sign.name, sign.id, Some(claims), sign.now)?;
+        let call = SignCall {
+            csr: &pem_section("CERTIFICATE REQUEST", sign.csr.der()),
+            ott: &ott,
+            not_after: sign.not_after,
+        };
+        let body = self.post(PATH, &call).await?;
+        chain(&body)
+    }
+
     /// Revokes what was signed and is not what was asked for. A failure of that is told by what the caller returns anyway:
     /// the certificate is registered nowhere, so it opens nothing here.
-    async fn take_back(&self, leaf: &CertificateDer<'_>, asked: &ClientIssue) {
+    async fn take_back(&self, leaf: &CertificateDer<'_>, id: Uuid, now: i64) {
         let Ok(parsed) = identity::parse(leaf) else {
             return;
         };
         if let Ok(serial) = Serial::decode(parsed.raw_serial()) {
-            let id = Uuid::new_v5(&asked.id, b"take back");
+            let id = Uuid::new_v5(&id, b"take back");
             let reason = "not what was asked for";
             let code = RevocationReason::CessationOfOperation;
-            let _ = self.revoke(&serial, code, reason, id, asked.now).await;
+            let _ = self.revoke(&serial, code, reason, id, now).await;
         }
     }
 
@@ -356,8 +423,8 @@ impl CertificateAuthority for StepCa {
         self.sign_client(&request).await
     }
 
-    async fn issue_server(&self, _request: ServerIssue) -> Result<IssuedCertificate, CaError> {
-        Err(CaError::ClientsOnly)
+    async fn issue_server(&self, request: ServerIssue) -> Result<IssuedCertificate, CaError> {
+        self.sign_server(&request).await
     }
 
     fn anchors(&self) -> Vec<CertificateDer<'static>> {

@@ -34,6 +34,13 @@ impl Control {
             }
         };
         let mut checks = vec![self.prove(step, now).await];
+        if !health.has_crl {
+            checks.push(CheckView::warn(
+                "authority's revocation list",
+                format!("step-ca at {} publishes none: what is revoked there still opens grants here", step.origin()),
+                "use version 0.23 or later with `\"crl\": {\"enabled\": true, \"generateOnRevoke\": true}` in its ca.json; until then revoke here, which holds at once",
+            ));
+        }
         if let Some(ahead) = health.clock_ahead.filter(|ahead| ahead.abs() > SKEW) {
             checks.push(CheckView::warn(
                 "authority's clock",

@@ -94,7 +94,7 @@ pub struct PeerCacheView {
 /// The certificate of our listeners.
 #[derive(Debug, Serialize)]
 pub struct ServerCertificateView {
-    /// `embedded` or `files`.
+    /// `embedded`, `step-ca` or `files`.
     pub source: &'static str,
     /// Serial number.
     pub serial: String,

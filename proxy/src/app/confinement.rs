@@ -64,6 +64,10 @@ pub(super) fn needs(config: &Config) -> Needs {
         let files = [Some(root_file), Some(key_file), password_file.as_ref()];
         needs.read.extend(files.into_iter().flatten().cloned());
     }
+    if let Some(step) = &config.tls.step {
+        needs.read.push(step.key_file.clone());
+        needs.read.extend(step.password_file.clone());
+    }
     let lists = &config.revocation;
     for file in &lists.files {
         // Directories, since files are replaced in them.

@@ -196,6 +196,50 @@ fn a_server_certificate_from_files_is_named_whole() {
 }
 
 #[test]
+fn a_server_certificate_of_a_step_ca_is_named_whole_and_alone() {
+    const CA: &str = "[ca]\nbackend = \"step-ca\"\nurl = \"https://ca.example:9000\"\nroot_file = \"r.pem\"\nkey_file = \"k.jwk\"\n";
+    const STEP: &str =
+        "[tls]\nstep_ca_provisioner = \"mosaic-server\"\nstep_ca_key_file = \"s.jwk\"\n";
+    let tls = |lines: &str| read(&format!("{LEAST}{lines}")).map(|config| config.tls.step);
+    assert_eq!(tls(CA).unwrap(), None);
+    let step = tls(&format!("{CA}{STEP}")).unwrap().unwrap();
+    assert_eq!(step.provisioner, "mosaic-server");
+    assert_eq!(step.key_file, Path::new("/etc/fed/s.jwk"));
+    assert_eq!(step.password_file, None);
+    let with_password = format!("{CA}{STEP}step_ca_password_file = \"p\"\n");
+    let step = tls(&with_password).unwrap().unwrap();
+    assert_eq!(step.password_file.unwrap(), Path::new("/etc/fed/p"));
+    let files = "certificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n";
+    let for_peers = STEP.replace("mosaic-server", "mosaic-fed");
+    for (lines, key) in [
+        (STEP.to_owned(), "tls.step_ca_provisioner"),
+        (format!("{CA}{STEP}{files}"), "tls.step_ca_provisioner"),
+        (format!("{CA}{for_peers}"), "tls.step_ca_provisioner"),
+        (
+            format!("{CA}{}", STEP.replace("mosaic-server", "")),
+            "tls.step_ca_provisioner",
+        ),
+        (
+            format!("{CA}[tls]\nstep_ca_provisioner = \"s\"\n"),
+            "tls.step_ca_provisioner",
+        ),
+        (
+            format!("{CA}[tls]\nstep_ca_key_file = \"s.jwk\"\n"),
+            "tls.step_ca_key_file",
+        ),
+        (
+            format!("{CA}[tls]\nstep_ca_password_file = \"p\"\n"),
+            "tls.step_ca_password_file",
+        ),
+    ] {
+        let problems = tls(&lines).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(problems[0].key, key);
+        assert!(problems[0].hint.is_some());
+    }
+}
+
+#[test]
 fn without_a_file_the_public_urls_are_asked_for() {
     let problems = parse(None, &[], &[]).unwrap_err();
     let keys: Vec<_> = problems

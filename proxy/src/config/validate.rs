@@ -96,6 +96,7 @@ impl Check<'_> {
         let federation = self.federation(&settings.federation, roles);
         let enrollment = self.enrollment(&settings.enrollment, roles);
         let files = self.tls_files(&settings.tls, settings.enrollment.root.as_deref());
+        let step = self.tls_step(&settings.tls, &settings.ca);
         let session = self.session(settings.session, &data_dir);
         let admin_socket = self.socket(
             "admin.socket",
@@ -133,6 +134,7 @@ impl Check<'_> {
         ]);
         let tls = Tls {
             files,
+            step,
             ..self.tls(
                 settings.tls,
                 [&federation.public_url, &enrollment.public_url],
@@ -300,6 +302,7 @@ impl Check<'_> {
         Tls {
             server_names,
             files: None,
+            step: None,
         }
     }
 

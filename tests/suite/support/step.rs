@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 /// The template that is shipped.
 pub const TEMPLATE: &str = include_str!("../../../compose/step-ca/federation.tpl");
+/// The one for listeners.
+pub const SERVER_TEMPLATE: &str = include_str!("../../../compose/step-ca/server.tpl");
 const KEYS: &str = include_str!("../../../certs/testdata/provisioner-keys.json");
 /// How often the process is asked whether it has started, and how long apart.
 const LOOKS: u32 = 3_000;
@@ -49,6 +51,12 @@ pub struct StepProcess {
 impl StepProcess {
     /// One whose provisioner writes certificates by `template` and lets them live for `max` at most.
     pub fn start(program: &Path, template: &str, max: &str) -> Self {
+        Self::start_with(program, template, max, SERVER_TEMPLATE)
+    }
+
+    /// The same; a second provisioner writes those of listeners by `servers`. They are dated back so far, and live so short,
+    /// that they are due for renewal soon after they were issued.
+    pub fn start_with(program: &Path, template: &str, max: &str, servers: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = TestCa::root("step root");
         let issuer = root.intermediate("step intermediate");
@@ -82,7 +90,17 @@ impl StepProcess {
             "logger": {"format": "text"},
             "db": {"type": "bbolt", "dataSource": dir.path().join("db")},
             "crl": {"enabled": true, "generateOnRevoke": true},
-            "authority": {"provisioners": [{
+            "authority": {"backdate": "12m0s", "provisioners": [{
+                "type": "JWK",
+                "name": "mosaic-server",
+                "key": public,
+                "claims": {
+                    "minTLSCertDuration": "5m0s",
+                    "defaultTLSCertDuration": "6m0s",
+                    "maxTLSCertDuration": "6m0s",
+                },
+                "options": {"x509": {"template": servers}},
+            }, {
                 "type": "JWK",
                 "name": "mosaic-fed",
                 "key": public,
@@ -150,6 +168,12 @@ impl StepProcess {
             text.push_str(&format!("password_file = \"{}\"\n", path("password")));
         }
         text
+    }
+
+    /// The section `[tls]` for it.
+    pub fn server_settings(&self) -> String {
+        let key = self.file("provisioner.jwk").display().to_string();
+        format!("[tls]\nstep_ca_provisioner = \"mosaic-server\"\nstep_ca_key_file = \"{key}\"\n")
     }
 
     /// Ends it.

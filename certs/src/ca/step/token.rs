@@ -36,9 +36,9 @@ pub(super) struct SigningClaims<'a> {
     /// SHA-256 of the request's DER.
     pub(super) csr_sha256: [u8; 32],
     /// Names the certificate may hold.
-    pub(super) sans: [&'a str; 1],
-    pub(super) grant: Uuid,
-    pub(super) subject: Uuid,
+    pub(super) sans: &'a [String],
+    /// Grant and subject of a peer's certificate.
+    pub(super) ids: Option<(Uuid, Uuid)>,
 }
 
 #[derive(Serialize)]
@@ -58,7 +58,7 @@ struct Payload<'a> {
     nbf: i64,
     exp: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sans: Option<[&'a str; 1]>,
+    sans: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<Step>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +81,7 @@ impl TokenClaims<'_> {
             typ: "JWT",
         };
         let signing = self.signing.as_ref();
+        let ids = signing.and_then(|signing| signing.ids);
         let nbf = now.saturating_sub(BACKDATE);
         let payload = Payload {
             iss: self.issuer,
@@ -94,8 +95,8 @@ impl TokenClaims<'_> {
             step: signing.map(|signing| Step {
                 sha: hex::encode(signing.csr_sha256),
             }),
-            mosaic_grant_id: signing.map(|signing| signing.grant.to_string()),
-            mosaic_subject_user_id: signing.map(|signing| signing.subject.to_string()),
+            mosaic_grant_id: ids.map(|(grant, _)| grant.to_string()),
+            mosaic_subject_user_id: ids.map(|(_, subject)| subject.to_string()),
         };
         let part = |json: Result<Vec<u8>, serde_json::Error>| {
             json.ok().map(|json| URL_SAFE_NO_PAD.encode(json))

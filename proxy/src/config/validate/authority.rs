@@ -1,7 +1,7 @@
 //! The `[ca]` section: what a step-ca needs, and that nothing is set for one that is not asked.
 
 use super::super::url::bare_origin;
-use super::super::{Ca, settings};
+use super::super::{Ca, TlsStep, settings};
 use super::Check;
 
 /// The provisioner's name when none is set.
@@ -16,6 +16,66 @@ impl Check<'_> {
             }
             settings::CaBackend::StepCa => self.step(section),
         }
+    }
+
+    /// The provisioner that our listeners' certificate comes from: whole, beside nothing else, and with a step-ca to ask.
+    pub(super) fn tls_step(
+        &mut self,
+        section: &settings::Tls,
+        ca: &settings::Ca,
+    ) -> Option<TlsStep> {
+        let (name, key) = (&section.step_ca_provisioner, &section.step_ca_key_file);
+        let mut wrong = |key: &str, message: &str, hint: &str| {
+            self.add(key, message.to_owned(), hint);
+        };
+        let (Some(name), Some(key)) = (name, key) else {
+            let both = "name the provisioner and its key, or neither";
+            if name.is_some() {
+                wrong(
+                    "tls.step_ca_provisioner",
+                    "is set without tls.step_ca_key_file",
+                    both,
+                );
+            }
+            if key.is_some() {
+                wrong(
+                    "tls.step_ca_key_file",
+                    "is set without tls.step_ca_provisioner",
+                    both,
+                );
+            }
+            if section.step_ca_password_file.is_some() {
+                let message = "has no effect without tls.step_ca_key_file";
+                wrong("tls.step_ca_password_file", message, both);
+            }
+            return None;
+        };
+        if name.is_empty() {
+            wrong("tls.step_ca_provisioner", "is empty", "name it");
+        }
+        if section.certificate_file.is_some() || section.key_file.is_some() {
+            let message = "is set beside tls.certificate_file or tls.key_file";
+            let hint =
+                "the certificate comes from files or from the step-ca: remove one of the two";
+            wrong("tls.step_ca_provisioner", message, hint);
+        }
+        if !matches!(ca.backend, settings::CaBackend::StepCa) {
+            let message = "has no effect with ca.backend = \"embedded\"";
+            let hint = "remove it, or set ca.backend = \"step-ca\"";
+            wrong("tls.step_ca_provisioner", message, hint);
+        }
+        if *name == ca.provisioner.as_deref().unwrap_or(PROVISIONER) {
+            let message = "is the provisioner of [ca], whose template is for peers alone";
+            let hint =
+                "add one to the step-ca for servers, with the template compose/step-ca/server.tpl";
+            wrong("tls.step_ca_provisioner", message, hint);
+        }
+        let password = section.step_ca_password_file.as_deref();
+        Some(TlsStep {
+            provisioner: name.clone(),
+            key_file: self.path("tls.step_ca_key_file", key),
+            password_file: password.map(|file| self.path("tls.step_ca_password_file", file)),
+        })
     }
 
     fn nothing_for_step(&mut self, section: &settings::Ca) {

@@ -29,9 +29,8 @@ fn a_token_for_signing_names_one_request_one_grant_and_one_subject() {
         id: Uuid::from_u128(7),
         signing: Some(SigningClaims {
             csr_sha256: [0xab; 32],
-            sans: ["home"],
-            grant: Uuid::from_u128(1),
-            subject: Uuid::from_u128(2),
+            sans: &["home".to_owned()],
+            ids: Some((Uuid::from_u128(1), Uuid::from_u128(2))),
         }),
     };
     let (header, payload) = parts(&claims.sign(&key, 1_800_000_000).unwrap());
@@ -55,6 +54,28 @@ fn a_token_for_signing_names_one_request_one_grant_and_one_subject() {
             "mosaic_subject_user_id": "00000000-0000-0000-0000-000000000002",
         })
     );
+}
+
+#[test]
+fn a_token_for_a_server_names_it_and_no_grant() {
+    let names = ["work.example".to_owned(), "192.0.2.1".to_owned()];
+    let claims = TokenClaims {
+        issuer: "mosaic-server",
+        audience: "https://ca.example:9000/1.0/sign",
+        subject: "mosaic-federation",
+        id: Uuid::from_u128(7),
+        signing: Some(SigningClaims {
+            csr_sha256: [0xab; 32],
+            sans: &names,
+            ids: None,
+        }),
+    };
+    let (_, payload) = parts(&claims.sign(&key(), 1_800_000_000).unwrap());
+    assert_eq!(payload["sans"], json!(names));
+    assert_eq!(payload["step"]["sha"], "ab".repeat(32));
+    for claim in ["mosaic_grant_id", "mosaic_subject_user_id"] {
+        assert!(payload.get(claim).is_none(), "{claim}");
+    }
 }
 
 #[test]
