@@ -17,7 +17,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::{ProxyHttp, Session, http_proxy};
 use proxy::limit::{Quota, SourceLimits, SourceQuotas};
 use proxy::telemetry::Metrics;
-use proxy::transport::{AcceptedConnection, Acceptor, ListenerLimits, PauseWatch};
+use proxy::transport::{AcceptedConnection, Acceptor, Balancers, ListenerLimits, PauseWatch};
 
 struct PassThrough {
     gateway: HttpPeer,
@@ -91,7 +91,14 @@ async fn serve(
     let (clock, metrics) = (Arc::new(SystemClock), Arc::new(Metrics::new()?));
     let sources = SourceLimits::new("federation", quotas, clock, metrics);
     let pauses = PauseWatch::new(Arc::new(SystemClock));
-    let acceptor = Acceptor::new(listener, config, anchors, sources, limits, pauses);
+    let acceptor = Acceptor::new(
+        listener,
+        config,
+        anchors,
+        (sources, Balancers::default()),
+        limits,
+        pauses,
+    );
     let drive = move |connection: AcceptedConnection| {
         let (proxy, watch) = (Arc::clone(&proxy), watch.clone());
         async move {

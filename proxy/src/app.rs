@@ -69,9 +69,10 @@ use crate::outbound::{
 };
 use crate::revocation::{PublishedCrl, Responder};
 use crate::server_certificate::{ServerCertificate, ServerFiles, ServerSource};
+use crate::service_manager::Inherited;
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::{Metrics, ops, steps};
-use crate::transport::{Acceptor, ListenerLimits, PauseWatch};
+use crate::transport::{Acceptor, Balancers, ListenerLimits, PauseWatch};
 
 use authority::Authorities;
 use policy_watch::PolicyWatch;
@@ -131,6 +132,9 @@ pub enum StartError {
         /// What got through, and what it got.
         through: String,
     },
+    /// A socket handed over by the service manager.
+    #[error("{0}")]
+    Inherited(String),
     /// A defect of this program.
     #[error("{0}")]
     Internal(String),
@@ -205,6 +209,7 @@ struct Base {
     sealer: Arc<Sealer>,
     metrics: Arc<Metrics>,
     circumstances: Circumstances,
+    inherited: Inherited,
 }
 
 /// How a sidecar is started, besides its settings.
@@ -254,6 +259,19 @@ pub async fn start_under(
     clock: Arc<dyn Clock>,
     circumstances: Circumstances,
 ) -> Result<Running, StartError> {
+    start_with(config, clock, circumstances, Inherited::none()).await
+}
+
+/// As [`start_under`], on sockets that were handed over.
+///
+/// # Errors
+/// As [`start_under`]; [`StartError::Inherited`].
+pub async fn start_with(
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    circumstances: Circumstances,
+    inherited: Inherited,
+) -> Result<Running, StartError> {
     make_private_dir(&config.data_dir, "data")?;
     let sealer = Arc::new(secrets::sealer(&config.seal)?);
     let now = UnixMillis(clock.unix_millis());
@@ -269,6 +287,7 @@ pub async fn start_under(
         config,
         clock,
         circumstances,
+        inherited,
     };
     let log: Arc<dyn AuditLog> = Arc::new(sqlite);
     let audit::Started {
@@ -501,12 +520,13 @@ async fn compose(
     } else {
         None
     };
-    let ops_listener = TcpListener::bind(config.ops.listen)
-        .await
-        .map_err(system(format!(
-            "the ops listener cannot bind {}",
-            config.ops.listen
-        )))?;
+    let ops_listener = listen(base, "ops", config.ops.listen).await?;
+    let left = base.inherited.left();
+    if !left.is_empty() {
+        return Err(StartError::Inherited(format!(
+            "the service manager handed over {left:?}, for which there is no listener: name sockets federation, enrollment or ops, and only those whose role is on"
+        )));
+    }
     addresses.ops = ops_listener.local_addr().ok();
     let control = Arc::new(Control {
         config: Arc::clone(config),
@@ -782,13 +802,8 @@ async fn serve(
     addresses: &mut Addresses,
 ) -> Result<Serving, StartError> {
     let config = &base.config;
-    let bind = async |address, what: &str| {
-        TcpListener::bind(address)
-            .await
-            .map_err(system(format!("the {what} listener cannot bind {address}")))
-    };
-    let federation = bind(config.federation.listen, "federation").await?;
-    let enrolling = bind(config.enrollment.listen, "enrollment").await?;
+    let federation = listen(base, "federation", config.federation.listen).await?;
+    let enrolling = listen(base, "enrollment", config.enrollment.listen).await?;
     addresses.federation = federation.local_addr().ok();
     addresses.enrollment = enrolling.local_addr().ok();
     let endpoint = public(config.federation.public_url.as_ref(), addresses.federation)?;
@@ -858,7 +873,10 @@ async fn serve(
         federation,
         federation_tls,
         parts.trust,
-        Arc::clone(&throttle.federation),
+        (
+            Arc::clone(&throttle.federation),
+            Balancers::new(config.federation.balancers.clone()),
+        ),
         limits,
         Arc::clone(&base.serving_pauses),
     );
@@ -874,7 +892,10 @@ async fn serve(
         enrollment_tls,
         enrollment::router(Arc::clone(&redeemer), status),
         EnrollmentLimits::default(),
-        Arc::clone(&throttle.enrollment),
+        (
+            Arc::clone(&throttle.enrollment),
+            Balancers::new(config.enrollment.balancers.clone()),
+        ),
         stopped.clone(),
     ));
     let server = Arc::clone(&parts.server);
@@ -890,6 +911,21 @@ async fn serve(
         redeemer,
         server: parts.server,
     })
+}
+
+/// The socket of a listener: the one handed over by the service manager, else one of our own.
+async fn listen(
+    base: &Base,
+    name: &str,
+    address: std::net::SocketAddr,
+) -> Result<TcpListener, StartError> {
+    let taken = base.inherited.take(name, address);
+    if let Some(socket) = taken.map_err(StartError::Inherited)? {
+        return Ok(socket);
+    }
+    TcpListener::bind(address)
+        .await
+        .map_err(system(format!("the {name} listener cannot bind {address}")))
 }
 
 /// The public URL with the port that is really listened on, when it was left to the system.

@@ -5,6 +5,7 @@
 //! at once. Secrets are not in it, only where they are found. Policy lives apart, in `policy.d`.
 
 mod problem;
+mod range;
 mod reference;
 mod schema;
 mod settings;
@@ -25,6 +26,7 @@ use policy::id::UserId;
 use policy::rate::Rate;
 
 pub use problem::{ConfigProblem, Source};
+pub use range::IpRange;
 pub use reference::settings_reference;
 pub use schema::settings_schema;
 pub use settings::{LandlockMode, LogFormat, LogLevel, Preset};
@@ -133,6 +135,8 @@ pub struct Federation {
     pub drain: Duration,
     /// Threads that serve the listener; 0 means one per core.
     pub worker_threads: usize,
+    /// Load balancers, whose connections begin with a PROXY header of version 2.
+    pub balancers: Vec<IpRange>,
 }
 
 /// The listener enrollment tokens are redeemed on.
@@ -142,6 +146,8 @@ pub struct Enrollment {
     pub listen: SocketAddr,
     /// Where peers reach it; as for [`Federation::public_url`].
     pub public_url: Option<PublicUrl>,
+    /// As for [`Federation::balancers`].
+    pub balancers: Vec<IpRange>,
 }
 
 /// The door for local sessions.

@@ -23,6 +23,7 @@ pub mod policy_files;
 pub mod revocation;
 pub mod sealing_secret;
 pub mod server_certificate;
+pub mod service_manager;
 pub mod store;
 pub mod telemetry;
 pub mod transport;

@@ -7,12 +7,14 @@
 //!
 //! Deciding anything about a request is elsewhere on purpose: see `inbound`.
 
+pub mod balancer;
 pub mod gate;
 pub mod listener;
 pub mod pause;
 pub mod stream;
 pub mod wait;
 
+pub use balancer::Balancers;
 pub use gate::{AnswerGuard, ConnectionGate, CutCount, GateRegistry, Stale};
 pub use listener::{AcceptedConnection, Acceptor, HandshakeResult, ListenerLimits};
 pub use pause::PauseWatch;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use certs::testing::{Minted, foreign_client_config};
 use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -39,6 +39,20 @@ pub async fn connect(
     config: impl Into<Arc<ClientConfig>>,
 ) -> io::Result<TlsStream<TcpStream>> {
     shake(TcpStream::connect(address).await?, address, config).await
+}
+
+/// Connects, says these bytes first, as a load balancer does, and shakes hands.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_saying(
+    first: &[u8],
+    address: SocketAddr,
+    config: impl Into<Arc<ClientConfig>>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.write_all(first).await?;
+    shake(socket, address, config).await
 }
 
 /// Connects from this address of the machine, as from another host, and shakes hands.

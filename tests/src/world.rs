@@ -47,6 +47,7 @@ pub struct WorldBuilder {
     policy: String,
     manual: bool,
     federation: String,
+    enrollment: String,
     gateway: String,
     service: bool,
     lease: String,
@@ -89,6 +90,13 @@ impl WorldBuilder {
     #[must_use]
     pub fn federation(mut self, lines: &str) -> Self {
         lines.clone_into(&mut self.federation);
+        self
+    }
+
+    /// More lines of the section `[enrollment]`.
+    #[must_use]
+    pub fn enrollment(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.enrollment);
         self
     }
 
@@ -164,13 +172,14 @@ impl WorldBuilder {
             "data_dir = \"data\"\n\
              [roles]\n{}\n\
              [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n{}\n\
-             [enrollment]\nlisten = \"127.0.0.1:0\"\n\
+             [enrollment]\nlisten = \"127.0.0.1:0\"\n{}\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
              [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n{}\n\
              [policy]\ndir = \"policy.d\"\n{}\n\
              [lease]\n{}\n{}",
             self.roles,
             self.federation,
+            self.enrollment,
             gateway.url(),
             self.preset,
             self.gateway,
@@ -311,6 +320,7 @@ impl World {
             policy: POLICY.to_owned(),
             manual: false,
             federation: String::new(),
+            enrollment: String::new(),
             gateway: String::new(),
             service: false,
             lease: LEASE.to_owned(),

@@ -14,11 +14,12 @@ use crate::admin::Control;
 use crate::cli::AuthorityRoot;
 use crate::config::{Config, LandlockMode, LogFormat, LogLevel};
 use crate::hardening::{self, Confinement, Hardening, HardeningError};
+use crate::service_manager::{self, Inherited};
 use crate::store::{Act, Actor, SqliteOptions, SqliteStore};
 use crate::telemetry::logs::{self, LogForm};
 
 use super::secrets::{self, Secrets};
-use super::{Circumstances, SelfAttack, StartError, confinement, make_private_dir, start_under};
+use super::{Circumstances, SelfAttack, StartError, confinement, make_private_dir, start_with};
 
 fn runtime(config: &Config) -> Result<Runtime, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -41,6 +42,7 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
         LogFormat::Json => LogForm::Json,
     };
     logs::start(form, level(config.log.level))?;
+    let inherited = Inherited::from_environment()?;
     let circumstances = Circumstances {
         hardening: harden(&config)?,
         self_attack: SelfAttack::Own,
@@ -50,8 +52,10 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
-        let running = start_under(Arc::new(config), clock, circumstances).await.map_err(|error| explain(&error))?;
+        let running = start_with(Arc::new(config), clock, circumstances, inherited).await.map_err(|error| explain(&error))?;
         tracing::info!(addresses = ?running.addresses(), "ready");
+        service_manager::ready();
+        let alive = tokio::spawn(service_manager::keep_alive());
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
@@ -60,17 +64,23 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
             }
         }
         tracing::info!("stopping: no new connections, draining");
-        tokio::select! {
+        service_manager::stopping();
+        let ended = tokio::select! {
             stopped = running.stop() => stopped.map_err(|error| error.to_string()),
             _ = terminate.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
             _ = interrupt.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
-        }
+        };
+        alive.abort();
+        ended
     })
 }
 
 /// What SIGHUP asks for: the same as `policy reload`.
 async fn reload(control: Arc<Control>) {
-    match control.reload_policy(&Actor::Sidecar("hangup")).await {
+    service_manager::reloading();
+    let read = control.reload_policy(&Actor::Sidecar("hangup")).await;
+    service_manager::ready();
+    match read {
         Ok(_) => tracing::info!("the policy was read again (SIGHUP)"),
         Err(failure) => tracing::error!(
             error = %failure.message,

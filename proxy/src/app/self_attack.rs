@@ -13,9 +13,10 @@ use uuid::Uuid;
 use super::{Base, StartError};
 use crate::admin::CanaryStep;
 use crate::directory::Directory;
-use crate::inbound::probe::reachable;
+use crate::inbound::probe::{Doorstep, reachable};
 use crate::inbound::self_attack::{Attack, AttackResult, Attacker, SelfAttackView};
 use crate::server_certificate::ServerCertificate;
+use crate::transport::Balancers;
 
 /// Whether and where a process attacks its own federation listener before it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,10 +56,16 @@ pub(super) async fn demand(
     how: SelfAttack,
     target: Target<'_>,
 ) -> Result<Option<SelfAttackView>, StartError> {
-    let address = match how {
+    let doorstep = match how {
         SelfAttack::Off => return Ok(None),
-        SelfAttack::Own => reachable(target.listens),
-        SelfAttack::At(address) => address,
+        SelfAttack::Own => {
+            let balancers = Balancers::new(base.config.federation.balancers.clone());
+            reachable(target.listens, &balancers)
+        }
+        SelfAttack::At(address) => Doorstep {
+            address,
+            is_balancers: false,
+        },
     };
     let failed =
         |why: String| StartError::Internal(format!("the attack on the own listener: {why}"));
@@ -76,7 +83,7 @@ pub(super) async fn demand(
         .next()
         .map(|entry| (entry.grant.id.uuid(), entry.grant.subject.uuid()));
     let attacker = Attacker {
-        address,
+        doorstep,
         name,
         roots: Arc::new(roots),
         authority: target.authority,
@@ -117,7 +124,7 @@ pub(super) async fn demand(
         Ok(Some(shown))
     } else {
         Err(StartError::SelfAttack {
-            address,
+            address: doorstep.address,
             through: through.join(", "),
         })
     }

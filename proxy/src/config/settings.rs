@@ -132,6 +132,9 @@ pub(crate) struct Federation {
     /// Threads that serve the listener; 0 means one per core.
     #[schemars(range(min = 0, max = 1024))]
     pub worker_threads: u32,
+    /// Addresses of load balancers in front of this listener, as in "10.0.0.7" or "10.0.0.0/24". A connection from one of them has to
+    /// begin with a PROXY header of version 2, whose source is the one that limits and records know; nobody else's is read.
+    pub proxy_protocol_from: Vec<String>,
 }
 
 impl Default for Federation {
@@ -143,6 +146,7 @@ impl Default for Federation {
             max_connections: 10_000,
             drain_s: 30,
             worker_threads: 0,
+            proxy_protocol_from: Vec::new(),
         }
     }
 }
@@ -158,6 +162,8 @@ pub(crate) struct Enrollment {
     /// File with the self-signed root of `tls.certificate_file`, PEM, when the chain there does not end with it: peers enroll by
     /// its hash.
     pub root: Option<String>,
+    /// As `federation.proxy_protocol_from`, for this listener.
+    pub proxy_protocol_from: Vec<String>,
 }
 
 impl Default for Enrollment {
@@ -166,6 +172,7 @@ impl Default for Enrollment {
             listen: "0.0.0.0:8444".to_owned(),
             public_url: None,
             root: None,
+            proxy_protocol_from: Vec::new(),
         }
     }
 }

@@ -23,8 +23,8 @@ use super::settings::{self, Settings};
 use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
-    Admin, Audit, Breaker, Cache, Config, Enrollment, Federation, Lease, Limits, Log, Ops, Policy,
-    Roles, Timeouts, Tls, TlsFiles,
+    Admin, Audit, Breaker, Cache, Config, Enrollment, Federation, IpRange, Lease, Limits, Log, Ops,
+    Policy, Roles, Timeouts, Tls, TlsFiles,
 };
 
 /// The least time between two rounds of the revocation canary, seconds.
@@ -226,6 +226,11 @@ impl Check<'_> {
             max_connections: count(section.max_connections),
             drain: Duration::from_secs(section.drain_s),
             worker_threads: count(section.worker_threads),
+            balancers: self.ranges(
+                "federation.proxy_protocol_from",
+                &section.proxy_protocol_from,
+                roles,
+            ),
         })
     }
 
@@ -240,7 +245,31 @@ impl Check<'_> {
         Some(Enrollment {
             listen: listen?,
             public_url,
+            balancers: self.ranges(
+                "enrollment.proxy_protocol_from",
+                &section.proxy_protocol_from,
+                roles,
+            ),
         })
+    }
+
+    /// The ranges that parse; each other one is a problem.
+    fn ranges(&mut self, key: &str, written: &[String], roles: Roles) -> Vec<IpRange> {
+        if !written.is_empty() && !roles.serve {
+            let message = "has no effect without roles.serve: nothing listens there".to_owned();
+            self.add(key, message, "remove it, or switch roles.serve on");
+        }
+        let mut ranges = Vec::with_capacity(written.len());
+        for text in written {
+            match IpRange::parse(text) {
+                Ok(range) => ranges.push(range),
+                Err(why) => {
+                    let message = format!("\"{}\" {why}", text.escape_debug());
+                    self.add(key, message, "write an address, or a range as 10.0.0.0/24");
+                }
+            }
+        }
+        ranges
     }
 
     /// `None` when it is not needed, or is a problem.

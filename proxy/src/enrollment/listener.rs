@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::caller::Caller;
 use crate::limit::SourceLimits;
+use crate::transport::Balancers;
 
 /// Bounds of the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +57,11 @@ pub async fn serve(
     tls: Arc<ServerConfig>,
     routes: Router,
     limits: EnrollmentLimits,
-    sources: Arc<SourceLimits>,
+    (sources, balancers): (Arc<SourceLimits>, Balancers),
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
+    let balancers = Arc::new(balancers);
     let all = limits.max_connections.max(1);
     let slots = Arc::new(Semaphore::new(usize::try_from(all).unwrap_or(1)));
     while !*stop.borrow() {
@@ -74,18 +76,31 @@ pub async fn serve(
         };
         match accepted {
             Ok((socket, source)) => {
-                let caller = Caller::new(source.ip(), Arc::clone(&sources));
-                if caller.admit().is_err() {
+                let direct = Caller::new(source.ip(), Arc::clone(&sources));
+                let is_behind = balancers.contains(source.ip());
+                if !is_behind && direct.admit().is_err() {
                     continue;
                 }
-                let connection = connection(
-                    acceptor.clone(),
-                    socket,
-                    caller,
-                    routes.clone(),
-                    limits,
-                    stop.clone(),
-                );
+                let (acceptor, routes, stop) = (acceptor.clone(), routes.clone(), stop.clone());
+                let (balancers, sources) = (Arc::clone(&balancers), Arc::clone(&sources));
+                let connection = async move {
+                    let (mut socket, mut caller) = (socket, direct);
+                    if is_behind {
+                        let named = balancers.other_end(&mut socket, source);
+                        match tokio::time::timeout(limits.handshake_timeout, named).await {
+                            Ok(Ok(named)) => caller = Caller::new(named.ip(), sources),
+                            Ok(Err(error)) => {
+                                tracing::warn!(%error, balancer = %source, "a connection of a balancer was closed before TLS");
+                                return;
+                            }
+                            Err(_) => return,
+                        }
+                        if caller.admit().is_err() {
+                            return;
+                        }
+                    }
+                    connection(acceptor, socket, caller, routes, limits, stop).await;
+                };
                 tokio::spawn(bounded(connection, limits.connection_timeout, slot));
             }
             Err(error) => {

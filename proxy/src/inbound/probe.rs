@@ -16,10 +16,13 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{AlertDescription, ClientConfig, HandshakeKind};
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::message::headers::{ACCEPT_LEASE, REQUEST_ID};
+use crate::transport::Balancers;
+use crate::transport::balancer::LOCAL_HEADER;
 
 /// Longest wait for a connection, and for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -65,6 +68,15 @@ enum Sender {
     H2(http2::SendRequest<Empty<Bytes>>),
 }
 
+/// Where a listener is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doorstep {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether it takes us for a load balancer, and waits for a PROXY header.
+    pub is_balancers: bool,
+}
+
 /// A connection.
 pub struct Probe {
     sender: Sender,
@@ -72,15 +84,19 @@ pub struct Probe {
     resumed: bool,
 }
 
-/// The address under which a listener that is bound to `listen` is reached from here.
+/// How a listener that is bound to `listen` is reached from here.
 #[must_use]
-pub fn reachable(listen: SocketAddr) -> SocketAddr {
+pub fn reachable(listen: SocketAddr, balancers: &Balancers) -> Doorstep {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    SocketAddr::new(ip, listen.port())
+    // A connection to an address of this machine comes from the same.
+    Doorstep {
+        address: SocketAddr::new(ip, listen.port()),
+        is_balancers: balancers.contains(ip),
+    }
 }
 
 async fn in_time<T>(what: impl Future<Output = T>) -> Option<T> {
@@ -93,23 +109,26 @@ impl Probe {
     /// # Errors
     /// [`Unopened`].
     pub async fn open(
-        address: SocketAddr,
+        doorstep: Doorstep,
         name: &ServerName<'static>,
         config: Arc<ClientConfig>,
     ) -> Result<Self, Unopened> {
-        in_time(Self::connect(address, name, config))
+        in_time(Self::connect(doorstep, name, config))
             .await
             .unwrap_or(Err(Unopened::TooLate))
     }
 
     async fn connect(
-        address: SocketAddr,
+        doorstep: Doorstep,
         name: &ServerName<'static>,
         config: Arc<ClientConfig>,
     ) -> Result<Self, Unopened> {
-        let socket = TcpStream::connect(address)
-            .await
-            .map_err(|source| Unopened::Unreachable { address, source })?;
+        let address = doorstep.address;
+        let unreachable = |source| Unopened::Unreachable { address, source };
+        let mut socket = TcpStream::connect(address).await.map_err(unreachable)?;
+        if doorstep.is_balancers {
+            socket.write_all(&LOCAL_HEADER).await.map_err(unreachable)?;
+        }
         let tls = TlsConnector::from(config)
             .connect(name.clone(), socket)
             .await

@@ -5,7 +5,6 @@
 //! that names nobody, whatever its request claims in headers. Settings that are accepted and not enforced are the worst
 //! fault of such a program; this one would show here. Whether a breach ends the start is for the caller.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -18,7 +17,7 @@ use rustls_pki_types::ServerName;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::probe::{Probe, Unanswered, Unopened};
+use super::probe::{Doorstep, Probe, Unanswered, Unopened};
 
 /// The request id of an attack, by which it is known in the audit log (`peer_request_id`).
 pub const REQUEST_ID: &str = "self-attack";
@@ -132,7 +131,7 @@ pub struct SelfAttackView {
 /// What the attacks need.
 pub struct Attacker {
     /// Where the listener is.
-    pub address: SocketAddr,
+    pub doorstep: Doorstep,
     /// The name of the server.
     pub name: ServerName<'static>,
     /// The roots of its certificate.
@@ -209,7 +208,7 @@ impl Attacker {
     }
 
     async fn strike(&self, attack: Attack, config: Arc<ClientConfig>) -> (AttackResult, String) {
-        let mut probe = match Probe::open(self.address, &self.name, config).await {
+        let mut probe = match Probe::open(self.doorstep, &self.name, config).await {
             Ok(probe) => probe,
             Err(refused @ Unopened::Alert(_)) => {
                 return (AttackResult::Refused, refused.to_string());

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::balancer::Balancers;
 use super::gate::ConnectionGate;
 use super::pause::PauseWatch;
 use super::stream::{GatedStream, MtlsStream};
@@ -54,11 +55,13 @@ pub enum HandshakeResult {
     Timeout,
     /// The connection broke.
     Io,
+    /// A balancer's connection did not begin with a usable PROXY header.
+    ProxyHeader,
 }
 
 impl HandshakeResult {
     /// Every value, for metrics that start at zero.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ok,
         Self::NoCertificate,
         Self::UnknownIssuer,
@@ -69,6 +72,7 @@ impl HandshakeResult {
         Self::Protocol,
         Self::Timeout,
         Self::Io,
+        Self::ProxyHeader,
     ];
 
     /// The label used in metrics and logs.
@@ -85,6 +89,7 @@ impl HandshakeResult {
             Self::Protocol => "protocol",
             Self::Timeout => "timeout",
             Self::Io => "io",
+            Self::ProxyHeader => "proxy_header",
         }
     }
 
@@ -92,7 +97,7 @@ impl HandshakeResult {
     /// merely broke is neither: health checks do that.
     #[must_use]
     pub const fn is_failed_authentication(self) -> bool {
-        !matches!(self, Self::Ok | Self::Io)
+        !matches!(self, Self::Ok | Self::Io | Self::ProxyHeader)
     }
 
     fn of(error: &io::Error) -> Self {
@@ -127,7 +132,7 @@ pub struct AcceptedConnection {
     pub stream: MtlsStream,
     /// The gate under its TLS.
     pub gate: Arc<ConnectionGate>,
-    /// The source address of the socket.
+    /// The source address: of the socket, or as a balancer said.
     pub source: SocketAddr,
     /// The peer's certificates, leaf first; never empty.
     pub chain: Vec<CertificateDer<'static>>,
@@ -145,17 +150,18 @@ pub struct Acceptor {
     trust: TrustReceiver,
     pauses: Arc<PauseWatch>,
     sources: Arc<SourceLimits>,
+    balancers: Arc<Balancers>,
 }
 
 impl Acceptor {
     /// Takes over a bound listener. `trust` is what `config` verifies clients against, `sources` what
-    /// addresses may do; late writes are counted in `pauses`.
+    /// addresses may do, `balancers` say who is behind them; late writes are counted in `pauses`.
     #[must_use]
     pub fn new(
         listener: TcpListener,
         config: Arc<ServerConfig>,
         trust: TrustReceiver,
-        sources: Arc<SourceLimits>,
+        (sources, balancers): (Arc<SourceLimits>, Balancers),
         limits: ListenerLimits,
         pauses: Arc<PauseWatch>,
     ) -> Self {
@@ -167,6 +173,7 @@ impl Acceptor {
             trust,
             pauses,
             sources,
+            balancers: Arc::new(balancers),
             slots: Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -204,10 +211,11 @@ impl Acceptor {
                     continue;
                 }
             };
-            if let Err(refusal) = self.sources.admit(source.ip()) {
-                tracing::debug!(%source, limit = refusal.as_str(), "a connection was closed before TLS");
+            let is_behind = self.balancers.contains(source.ip());
+            if !is_behind && !admit(&self.sources, source) {
                 continue;
             }
+            let balancers = Arc::clone(&self.balancers);
             let tls = self.tls.clone();
             let sources = Arc::clone(&self.sources);
             let limit = self.limits.handshake_timeout;
@@ -215,6 +223,22 @@ impl Acceptor {
             let (serve, observe) = (serve.clone(), observe.clone());
             let pauses = Arc::clone(&self.pauses);
             tokio::spawn(async move {
+                let mut socket = socket;
+                let mut source = source;
+                if is_behind {
+                    let named = balancers.other_end(&mut socket, source);
+                    source = match tokio::time::timeout(limit, named).await {
+                        Ok(Ok(named)) => named,
+                        Ok(Err(error)) => {
+                            tracing::warn!(%error, balancer = %source, "a connection of a balancer was closed before TLS");
+                            return observe(HandshakeResult::ProxyHeader, source);
+                        }
+                        Err(_) => return observe(HandshakeResult::Timeout, source),
+                    };
+                    if !admit(&sources, source) {
+                        return;
+                    }
+                }
                 let (result, connection) = handshake(tls, socket, source, limit, pauses).await;
                 let connection = connection.map(|connection| AcceptedConnection {
                     trust_generation: generation,
@@ -237,6 +261,17 @@ impl Acceptor {
             .is_err()
         {
             tracing::warn!("connections still open at the end of the drain time were dropped");
+        }
+    }
+}
+
+/// Whether a connection from there goes on to its handshake.
+fn admit(sources: &SourceLimits, source: SocketAddr) -> bool {
+    match sources.admit(source.ip()) {
+        Ok(()) => true,
+        Err(refusal) => {
+            tracing::debug!(%source, limit = refusal.as_str(), "a connection was closed before TLS");
+            false
         }
     }
 }

@@ -3,7 +3,6 @@
 //! Invariant: what is not answered 403 or ended was answered, whatever it says. A session that is taken up again counts as
 //! answered too: nothing asks for the certificate on it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use certs::{Credential, TrustAnchors, tls};
@@ -13,7 +12,8 @@ use rustls_pki_types::ServerName;
 
 use super::super::Control;
 use super::REQUEST_ID;
-use crate::inbound::probe::{Probe, Unanswered, Unopened, reachable};
+use crate::inbound::probe::{Doorstep, Probe, Unanswered, Unopened, reachable};
+use crate::transport::Balancers;
 
 /// Each was answered once.
 pub(super) struct Connections {
@@ -74,28 +74,29 @@ impl Control {
     }
 
     fn own_listener(&self) -> Result<Listener, String> {
-        let address = self
+        let balancers = Balancers::new(self.config.federation.balancers.clone());
+        let doorstep = self
             .addresses
             .federation
-            .map(reachable)
+            .map(|listen| reachable(listen, &balancers))
             .ok_or("there is no federation listener")?;
         let name = self.config.tls.server_names.first();
         let name = name
             .and_then(|name| ServerName::try_from(name.clone()).ok())
             .ok_or("the listener has no name")?;
-        Ok(Listener { address, name })
+        Ok(Listener { doorstep, name })
     }
 }
 
 /// Our own.
 struct Listener {
-    address: SocketAddr,
+    doorstep: Doorstep,
     name: ServerName<'static>,
 }
 
 impl Listener {
     async fn open(&self, config: &Arc<ClientConfig>) -> Result<Probe, Unopened> {
-        Probe::open(self.address, &self.name, Arc::clone(config)).await
+        Probe::open(self.doorstep, &self.name, Arc::clone(config)).await
     }
 }
 

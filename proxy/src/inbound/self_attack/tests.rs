@@ -19,7 +19,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
+use super::super::probe::reachable;
 use super::*;
+use crate::transport::Balancers;
 
 /// Takes whatever certificate there is.
 #[derive(Debug)]
@@ -112,10 +114,10 @@ impl Site {
         status: u16,
     ) -> Vec<(&'static str, AttackResult)> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let doorstep = reachable(listener.local_addr().unwrap(), &Balancers::default());
         let serving = tokio::spawn(answer_all(listener, config, status));
         let attacker = Attacker {
-            address,
+            doorstep,
             name: ServerName::try_from("127.0.0.1").unwrap(),
             roots: Arc::new(self.servers.anchors(0)),
             authority: Some(Arc::clone(&self.authority)),
@@ -136,14 +138,14 @@ impl Site {
     /// A connection to a listener that lets everybody in, answers one request with this status, and goes away.
     pub(crate) async fn probe(&self, status: u16) -> Probe {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let doorstep = reachable(listener.local_addr().unwrap(), &Balancers::default());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let open = tls::enrollment_server_config(self.resolver(), Arc::clone(&clock)).unwrap();
         tokio::spawn(answer_all(listener, open, status));
         let roots = Arc::new(self.servers.anchors(0));
         let config = tls::anchored_client_config(roots, clock).unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        Probe::open(address, &name, config).await.unwrap()
+        Probe::open(doorstep, &name, config).await.unwrap()
     }
 }
 
@@ -230,10 +232,10 @@ async fn a_listener_that_believes_headers_is_noticed() {
 async fn what_cannot_be_reached_is_not_taken_for_a_refusal() {
     let site = Site::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let doorstep = reachable(listener.local_addr().unwrap(), &Balancers::default());
     drop(listener);
     let attacker = |authority| Attacker {
-        address,
+        doorstep,
         name: ServerName::try_from("127.0.0.1").unwrap(),
         roots: Arc::new(site.servers.anchors(0)),
         authority,

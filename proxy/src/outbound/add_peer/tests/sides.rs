@@ -99,7 +99,7 @@ impl Serving {
             tls.unwrap(),
             routes,
             EnrollmentLimits::default(),
-            sources,
+            (sources, crate::transport::Balancers::default()),
             stopped,
         ));
         Self {
