@@ -224,7 +224,7 @@ def render(name: str, values: dict, binary: str | None) -> None:
     parsed = tomllib.loads(settings)
     for section, keys in values["settings"].items():
         for key, value in keys.items():
-            if parsed[section].get(key) != value:
+            if parsed[section].get(key) != value or type(parsed[section].get(key)) is not type(value):
                 problems.append(f"{name}: {section}.{key} is {parsed[section].get(key)!r} and not {value!r}")
     policy = next((data for label, data in maps.items() if label.endswith("-policy")), None)
     wanted = not values.get("policy", {}).get("existingConfigMap")
