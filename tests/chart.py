@@ -265,7 +265,11 @@ def example(path: pathlib.Path, binary: str | None) -> None:
 schema_path = chart / "values.schema.json"
 written = json.loads(schema_path.read_text())
 if sys.argv[1:] == ["--update"]:
-    schema_path.write_text(json.dumps(with_settings(written), indent=2) + "\n")
+    before = schema_path.read_text()
+    after = json.dumps(with_settings(written), indent=2) + "\n"
+    if after != before:
+        schema_path.write_text(after)
+        print("values.schema.json follows the settings again: commit it")
     sys.exit(0)
 if with_settings(json.loads(schema_path.read_text())) != written:
     problems.append("values.schema.json does not have the settings there are: run tests/chart.py --update")
