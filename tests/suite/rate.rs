@@ -76,6 +76,32 @@ fn rate_fields(response: &Response) -> (&str, &str) {
 
 // Rates of grants.
 
+/// What a request says besides its question is heeded only once the request is let in: else whoever is over the limit could
+/// keep the one writer of the store busy.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_of_a_request_over_the_limit_is_not_written_down() {
+    let world = world(60, 1).await;
+    let holder = holder(&world).await;
+    let mut client = world.client(Wire::H1, &holder.minted).await;
+    assert_eq!(ask(&mut client).await.status, 200);
+    let says = [("x-mosaic-trust-generation", "1")];
+    let known = async || {
+        let store = &world.control().store;
+        store.trust_acknowledgements().await.unwrap().len()
+    };
+    for _ in 0..3 {
+        let mut another = world.client(Wire::H1, &holder.minted).await;
+        let refused = another.post_with(LIST, &says, "{}").await.unwrap();
+        assert_eq!(refused.status, 429, "{}", refused.text());
+    }
+    assert_eq!(known().await, 0);
+    let mut client = later(&world, &holder, 1_000).await;
+    let answer = client.post_with(LIST, &says, "{}").await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(known().await, 1);
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rate_exceeded() {
     for wire in Wire::BOTH {
