@@ -68,7 +68,7 @@ use crate::outbound::{
     ReachRules, Reaches,
 };
 use crate::revocation::{PublishedCrl, Responder};
-use crate::server_certificate::{ServerCertificate, ServerFiles, ServerSource};
+use crate::server_certificate::{KeptCertificate, ServerCertificate, ServerFiles, ServerSource};
 use crate::service_manager::Inherited;
 use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::telemetry::{Metrics, ops, steps};
@@ -779,7 +779,10 @@ async fn server_certificate(
     let tls = &base.config.tls;
     let source = match (&tls.files, step) {
         (None, None) => ServerSource::Authority(Arc::clone(authority)),
-        (None, Some(step)) => ServerSource::Step(step),
+        (None, Some(step)) => {
+            let file = base.config.data_dir.join("server-certificate.sealed");
+            ServerSource::Step(step, KeptCertificate::new(file, Arc::clone(&base.sealer)))
+        }
         (Some(files), _) => ServerSource::Files(ServerFiles {
             certificate: files.certificate.clone(),
             key: files.key.clone(),

@@ -5,6 +5,8 @@
 //! wrong, and an authority that fails, keep the last good one and are loud: in the log, in a metric, in `status` and
 //! in `doctor`. Connections that stand are not touched.
 
+mod kept;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -24,6 +26,8 @@ use rustls_pki_types::ServerName;
 use zeroize::Zeroizing;
 
 use crate::telemetry::Metrics;
+
+pub use kept::KeptCertificate;
 
 /// How often files and the remaining life are looked at.
 const LOOK: Duration = Duration::from_secs(10);
@@ -50,8 +54,8 @@ pub struct ServerFiles {
 pub enum ServerSource {
     /// Our own authority.
     Authority(Arc<dyn CertificateAuthority>),
-    /// A step-ca.
-    Step(Arc<StepCa>),
+    /// A step-ca, and what it issued last.
+    Step(Arc<StepCa>, KeptCertificate),
     /// Files of the operator's.
     Files(ServerFiles),
 }
@@ -61,9 +65,28 @@ impl ServerSource {
     fn issuer(&self) -> Option<&dyn CertificateAuthority> {
         match self {
             Self::Authority(authority) => Some(&**authority),
-            Self::Step(step) => Some(&**step),
+            Self::Step(step, _) => Some(&**step),
             Self::Files(_) => None,
         }
+    }
+
+    /// Issues one, and keeps it where a later start may need it.
+    async fn issue(
+        &self,
+        authority: &dyn CertificateAuthority,
+        names: &[ServerName<'static>],
+        now: i64,
+    ) -> Result<ServerIdentity, String> {
+        let (identity, key) = issue(authority, names, now).await?;
+        if let Self::Step(_, kept) = self
+            && let Err(why) = kept.keep(&key, identity.credential())
+        {
+            tracing::error!(
+                why,
+                "the server certificate could not be kept: a start while the step-ca is down would be refused"
+            );
+        }
+        Ok(identity)
     }
 }
 
@@ -119,17 +142,28 @@ impl ServerCertificate {
         let names = names.iter().map(|name| parse_name(name));
         let names = names.collect::<Result<Vec<_>, _>>()?;
         let now = clock.unix_seconds();
+        let mut unfit = None;
         let (identity, read) = match &source {
             ServerSource::Files(files) => {
                 let texts = read(files)?;
                 (identity_of(files, &texts, &names, now)?, Some(texts))
             }
-            ServerSource::Authority(authority) => (issue(&**authority, &names, now).await?, None),
-            ServerSource::Step(step) => (issue(&**step, &names, now).await?, None),
+            ServerSource::Authority(authority) => {
+                (source.issue(&**authority, &names, now).await?, None)
+            }
+            ServerSource::Step(step, kept) => match source.issue(&**step, &names, now).await {
+                Ok(identity) => (identity, None),
+                Err(why) => {
+                    let identity = again(kept, &**step, &names, now)
+                        .map_err(|unkept| format!("{why}; and {unkept}"))?;
+                    unfit = Some(why);
+                    (identity, None)
+                }
+            },
         };
         metrics.certificate_expiry("server", "", identity.credential().not_after());
         let (publisher, in_force) = channel(identity);
-        Ok(Arc::new(Self {
+        let opened = Arc::new(Self {
             source,
             names,
             publisher,
@@ -138,7 +172,13 @@ impl ServerCertificate {
             metrics,
             tried: Mutex::default(),
             read: tokio::sync::Mutex::new(read),
-        }))
+        });
+        if let Some(why) = unfit {
+            let now = now.saturating_mul(MILLIS_PER_SECOND);
+            opened.tried.lock().tries.last_at = Some(now);
+            opened.failed(why, now);
+        }
+        Ok(opened)
     }
 
     /// The one in force.
@@ -158,7 +198,7 @@ impl ServerCertificate {
     pub const fn source(&self) -> &'static str {
         match self.source {
             ServerSource::Authority(_) => "embedded",
-            ServerSource::Step(_) => "step-ca",
+            ServerSource::Step(..) => "step-ca",
             ServerSource::Files(_) => "files",
         }
     }
@@ -180,7 +220,8 @@ impl ServerCertificate {
         let renewed = match (&self.source, self.source.issuer()) {
             (_, Some(authority)) if self.is_due(now) => {
                 self.tried.lock().tries.last_at = Some(now);
-                let issued = issue(authority, &self.names, now.div_euclid(MILLIS_PER_SECOND));
+                let seconds = now.div_euclid(MILLIS_PER_SECOND);
+                let issued = self.source.issue(authority, &self.names, seconds);
                 issued.await.map(Some)
             }
             (ServerSource::Files(files), _) => self.reread(files, &mut known, now),
@@ -212,7 +253,8 @@ impl ServerCertificate {
             return Ok(());
         };
         let now = self.clock.unix_millis();
-        let issued = issue(&**authority, &self.names, now.div_euclid(MILLIS_PER_SECOND)).await;
+        let seconds = now.div_euclid(MILLIS_PER_SECOND);
+        let issued = self.source.issue(&**authority, &self.names, seconds).await;
         let identity = issued.map_err(|why| self.failed(why, now))?;
         let end = identity.credential().not_after();
         self.publisher
@@ -259,14 +301,18 @@ impl ServerCertificate {
         };
         // A third of the life is left. Past its end a server certificate can still be replaced, unlike a client's.
         let third = life.ends.saturating_sub(life.length() / 3);
-        let tries = self.tried.lock().tries;
+        let (tries, has_failed) = {
+            let tried = self.tried.lock();
+            (tried.tries, tried.failure.is_some())
+        };
         let again = match tries.last_at {
             Some(last) => last
                 .min(now)
                 .saturating_add(life.back_off(tries.failures, Jitter::NONE)),
             None => third,
         };
-        now >= third.max(again)
+        // One of an earlier start is replaced as soon as that can be done.
+        now >= if has_failed { again } else { third.max(again) }
     }
 
     fn good(&self, renewed: bool) -> Result<bool, String> {
@@ -322,7 +368,7 @@ async fn issue(
     authority: &dyn CertificateAuthority,
     names: &[ServerName<'static>],
     now: i64,
-) -> Result<ServerIdentity, String> {
+) -> Result<(ServerIdentity, PrivateKey), String> {
     let said = |error: &dyn std::fmt::Display| error.to_string();
     let key = PrivateKey::generate_p256().map_err(|error| said(&error))?;
     let csr = key
@@ -340,7 +386,25 @@ async fn issue(
         .map_err(|error| said(&error))?;
     let credential =
         Credential::new(issued.chain_with_root(), &key).map_err(|error| said(&error))?;
-    ServerIdentity::new(credential, authority.anchors(), names, now).map_err(|error| said(&error))
+    let identity = ServerIdentity::new(credential, authority.anchors(), names, now);
+    Ok((identity.map_err(|error| said(&error))?, key))
+}
+
+/// The certificate of an earlier start, if it is still as good as one that were issued now.
+fn again(
+    kept: &KeptCertificate,
+    authority: &dyn CertificateAuthority,
+    names: &[ServerName<'static>],
+    now: i64,
+) -> Result<ServerIdentity, String> {
+    let found = kept.find()?;
+    let unfit = |error: &dyn std::fmt::Display| {
+        format!("the one of an earlier start cannot be used: {error}")
+    };
+    let key = found.key.to_pem();
+    let credential = Credential::from_pem(found.chain.as_bytes(), key.as_bytes())
+        .map_err(|error| unfit(&error))?;
+    ServerIdentity::new(credential, authority.anchors(), names, now).map_err(|error| unfit(&error))
 }
 
 fn identity_of(

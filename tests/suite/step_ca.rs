@@ -346,8 +346,61 @@ async fn a_start_without_a_certificate_of_step_ca_is_refused() {
     let mut step = StepProcess::start(&program, TEMPLATE, "24h0m0s");
     let world = listening(&step).await;
     step.stop();
-    let refused = world.restart_under(part).await.err().unwrap().to_string();
+    // What it issued before does for another start.
+    let serial = server_view(&world).await["serial"].clone();
+    let world = world.restart_under(part).await.unwrap();
+    let view = server_view(&world).await;
+    assert_eq!(view["serial"], serial, "{view}");
+    let said = view["failure"]["message"].as_str().unwrap();
+    assert!(said.contains("cannot be reached"), "{said}");
+    let checks = world.control().checks().await.unwrap();
+    assert_eq!(server_check(&checks).outcome, CheckOutcome::Fail);
+    // And is replaced as soon as that can be, long before it is due.
+    step.restart(&program);
+    world.clock().advance(std::time::Duration::from_secs(20));
+    assert_eq!(looked(&world).await, Ok(true), "{}", step.log());
+    assert_ne!(server_view(&world).await["serial"], serial);
+    step.stop();
+
+    // But not what was changed, is over, or is not there.
+    let file = world.config.data_dir.join("server-certificate.sealed");
+    let sealed = std::fs::read(&file).unwrap();
+    let mode = std::fs::metadata(&file).unwrap().permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    assert!(!sealed.windows(7).any(|part| part == b"PRIVATE"));
+    let mut changed = sealed.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let dir = world.dir.path().to_owned();
+    let (config, clock) = (Arc::clone(&world.config), world.shared_clock());
+    let start = async || {
+        let clock = Arc::clone(&clock) as Arc<dyn certs::Clock>;
+        let started = Box::pin(proxy::app::start(Arc::clone(&config), clock)).await;
+        started.err().unwrap().to_string()
+    };
+    let World {
+        sidecar,
+        dir: _held,
+        ..
+    } = world;
+    sidecar.stop().await.unwrap();
+    assert!(dir.exists());
+    std::fs::write(&file, changed).unwrap();
+    let refused = start().await;
+    assert!(refused.contains("does not open"), "{refused}");
+    std::fs::write(&file, sealed).unwrap();
+    clock.advance(std::time::Duration::from_secs(7 * 60));
+    let refused = start().await;
+    assert!(
+        refused.contains("of an earlier start cannot be used"),
+        "{refused}"
+    );
+    std::fs::remove_file(&file).unwrap();
+    let refused = start().await;
     assert!(refused.contains("cannot be reached"), "{refused}");
+    assert!(refused.contains("none of an earlier start"), "{refused}");
 }
 
 /// Versions before 0.23 have no CRL; newer ones were told to publish one.

@@ -339,7 +339,7 @@ pub(crate) struct Tls {
     /// File with the roots that peers are to know that certificate by, PEM; the root of the chain when absent.
     pub roots_file: Option<String>,
     /// Name of a JWK provisioner of the step-ca of `[ca]` that the certificate of both TLS listeners comes from, another one than
-    /// that for peers. With it the embedded authority issues none. A start needs the step-ca.
+    /// that for peers. With it the embedded authority issues none. The first start needs the step-ca.
     pub step_ca_provisioner: Option<String>,
     /// File with the private key of that provisioner: a JWK, or one encrypted as JWE.
     pub step_ca_key_file: Option<String>,
