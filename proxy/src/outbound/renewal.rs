@@ -182,10 +182,13 @@ impl Outbound {
             return Some(newer);
         }
         if !self.has_issued(route).await.ok()? {
-            return None;
+            // It may have taken the place of this one between the two looks.
+            self.load().await.ok()?;
+            return newer();
         }
         let actor = Actor::Sidecar("session-door");
-        self.renew_route(route, actor).await.ok()?;
+        // Whoever puts it to use: what has come of it is in the table, or nothing has.
+        let _told_there = self.renew_route(route, actor).await;
         newer()
     }
 }
