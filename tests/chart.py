@@ -18,14 +18,14 @@ import yaml
 root = pathlib.Path(__file__).resolve().parent.parent
 chart = root / "deploy/helm/mosaic-federation"
 # What the chart decides itself.
-OWN = {("ops", "listen"), ("policy", "dir"), ("seal", "secret_file"), ("seal", "secret_env"), ("seal", "secret_credential"), ("federation", "listen"), ("enrollment", "listen")}
+OWN = {(None, "data_dir"), ("ops", "listen"), ("policy", "dir"), ("seal", "secret_file"), ("seal", "secret_env"), ("seal", "secret_credential"), ("federation", "listen"), ("enrollment", "listen")}
 VERSION = "1.36"
 problems: list[str] = []
 
 
 def settings_schema() -> dict:
     """The schema of `settings`, from docs/reference/configuration.md, which the settings' own tests compare with the code."""
-    sections: dict = {}
+    sections: dict = {None: {"properties": {}}}
     section = None
     text = (root / "docs/reference/configuration.md").read_text()
     for block in re.split(r"\n(?=## |- \*\*)", text):
@@ -34,7 +34,7 @@ def settings_schema() -> dict:
             sections[section] = {"type": "object", "additionalProperties": False, "properties": {}}
             continue
         key = re.match(r"- \*\*`(\w+)`\*\*: (.*?)\n  (.*)", block, re.DOTALL)
-        if key is None or section is None or (section, key.group(1)) in OWN:
+        if key is None or (section, key.group(1)) in OWN:
             continue
         form = key.group(3)
         if bounds := re.match(r"A whole number from (\d+) to (\d+)", form):
@@ -50,9 +50,10 @@ def settings_schema() -> dict:
         elif form.startswith("A text"):
             schema = {"type": "string"}
         else:
-            raise SystemExit(f"error: configuration.md says of {section}.{key.group(1)} what this does not know: {form}")
+            raise SystemExit(f"error: configuration.md says of {section or 'the top'}.{key.group(1)} what this does not know: {form}")
         sections[section]["properties"][key.group(1)] = schema
-    return {name: body for name, body in sections.items() if body["properties"]}
+    top = sections.pop(None)["properties"]
+    return top | {name: body for name, body in sections.items() if body["properties"]}
 
 
 def with_settings(schema: dict) -> dict:
@@ -223,6 +224,10 @@ def render(name: str, values: dict, binary: str | None) -> None:
     settings = next(data["federation.toml"] for data in maps.values() if "federation.toml" in data)
     parsed = tomllib.loads(settings)
     for section, keys in values["settings"].items():
+        if not isinstance(keys, dict):
+            if parsed.get(section) != keys:
+                problems.append(f"{name}: {section} is {parsed.get(section)!r} and not {keys!r}")
+            continue
         for key, value in keys.items():
             if parsed[section].get(key) != value or type(parsed[section].get(key)) is not type(value):
                 problems.append(f"{name}: {section}.{key} is {parsed[section].get(key)!r} and not {value!r}")

@@ -44,11 +44,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   "enrollment" (dict "listen" "0.0.0.0:8444") }}
 {{- $all := mergeOverwrite (deepCopy .Values.settings) $own -}}
 data_dir = "/var/lib/mosaic-federation/data"
+{{- range $key, $value := $all }}
+{{- if not (kindIs "map" $value) }}
+{{ $key }} = {{ include "mf.value" $value }}
+{{- end }}
+{{- end }}
 {{- range $section, $keys := $all }}
+{{- if kindIs "map" $keys }}
 
 [{{ $section }}]
 {{- range $key, $value := $keys }}
 {{ $key }} = {{ include "mf.value" $value }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
