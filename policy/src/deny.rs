@@ -306,6 +306,9 @@ deny_codes! {
     GatewayTimeout "gateway_timeout" Gateway
         "The gateway did not answer in time."
         "Try again later, or ask for fewer rows.";
+    GatewayBusy "gateway_busy" Gateway
+        "Too many requests wait for the gateway already."
+        "Try again in a moment.";
     GatewayMalformed "gateway_malformed" Gateway
         "The gateway answered something that is not what its mapping says."
         "The other side's operator runs `gateway check`.";

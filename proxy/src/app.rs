@@ -57,7 +57,7 @@ use crate::enrollment::{
 use crate::gateway::assertion::AssertionSigner;
 use crate::gateway::credential::{SubjectCredentials, bearer};
 use crate::gateway::facts::FactsCache;
-use crate::gateway::{Gateway, GatewayClient, GatewayLimits, Origin};
+use crate::gateway::{Gateway, GatewayClient, GatewayLimits, Origin, TurnLimits, Turns};
 use crate::hardening::Hardening;
 use crate::inbound::authenticate::Authenticator;
 use crate::inbound::finish::Recorder;
@@ -388,6 +388,11 @@ async fn compose(
         client: Arc::clone(&client),
         credentials: Arc::clone(&credentials),
         facts: FactsCache::new(config.limits.facts_cache, Arc::clone(&base.clock)),
+        turns: Turns::new(TurnLimits {
+            at_once: config.gateway.max_requests,
+            waiting: config.gateway.max_waiting,
+            patience: config.gateway.connect_timeout,
+        }),
         metrics: Arc::clone(&base.metrics),
     });
     let (trust_publisher, trust) = channel(anchors.clone());
@@ -442,6 +447,7 @@ async fn compose(
                 max_answer_bytes: config.limits.max_answer_bytes,
                 lease: config.lease.duration,
                 search_rows: config.limits.search_rows,
+                head: config.federation.header_timeout,
             },
             contacted: Box::new(move |peer| heard.contacted(peer)),
             store: Arc::clone(&base.store),

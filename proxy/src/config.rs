@@ -129,6 +129,8 @@ pub struct Federation {
     pub public_url: Option<PublicUrl>,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
+    /// How long the head of a request may take.
+    pub header_timeout: Duration,
     /// Connections open at once.
     pub max_connections: usize,
     /// How long requests in flight may take after SIGTERM.
@@ -188,6 +190,10 @@ pub struct Gateway {
     pub connect_timeout: Duration,
     /// How long it may be silent.
     pub read_timeout: Duration,
+    /// Federated requests that ask it at once.
+    pub max_requests: usize,
+    /// Federated requests that wait for that.
+    pub max_waiting: usize,
 }
 
 /// As whom the gateway is asked.

@@ -16,6 +16,7 @@ pub mod list;
 pub mod origin;
 pub mod page;
 pub mod search;
+mod turns;
 mod wire;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub use credential::SubjectCredentials;
 pub use error::GatewayError;
 use facts::{FactsCache, FactsOf, FetchedFacts};
 pub use origin::Origin;
+pub use turns::{Turn, TurnLimits, Turns};
 
 use crate::message::headers::RequestTag;
 use crate::telemetry::Metrics;
@@ -40,6 +42,8 @@ pub struct Gateway {
     pub credentials: Arc<SubjectCredentials>,
     /// What it said about subjects lately.
     pub facts: FactsCache,
+    /// How many ask it at once.
+    pub turns: Turns,
     /// Counted events.
     pub metrics: Arc<Metrics>,
 }

@@ -18,4 +18,4 @@ pub use balancer::Balancers;
 pub use gate::{AnswerGuard, ConnectionGate, CutCount, GateRegistry, Stale};
 pub use listener::{AcceptedConnection, Acceptor, HandshakeResult, ListenerLimits};
 pub use pause::PauseWatch;
-pub use stream::{GatedStream, MtlsStream};
+pub use stream::{GatedStream, Heard, MtlsStream};

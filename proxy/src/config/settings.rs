@@ -123,6 +123,9 @@ pub(crate) struct Federation {
     /// How long a TLS handshake may take, milliseconds.
     #[schemars(range(min = 100, max = 60_000))]
     pub handshake_timeout_ms: u64,
+    /// How long the head of a request may take from its first byte on, milliseconds; then the connection is closed.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub header_timeout_ms: u64,
     /// Connections open at once; further ones wait in the kernel's backlog.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections: u32,
@@ -143,6 +146,7 @@ impl Default for Federation {
             listen: "0.0.0.0:8443".to_owned(),
             public_url: None,
             handshake_timeout_ms: 5_000,
+            header_timeout_ms: 10_000,
             max_connections: 10_000,
             drain_s: 30,
             worker_threads: 0,
@@ -275,6 +279,13 @@ pub(crate) struct Gateway {
     /// How long the gateway may be silent, milliseconds.
     #[schemars(range(min = 10, max = 300_000))]
     pub read_timeout_ms: u64,
+    /// Federated requests that ask the gateway at once.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_requests: u32,
+    /// Federated requests that wait for others to be done with the gateway, at most as long as `connect_timeout_ms`; further ones are
+    /// answered 503 `gateway_busy`.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_waiting: u32,
 }
 
 impl Default for Gateway {
@@ -289,6 +300,8 @@ impl Default for Gateway {
             jwks_file: None,
             connect_timeout_ms: 2_000,
             read_timeout_ms: 10_000,
+            max_requests: 256,
+            max_waiting: 256,
         }
     }
 }

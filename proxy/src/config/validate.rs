@@ -223,6 +223,7 @@ impl Check<'_> {
             listen: listen?,
             public_url,
             handshake_timeout: Duration::from_millis(section.handshake_timeout_ms),
+            header_timeout: Duration::from_millis(section.header_timeout_ms),
             max_connections: count(section.max_connections),
             drain: Duration::from_secs(section.drain_s),
             worker_threads: count(section.worker_threads),

@@ -15,6 +15,9 @@ pub enum GatewayError {
     /// It did not answer in time.
     #[error("the gateway did not answer in time while {0}")]
     Timeout(&'static str),
+    /// Too many requests wait for it.
+    #[error("too many requests wait for the gateway")]
+    Busy,
     /// It refused the subject's credential (401).
     #[error(
         "the gateway refused the subject's credential; register a new one with `gateway token set`"
@@ -41,6 +44,7 @@ impl GatewayError {
         match self {
             Self::Unreachable(_) => DenyCode::GatewayUnreachable,
             Self::Timeout(_) => DenyCode::GatewayTimeout,
+            Self::Busy => DenyCode::GatewayBusy,
             Self::CredentialRejected => DenyCode::SubjectCredentialRejected,
             Self::CredentialMissing => DenyCode::SubjectCredentialMissing,
             Self::Denied => DenyCode::GatewayDenied,

@@ -42,7 +42,7 @@ use crate::message::target::Route;
 use crate::message::{framing, headers};
 use crate::store::Store;
 use crate::transport::wait::within;
-use crate::transport::{AcceptedConnection, AnswerGuard};
+use crate::transport::{AcceptedConnection, AnswerGuard, Heard};
 
 use super::answer::{Answering, Halt, ListQuestion};
 use super::authenticate::{Authenticated, Authenticator, Connection};
@@ -74,6 +74,8 @@ pub struct AnswerLimits {
     pub lease: Duration,
     /// Rows of one resource that one search looks through.
     pub search_rows: u32,
+    /// For the head of a request of HTTP/1.1, from its first byte to its last.
+    pub head: Duration,
 }
 
 /// The serving side, shared by all connections.
@@ -115,6 +117,7 @@ pub async fn serve_connection(
     let app = Arc::new(ConnectionApp {
         inbound,
         connection,
+        heard: stream.heard(),
         teller: RateTeller::default(),
         busy: AtomicUsize::new(0),
         idle: Notify::new(),
@@ -145,6 +148,7 @@ pub async fn serve_connection(
 struct ConnectionApp {
     inbound: Arc<Inbound>,
     connection: Connection,
+    heard: Arc<Heard>,
     teller: RateTeller,
     busy: AtomicUsize,
     idle: Notify,
@@ -181,7 +185,25 @@ impl HttpServerApp for ConnectionApp {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        match session.read_request().await {
+        let (is_http1, heard) = (session.as_http1().is_some(), self.heard.reads());
+        // In HTTP/2 the head is whole when it gets here; a connection that never completes one is idle.
+        let overdue = async {
+            if !is_http1 {
+                return std::future::pending().await;
+            }
+            self.heard.since(heard).await;
+            tokio::time::sleep(self.inbound.limits.head).await;
+        };
+        let head = tokio::select! {
+            biased;
+            head = session.read_request() => head,
+            () = overdue => {
+                self.inbound.recorder.metrics.slow_head();
+                session.shutdown().await;
+                return None;
+            }
+        };
+        match head {
             Ok(true) => {}
             Ok(false) => return None,
             Err(_) => {
@@ -528,6 +550,7 @@ impl ConnectionApp {
         }
         let revision = entry.effective_revision;
         let lease = self.lease(session, exchange, &view, entry)?;
+        let turns = &self.inbound.gateway.turns;
         let mut answering = Answering {
             inbound: &self.inbound,
             connection: &self.connection,
@@ -546,11 +569,16 @@ impl ConnectionApp {
             let named = body.resources.as_deref();
             let admitted = admit_search(&view.snapshot, &request, named)
                 .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
+            let _turn = turns.take().await?;
             let answer = answering.search(revision, admitted, named.is_some(), limit, &query);
             return Box::pin(answer).await;
         }
         let admission = admit(&view.snapshot, &request)
             .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
+        let _turn = match &admission {
+            Admission::Capabilities(_) => None,
+            Admission::Rows(_) => Some(turns.take().await?),
+        };
         match (admission, route) {
             (Admission::Capabilities(capabilities), _) => {
                 Box::pin(answering.capabilities(revision, &capabilities)).await

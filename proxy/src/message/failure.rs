@@ -34,7 +34,8 @@ impl From<DenyCode> for Failure {
             code,
             message: None,
             close: closes(code),
-            retry_after: None,
+            // A turn comes up as soon as any other request is done.
+            retry_after: (code == DenyCode::GatewayBusy).then_some(1),
             doubtful: doubts_framing(code),
         }
     }

@@ -95,6 +95,7 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         D::SubjectCredentialMissing
         | D::SubjectCredentialRejected
         | D::GatewayUnreachable
+        | D::GatewayBusy
         | D::FactsUnavailable
         | D::RowBudgetUnavailable
         | D::RenewalUnavailable

@@ -34,7 +34,7 @@ use crate::gateway::facts::FetchedFacts;
 use crate::gateway::list::{Next, OwnedKey, READ_ON, Rows, add};
 use crate::gateway::page::ReadError;
 use crate::gateway::search::{Look, Looked, write_hit};
-use crate::gateway::{Gateway, GatewayError, item};
+use crate::gateway::{Gateway, GatewayError, Turn, item};
 use crate::message::body::{Body, BodyProblem};
 use crate::message::failure::Failure;
 use crate::message::headers::RequestTag;
@@ -69,6 +69,7 @@ impl LocalSource for OwnGateway {
         let body = Body::parse(question.body).map_err(refused)?;
         let route = question.route;
         if *route == Route::Search {
+            let _turn = self.turn().await?;
             return self.search(&view, &body, question).await;
         }
         let admission = admit_local(
@@ -79,6 +80,10 @@ impl LocalSource for OwnGateway {
             body.limit,
         )
         .map_err(|deny| Failure::from(deny.code()))?;
+        let _turn = match &admission {
+            Admission::Capabilities(_) => None,
+            Admission::Rows(_) => Some(self.turn().await?),
+        };
         let mut tally = Tally::default();
         let answered = match (admission, route) {
             (Admission::Capabilities(capabilities), _) => {
@@ -105,6 +110,11 @@ impl LocalSource for OwnGateway {
 }
 
 impl OwnGateway {
+    async fn turn(&self) -> Result<Turn<'_>, Failure> {
+        let turn = self.gateway.turns.take().await;
+        turn.map_err(|error| error.deny_code().into())
+    }
+
     async fn permit(
         &self,
         view: &View,

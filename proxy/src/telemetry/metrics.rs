@@ -28,6 +28,7 @@ pub struct Metrics {
     handshakes: IntCounterVec,
     connections: IntGauge,
     connections_refused: IntCounterVec,
+    slow_heads: IntCounter,
     rate_limit_keys: IntGaugeVec,
     peers_in_flight: IntGauge,
     cut: IntCounterVec,
@@ -294,6 +295,11 @@ impl Metrics {
             "Questions to peers that can be answered from memory: hit or miss.",
             &["result"],
         )?;
+        let slow_heads = IntCounter::new(
+            format!("{PREFIX}_slow_heads_total"),
+            "Connections closed because the head of a request took too long.",
+        )?;
+        registry.register(Box::new(slow_heads.clone()))?;
         let server_certificate_failures = IntCounter::new(
             format!("{PREFIX}_server_certificate_failures_total"),
             "Replacements of the server certificate that kept the last good one.",
@@ -373,6 +379,7 @@ impl Metrics {
             latency,
             handshakes,
             connections_refused,
+            slow_heads,
             rate_limit_keys,
             cut,
             expiry,
@@ -587,6 +594,11 @@ impl Metrics {
     /// The audit log's own figures, read when scraped.
     pub fn audit(&self, figures: &AuditFigures) {
         self.audit.show(figures);
+    }
+
+    /// Counts a connection that was closed because the head of a request took too long.
+    pub fn slow_head(&self) {
+        self.slow_heads.inc();
     }
 
     /// Every metric with its samples.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -19,6 +20,7 @@ use pingora_core::protocols::{
 use std::os::fd::AsRawFd;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 
 use super::gate::ConnectionGate;
@@ -119,6 +121,37 @@ impl AsyncWrite for GatedStream {
     }
 }
 
+/// What is heard on a connection, as it arrives.
+#[derive(Debug, Default)]
+pub struct Heard {
+    reads: AtomicU64,
+    told: Notify,
+}
+
+impl Heard {
+    /// How many reads there have been.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Acquire)
+    }
+
+    /// Waits for a read after the first `before`.
+    pub async fn since(&self, before: u64) {
+        loop {
+            let told = self.told.notified();
+            if self.reads() > before {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    fn note(&self) {
+        self.reads.fetch_add(1, Ordering::AcqRel);
+        self.told.notify_waiters();
+    }
+}
+
 /// A handshaken federation connection as Pingora's HTTP server sees it.
 pub struct MtlsStream {
     tls: TlsStream<GatedStream>,
@@ -127,6 +160,7 @@ pub struct MtlsStream {
     sent: usize,
     fd: UniqueIDType,
     digest: Option<Arc<SocketDigest>>,
+    heard: Arc<Heard>,
 }
 
 impl MtlsStream {
@@ -140,6 +174,7 @@ impl MtlsStream {
             sent: 0,
             fd,
             digest: None,
+            heard: Arc::default(),
         }
     }
 
@@ -147,6 +182,12 @@ impl MtlsStream {
     #[must_use]
     pub fn is_http2(&self) -> bool {
         self.tls.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
+    /// What is heard on it.
+    #[must_use]
+    pub fn heard(&self) -> Arc<Heard> {
+        Arc::clone(&self.heard)
     }
 
     fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -179,7 +220,12 @@ impl AsyncRead for MtlsStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.tls).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.heard.note();
+        }
+        read
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::super::url::bare_origin;
-use super::Check;
+use super::{Check, count};
 use crate::config::settings::{self, Auth, Preset};
 use crate::config::{Gateway, GatewayAuth};
 
@@ -28,6 +28,8 @@ impl Check<'_> {
             auth: auth?,
             connect_timeout: Duration::from_millis(section.connect_timeout_ms),
             read_timeout: Duration::from_millis(section.read_timeout_ms),
+            max_requests: count(section.max_requests),
+            max_waiting: count(section.max_waiting),
         })
     }
 
