@@ -512,13 +512,13 @@ const KNOWN_CYCLES: [&[&str]; 2] = [
     &["inbound::answer", "inbound::service"],
     // The files of the store's tables change each other's rows within one transaction.
     &[
-        "store::sqlite::change",
-        "store::sqlite::grants",
-        "store::sqlite::image",
-        "store::sqlite::outbound",
-        "store::sqlite::peers",
-        "store::sqlite::policy_bundle",
-        "store::sqlite::tokens",
+        "store::sql::change",
+        "store::sql::grants",
+        "store::sql::image",
+        "store::sql::outbound",
+        "store::sql::peers",
+        "store::sql::policy_bundle",
+        "store::sql::tokens",
     ],
 ];
 

@@ -4,35 +4,64 @@
 //! waits for its turn or fails as busy before it has done anything, and never deadlocks half-way.
 //! Each concern has its file below `sqlite/`; this one only dispatches. What the calls promise is in `store.rs`.
 
+#[path = "sql/audit.rs"]
 mod audit;
+#[path = "sql/audit_archive.rs"]
 mod audit_archive;
+#[path = "sql/audit_chain.rs"]
 mod audit_chain;
+#[path = "sql/audit_heads.rs"]
 mod audit_heads;
+#[path = "sql/audit_history.rs"]
 mod audit_history;
+#[path = "sql/audit_query.rs"]
 mod audit_query;
+#[path = "sql/certificates.rs"]
 mod certificates;
+#[path = "sql/change.rs"]
 mod change;
+#[path = "sql/column.rs"]
 mod column;
+#[path = "sql/contact.rs"]
 mod contact;
+#[path = "sql/enrollment.rs"]
 mod enrollment;
+#[path = "sql/expiry.rs"]
 mod expiry;
+#[path = "sql/grants.rs"]
 mod grants;
+#[path = "sql/image.rs"]
 mod image;
 mod open;
+#[path = "sql/outbound.rs"]
 mod outbound;
+#[path = "sql/outbound_renewal.rs"]
 mod outbound_renewal;
+#[path = "sql/peers.rs"]
 mod peers;
+#[path = "sql/policy_bundle.rs"]
 mod policy_bundle;
+#[path = "sql/renewal.rs"]
 mod renewal;
+#[path = "sql/renewal_store.rs"]
 mod renewal_store;
+#[path = "sql/revocation.rs"]
 mod revocation;
+#[path = "sql/revocation_store.rs"]
 mod revocation_store;
+#[path = "sql/rows_seen.rs"]
 mod rows_seen;
+#[path = "sql/sealing.rs"]
 mod sealing;
+#[path = "sql/secrets.rs"]
 mod secrets;
+#[path = "sql/sessions.rs"]
 mod sessions;
+#[path = "sql/tokens.rs"]
 mod tokens;
+#[path = "sql/trust.rs"]
 mod trust;
+#[path = "sql/witnessed.rs"]
 mod witnessed;
 mod writer;
 
