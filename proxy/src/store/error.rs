@@ -32,7 +32,7 @@ pub enum StoreError {
     #[error("the database stayed locked by another writer; try again")]
     Busy,
     /// The database failed: disk, file or driver.
-    #[error("the database failed: {why}; check the disk and the database file")]
+    #[error("the database failed: {why}; check that it runs and has room")]
     Unavailable {
         /// The driver's message.
         why: String,
@@ -76,12 +76,11 @@ impl StoreError {
 pub enum OpenError {
     /// The database was written by a newer program.
     #[error(
-        "the database {} has schema {found}, this program knows up to {known}: install the newer program, there is no way back",
-        path.display()
+        "the database {place} has schema {found}, this program knows up to {known}: install the newer program, there is no way back"
     )]
     NewerSchema {
-        /// The database file.
-        path: PathBuf,
+        /// The database: its file, or where it is.
+        place: String,
         /// The newest migration the database has.
         found: i64,
         /// The newest migration this program has.
@@ -107,18 +106,20 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// A migration could not be applied, or one already applied was changed.
-    #[error("the database {} could not be brought up to date: {why}; restore a backup or report it", path.display())]
+    #[error(
+        "the database {place} could not be brought up to date: {why}; restore a backup or report it"
+    )]
     Migration {
-        /// The database file.
-        path: PathBuf,
+        /// The database: its file, or where it is.
+        place: String,
         /// The driver's message.
         why: String,
     },
     /// The database cannot be opened or read.
-    #[error("the database {} cannot be opened: {source}", path.display())]
+    #[error("the database {place} cannot be opened: {source}")]
     Database {
-        /// The database file.
-        path: PathBuf,
+        /// The database: its file, or where it is.
+        place: String,
         /// What the first statements failed with.
         source: StoreError,
     },

@@ -10,18 +10,18 @@ use std::sync::{Arc, LazyLock};
 
 use policy::id::GrantId;
 use policy::recorded::RecordedDecision;
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, Connection, Encode, Sqlite, SqliteConnection, Type};
+use sqlx::{Arguments, Encode, Type};
 use uuid::Uuid;
 
-use super::super::StoreError;
-use super::column::driver;
-use super::writer::{OpenChain, Writer};
+use super::dialect::{Db, DbArguments, DbConnection, driver};
+use super::open_chain::OpenChain;
+use super::writer::Writer;
 use super::{audit_heads, audit_history};
 use crate::audit::{
     AuditDetail, AuditLogError, AuditRecord, AuditText, Head, HistoryHead, HistoryPlace,
     JournalMark, Link,
 };
+use crate::store::StoreError;
 
 /// Columns in the order they are bound.
 pub(super) const COLUMNS: [&str; 35] = [
@@ -68,11 +68,22 @@ static INSERTS: LazyLock<[(usize, String); 3]> =
     LazyLock::new(|| [128, 16, 1].map(|rows| (rows, statement(rows))));
 
 fn statement(rows: usize) -> String {
-    let row = format!("({})", ["?"; COLUMNS.len()].join(", "));
+    let row = |first: usize| {
+        let values: Vec<String> = (1..=COLUMNS.len())
+            .map(|column| {
+                format!(
+                    "${}",
+                    first.saturating_mul(COLUMNS.len()).saturating_add(column)
+                )
+            })
+            .collect();
+        format!("({})", values.join(", "))
+    };
+    let rows: Vec<String> = (0..rows).map(row).collect();
     format!(
         "INSERT INTO federation_audit_log ({}) VALUES {}",
         COLUMNS.join(", "),
-        vec![row; rows].join(", ")
+        rows.join(", ")
     )
 }
 
@@ -100,14 +111,9 @@ async fn write(
     records: &[AuditRecord],
     mark: Option<JournalMark>,
 ) -> Result<Vec<(GrantId, HistoryHead)>, StoreError> {
-    writer.check_place()?;
-    let Writer {
-        connection, chain, ..
-    } = writer;
-    let mut tx = connection
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .map_err(driver)?;
+    let ids: Vec<Uuid> = records.iter().map(|record| record.id).collect();
+    writer.make_room(&ids).await?;
+    let (mut tx, chain) = writer.begin().await?;
     if let Some(mark) = mark {
         if audit_heads::applied(&mut tx, mark.journal).await? >= mark.applied {
             tx.rollback().await.map_err(driver)?;
@@ -125,17 +131,16 @@ async fn write(
 
 /// The records whose ids the log does not have, each id once.
 async fn absent(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     records: &[AuditRecord],
 ) -> Result<Vec<AuditRecord>, StoreError> {
     let mut fresh: Vec<AuditRecord> = Vec::new();
     for record in records {
-        let known: Option<i64> =
-            sqlx::query_scalar("SELECT 1 FROM federation_audit_log WHERE id = ?")
-                .bind(record.id.as_bytes().as_slice())
-                .fetch_optional(&mut *conn)
-                .await
-                .map_err(driver)?;
+        let known = sqlx::query("SELECT 1 FROM federation_audit_log WHERE id = $1")
+            .bind(record.id.as_bytes().as_slice())
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(driver)?;
         if known.is_none() && fresh.iter().all(|one| one.id != record.id) {
             fresh.push(record.clone());
         }
@@ -154,7 +159,7 @@ pub(super) struct Inserted {
 
 /// Writes records at the end of the log, of the chain, and of the histories of their grants.
 pub(super) async fn insert(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     chain: Option<&OpenChain>,
     records: &[AuditRecord],
 ) -> Result<Inserted, StoreError> {
@@ -179,7 +184,7 @@ pub(super) async fn insert(
         let chunks = rest.chunks_exact(*size);
         rest = chunks.remainder();
         for chunk in chunks {
-            let mut values = SqliteArguments::default();
+            let mut values = DbArguments::default();
             values.reserve(chunk.len().saturating_mul(COLUMNS.len()), 0);
             for (record, (link, place)) in chunk {
                 let at = (link.as_ref(), place.as_ref());
@@ -210,7 +215,7 @@ impl Texts {
 
 /// Adds the values of one row in the order of [`COLUMNS`].
 fn add(
-    to: &mut SqliteArguments,
+    to: &mut DbArguments,
     texts: &mut Texts,
     record: &AuditRecord,
     (link, place): (Option<&Link>, Option<&HistoryPlace>),
@@ -267,9 +272,9 @@ fn add(
     put(to, record.witnessed.map(|head| head.to_bytes().to_vec()))
 }
 
-fn put<'t, T>(to: &mut SqliteArguments, value: T) -> Result<(), StoreError>
+fn put<'t, T>(to: &mut DbArguments, value: T) -> Result<(), StoreError>
 where
-    T: Encode<'t, Sqlite> + Type<Sqlite>,
+    T: Encode<'t, Db> + Type<Db>,
 {
     to.add(value)
         .map_err(|error| driver(sqlx::Error::Encode(error)))
@@ -286,7 +291,7 @@ fn text(text: Option<&AuditText>) -> Option<&str> {
     text.map(AuditText::as_str)
 }
 
-/// SQLite has no unsigned integers; what does not fit is written as the largest that does.
+/// There are no unsigned integers; what does not fit is written as the largest that does.
 pub(super) fn stored(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -5,20 +5,21 @@
 
 use futures_util::TryStreamExt;
 use policy::time::UnixMillis;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row;
 
-use super::super::{Act, Committed, StoreError};
 use super::audit::stored;
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect;
+use super::dialect::{DbConnection, DbRow, driver};
 use super::writer::Writer;
 use crate::audit::archive::{ColdFile, MANIFEST_ACTION, Manifest};
+use crate::store::{Act, Committed, StoreError};
 
 const ALL: &str = "SELECT number, rows, first_position, last_position, earliest, latest, bytes, sha256 \
                    FROM audit_archives ORDER BY number";
 const NEXT: &str = "SELECT number, rows, first_position, last_position, earliest, latest, bytes, sha256 \
-                    FROM audit_archives WHERE last_position > ? ORDER BY last_position LIMIT 1";
+                    FROM audit_archives WHERE last_position > $1 ORDER BY last_position LIMIT 1";
 
 pub(super) async fn archive(
     writer: &mut Writer,
@@ -38,7 +39,7 @@ pub(super) async fn archive(
         )));
     }
     let found = sqlx::query(
-        "SELECT count(*), min(position), max(position) FROM federation_audit_log WHERE position <= ?",
+        "SELECT count(*), min(position), max(position) FROM federation_audit_log WHERE position <= $1",
     )
     .bind(file.last_position)
     .fetch_one(change.conn())
@@ -56,7 +57,7 @@ pub(super) async fn archive(
             file.name()
         )));
     }
-    sqlx::query("DELETE FROM federation_audit_log WHERE position <= ?")
+    sqlx::query("DELETE FROM federation_audit_log WHERE position <= $1")
         .bind(file.last_position)
         .execute(change.conn())
         .await
@@ -64,7 +65,7 @@ pub(super) async fn archive(
     sqlx::query(
         "INSERT INTO audit_archives \
          (number, rows, first_position, last_position, earliest, latest, bytes, sha256) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(stored(file.number))
     .bind(stored(file.rows))
@@ -81,10 +82,12 @@ pub(super) async fn archive(
         detail: manifest.detail(),
         ..AdminAct::new(MANIFEST_ACTION)
     };
-    change.commit(told, ()).await
+    let committed = change.commit(told, ()).await?;
+    dialect::after_archiving(writer, file.latest.0).await;
+    Ok(committed)
 }
 
-pub(super) async fn files(conn: &mut SqliteConnection) -> Result<Vec<ColdFile>, StoreError> {
+pub(super) async fn files(conn: &mut DbConnection) -> Result<Vec<ColdFile>, StoreError> {
     sqlx::query(ALL)
         .fetch_all(conn)
         .await
@@ -95,7 +98,7 @@ pub(super) async fn files(conn: &mut SqliteConnection) -> Result<Vec<ColdFile>, 
 }
 
 pub(super) async fn next_file(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     after: i64,
 ) -> Result<Option<ColdFile>, StoreError> {
     sqlx::query(NEXT)
@@ -109,13 +112,13 @@ pub(super) async fn next_file(
 }
 
 pub(super) async fn due(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     before: UnixMillis,
     now: UnixMillis,
     most: u64,
 ) -> Result<Option<i64>, StoreError> {
     let mut rows =
-        sqlx::query("SELECT position, at FROM federation_audit_log ORDER BY position LIMIT ?")
+        sqlx::query("SELECT position, at FROM federation_audit_log ORDER BY position LIMIT $1")
             .bind(stored(most))
             .fetch(conn);
     let mut last = None;
@@ -131,7 +134,7 @@ pub(super) async fn due(
     Ok(last)
 }
 
-fn decode(row: &SqliteRow) -> Result<ColdFile, StoreError> {
+fn decode(row: &DbRow) -> Result<ColdFile, StoreError> {
     let columns = Columns {
         table: "audit_archives",
         row,

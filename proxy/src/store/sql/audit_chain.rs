@@ -3,15 +3,14 @@
 //! Invariant: a chain begins in the transaction that writes its first row, which names the newest row of the chain before it; keys
 //! that did not exist are stored in the same transaction, so no row is ever linked with a key that is not kept.
 
-use sqlx::Connection;
-
-use super::super::{ChainBeginning, Committed, StoreError};
 use super::audit_heads;
 use super::change::{AdminAct, Change};
-use super::column::driver;
+use super::dialect::driver;
+use super::open_chain::OpenChain;
 use super::secrets;
-use super::writer::{OpenChain, Writer};
+use super::writer::Writer;
 use crate::audit::chain::{BEGIN_ACTION, NO_HASH, PREDECESSOR, PREDECESSOR_SEQ};
+use crate::store::{ChainBeginning, Committed, StoreError};
 
 pub(super) async fn begin(
     writer: &mut Writer,
@@ -23,17 +22,13 @@ pub(super) async fn begin(
         key: beginning.key.clone(),
         last: None,
     };
-    writer.check_place()?;
-    let tx = writer
-        .connection
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .map_err(driver)?;
+    writer.make_room(&[act.id]).await?;
+    let (tx, slot) = writer.begin().await?;
     let mut change = Change::over(tx, act, Some(&mut open));
     let predecessor = audit_heads::newest(change.conn()).await?;
     sqlx::query(
         "INSERT INTO audit_chains (chain, number, begun_at, predecessor, predecessor_seq, seq, hash) \
-         SELECT ?, coalesce(max(number), 0) + 1, ?, ?, ?, 0, ? FROM audit_chains",
+         SELECT $1, coalesce(max(number), 0) + 1, $2, $3, $4, 0, $5 FROM audit_chains",
     )
     .bind(beginning.chain.as_bytes().as_slice())
     .bind(act.now.0)
@@ -55,6 +50,6 @@ pub(super) async fn begin(
             .count(PREDECESSOR_SEQ, head.seq);
     }
     let committed = change.commit_all(begun, made, ()).await?;
-    writer.chain = Some(open);
+    *slot = Some(open);
     Ok(committed)
 }

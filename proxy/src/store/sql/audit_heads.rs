@@ -2,16 +2,16 @@
 //!
 //! Invariant: a note is only ever written in the transaction of the rows it is about.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::Row;
 use uuid::Uuid;
 
-use super::super::StoreError;
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
 use crate::audit::Head;
+use crate::store::StoreError;
 
 /// Every chain's newest row as it is noted, oldest chain first.
-pub(super) async fn heads(conn: &mut SqliteConnection) -> Result<Vec<Head>, StoreError> {
+pub(super) async fn heads(conn: &mut DbConnection) -> Result<Vec<Head>, StoreError> {
     let rows = sqlx::query("SELECT chain, seq, hash FROM audit_chains ORDER BY number")
         .fetch_all(conn)
         .await
@@ -20,7 +20,7 @@ pub(super) async fn heads(conn: &mut SqliteConnection) -> Result<Vec<Head>, Stor
 }
 
 /// The newest row of the newest chain.
-pub(super) async fn newest(conn: &mut SqliteConnection) -> Result<Option<Head>, StoreError> {
+pub(super) async fn newest(conn: &mut DbConnection) -> Result<Option<Head>, StoreError> {
     sqlx::query("SELECT chain, seq, hash FROM audit_chains ORDER BY number DESC LIMIT 1")
         .fetch_optional(conn)
         .await
@@ -31,8 +31,8 @@ pub(super) async fn newest(conn: &mut SqliteConnection) -> Result<Option<Head>, 
 }
 
 /// The head that is noted for one chain.
-pub(super) async fn head(conn: &mut SqliteConnection, chain: Uuid) -> Result<Head, StoreError> {
-    let row = sqlx::query("SELECT chain, seq, hash FROM audit_chains WHERE chain = ?")
+pub(super) async fn head(conn: &mut DbConnection, chain: Uuid) -> Result<Head, StoreError> {
+    let row = sqlx::query("SELECT chain, seq, hash FROM audit_chains WHERE chain = $1")
         .bind(chain.as_bytes().as_slice())
         .fetch_optional(conn)
         .await
@@ -47,8 +47,8 @@ pub(super) async fn head(conn: &mut SqliteConnection, chain: Uuid) -> Result<Hea
 }
 
 /// Notes the newest row of a chain.
-pub(super) async fn note_head(conn: &mut SqliteConnection, head: &Head) -> Result<(), StoreError> {
-    sqlx::query("UPDATE audit_chains SET seq = ?, hash = ? WHERE chain = ?")
+pub(super) async fn note_head(conn: &mut DbConnection, head: &Head) -> Result<(), StoreError> {
+    sqlx::query("UPDATE audit_chains SET seq = $1, hash = $2 WHERE chain = $3")
         .bind(i64::try_from(head.seq).unwrap_or(i64::MAX))
         .bind(head.hash.as_slice())
         .bind(head.chain.as_bytes().as_slice())
@@ -59,8 +59,8 @@ pub(super) async fn note_head(conn: &mut SqliteConnection, head: &Head) -> Resul
 }
 
 /// How far a journal has been brought in; 0 when nothing is noted.
-pub(super) async fn applied(conn: &mut SqliteConnection, journal: Uuid) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT applied FROM audit_journals WHERE journal = ?")
+pub(super) async fn applied(conn: &mut DbConnection, journal: Uuid) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT applied FROM audit_journals WHERE journal = $1")
         .bind(journal.as_bytes().as_slice())
         .fetch_optional(conn)
         .await
@@ -75,12 +75,12 @@ pub(super) async fn applied(conn: &mut SqliteConnection, journal: Uuid) -> Resul
 
 /// Notes how far a journal has been brought in.
 pub(super) async fn note_applied(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     journal: Uuid,
     applied: u64,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO audit_journals (journal, applied) VALUES (?, ?) \
+        "INSERT INTO audit_journals (journal, applied) VALUES ($1, $2) \
          ON CONFLICT (journal) DO UPDATE SET applied = excluded.applied",
     )
     .bind(journal.as_bytes().as_slice())
@@ -91,7 +91,7 @@ pub(super) async fn note_applied(
     .map_err(driver)
 }
 
-fn decode(row: &SqliteRow) -> Result<Head, StoreError> {
+fn decode(row: &DbRow) -> Result<Head, StoreError> {
     let columns = Columns {
         table: "audit_chains",
         row,

@@ -6,18 +6,17 @@
 use std::collections::{HashMap, HashSet};
 
 use policy::id::GrantId;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::super::StoreError;
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver, elements, unhex};
 use crate::audit::history::grant_of;
 use crate::audit::{AuditRecord, HistoryHead, HistoryPlace};
+use crate::store::StoreError;
 
 /// The places of `records`, which `chain` writes down in this order, and how far their histories get with them.
 pub(super) async fn extend(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     chain: Uuid,
     records: &[AuditRecord],
 ) -> Result<(Vec<Option<HistoryPlace>>, Vec<(GrantId, HistoryHead)>), StoreError> {
@@ -42,10 +41,10 @@ pub(super) async fn extend(
 
 /// How far the history of a grant has got.
 pub(super) async fn head(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
 ) -> Result<Option<HistoryHead>, StoreError> {
-    sqlx::query("SELECT chain, gseq, ghash FROM audit_histories WHERE grant_id = ?")
+    sqlx::query("SELECT chain, gseq, ghash FROM audit_histories WHERE grant_id = $1")
         .bind(grant.as_bytes().as_slice())
         .fetch_optional(conn)
         .await
@@ -57,14 +56,17 @@ pub(super) async fn head(
 
 /// One statement for any number of grants.
 async fn heads(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grants: &HashSet<GrantId>,
 ) -> Result<HashMap<GrantId, HistoryHead>, StoreError> {
     let texts: Vec<String> = grants.iter().map(|id| hex::encode(id.as_bytes())).collect();
-    let rows = sqlx::query(
-        "SELECT grant_id, chain, gseq, ghash FROM audit_histories \
-         WHERE grant_id IN (SELECT unhex(value) FROM json_each(?))",
-    )
+    let rows = sqlx::query(concat!(
+        "SELECT grant_id, chain, gseq, ghash FROM audit_histories WHERE grant_id IN (SELECT ",
+        unhex!("value"),
+        " FROM ",
+        elements!("$1"),
+        ")"
+    ))
     .bind(format!("[\"{}\"]", texts.join("\",\"")))
     .fetch_all(conn)
     .await
@@ -77,27 +79,27 @@ async fn heads(
         .collect()
 }
 
-/// One statement for any number of grants: each is a list of its id, chain, number and hash.
-async fn note(
-    conn: &mut SqliteConnection,
-    heads: &[(GrantId, HistoryHead)],
-) -> Result<(), StoreError> {
+/// One statement for any number of grants: each is one text of its id, chain and hash, of fixed width, and its number.
+async fn note(conn: &mut DbConnection, heads: &[(GrantId, HistoryHead)]) -> Result<(), StoreError> {
     let texts: Vec<String> = heads
         .iter()
         .map(|(grant, head)| {
             let (grant, chain) = (hex::encode(grant.as_bytes()), head.chain.simple());
-            format!(
-                "[\"{grant}\",\"{chain}\",{},\"{}\"]",
-                head.gseq,
-                hex::encode(head.ghash)
-            )
+            format!("\"{grant}{chain}{}{}\"", hex::encode(head.ghash), head.gseq)
         })
         .collect();
-    sqlx::query(
-        "INSERT INTO audit_histories (grant_id, chain, gseq, ghash) \
-         SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, unhex(value ->> 3) FROM json_each(?) WHERE true \
-         ON CONFLICT (grant_id) DO UPDATE SET chain = excluded.chain, gseq = excluded.gseq, ghash = excluded.ghash",
-    )
+    sqlx::query(concat!(
+        "INSERT INTO audit_histories (grant_id, chain, gseq, ghash) SELECT ",
+        unhex!("substr(value, 1, 32)"),
+        ", ",
+        unhex!("substr(value, 33, 32)"),
+        ", CAST(substr(value, 129) AS BIGINT), ",
+        unhex!("substr(value, 65, 64)"),
+        " FROM ",
+        elements!("$1"),
+        " WHERE true ON CONFLICT (grant_id) DO UPDATE \
+             SET chain = excluded.chain, gseq = excluded.gseq, ghash = excluded.ghash"
+    ))
     .bind(format!("[{}]", texts.join(",")))
     .execute(conn)
     .await
@@ -105,14 +107,14 @@ async fn note(
     .map_err(driver)
 }
 
-const fn columns(row: &SqliteRow) -> Columns<'_> {
+const fn columns(row: &DbRow) -> Columns<'_> {
     Columns {
         table: "audit_histories",
         row,
     }
 }
 
-fn decode(row: &SqliteRow) -> Result<HistoryHead, StoreError> {
+fn decode(row: &DbRow) -> Result<HistoryHead, StoreError> {
     let columns = columns(row);
     Ok(HistoryHead {
         chain: columns.blob_uuid("chain")?,

@@ -4,20 +4,20 @@
 
 use futures_util::TryStreamExt;
 use policy::recorded::RecordedDecision;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::super::StoreError;
 use super::audit::{COLUMNS, log_error};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{Db, DbConnection, DbRow, driver};
 use crate::audit::{
     AuditDetail, AuditFilter, AuditLogError, AuditOutcome, AuditRecord, AuditRow, AuditText,
     Direction, HistoryHead, HistoryPlace, Link, QUERY_LIMIT_MAX,
 };
+use crate::store::StoreError;
 
 pub(super) async fn rows(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     filter: &AuditFilter,
 ) -> Result<Vec<AuditRow>, AuditLogError> {
     let after = match filter.after {
@@ -33,7 +33,7 @@ pub(super) async fn rows(
 
 /// The first rows behind a position.
 pub(super) async fn behind(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     after: i64,
     limit: u32,
 ) -> Result<Vec<AuditRow>, AuditLogError> {
@@ -45,8 +45,8 @@ pub(super) async fn behind(
 }
 
 async fn fetch(
-    conn: &mut SqliteConnection,
-    mut statement: QueryBuilder<Sqlite>,
+    conn: &mut DbConnection,
+    mut statement: QueryBuilder<Db>,
 ) -> Result<Vec<AuditRow>, AuditLogError> {
     // Taken one by one: what the driver keeps of a row is several times the row.
     let mut found = statement.build().fetch(conn);
@@ -64,9 +64,9 @@ async fn fetch(
     Ok(rows)
 }
 
-async fn position(conn: &mut SqliteConnection, id: Uuid) -> Result<i64, AuditLogError> {
+async fn position(conn: &mut DbConnection, id: Uuid) -> Result<i64, AuditLogError> {
     let found: Option<i64> =
-        sqlx::query_scalar("SELECT position FROM federation_audit_log WHERE id = ?")
+        sqlx::query_scalar("SELECT position FROM federation_audit_log WHERE id = $1")
             .bind(id.as_bytes().as_slice())
             .fetch_optional(conn)
             .await
@@ -75,9 +75,9 @@ async fn position(conn: &mut SqliteConnection, id: Uuid) -> Result<i64, AuditLog
 }
 
 /// With a place to continue from, the rows behind it in order; else the last rows, newest first, or the first ones.
-fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Sqlite> {
+fn statement(filter: &AuditFilter, after: Option<i64>) -> QueryBuilder<Db> {
     let mut sql = QueryBuilder::new(format!(
-        "SELECT position, {} FROM federation_audit_log WHERE 1",
+        "SELECT position, {} FROM federation_audit_log WHERE true",
         COLUMNS.join(", ")
     ));
     if let Some(after) = after {
@@ -135,7 +135,7 @@ fn own_id(request: &str) -> Option<Uuid> {
     (id.to_string() == request).then_some(id)
 }
 
-fn decode(row: &SqliteRow) -> Result<AuditRow, StoreError> {
+fn decode(row: &DbRow) -> Result<AuditRow, StoreError> {
     let columns = Columns {
         table: "federation_audit_log",
         row,

@@ -6,13 +6,12 @@
 use certs::crl::RevocationReason;
 use policy::id::GrantId;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::super::{
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
+use crate::store::{
     CertificateEntry, CertificateRecord, CertificateState, EnrolledCertificate, Sha256, StoreError,
 };
-use super::column::{Columns, driver};
 
 fn entry(columns: Columns<'_>) -> Result<CertificateEntry, StoreError> {
     Ok(CertificateEntry {
@@ -37,7 +36,7 @@ macro_rules! entries {
     };
 }
 
-fn columns(row: &SqliteRow) -> Columns<'_> {
+fn columns(row: &DbRow) -> Columns<'_> {
     Columns {
         table: "certificates",
         row,
@@ -46,10 +45,10 @@ fn columns(row: &SqliteRow) -> Columns<'_> {
 
 /// Certificates that ended after `kept_from`, without their bytes.
 pub(super) async fn list_kept(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     kept_from: UnixMillis,
 ) -> Result<Vec<CertificateEntry>, StoreError> {
-    let rows = sqlx::query(entries!("WHERE not_after > ?"))
+    let rows = sqlx::query(entries!("WHERE not_after > $1"))
         .bind(kept_from.0)
         .fetch_all(conn)
         .await
@@ -58,12 +57,12 @@ pub(super) async fn list_kept(
 }
 
 pub(super) async fn list(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
 ) -> Result<Vec<CertificateRecord>, StoreError> {
     let rows = sqlx::query(
         "SELECT fingerprint, grant_id, serial, not_before, not_after, state, confirmed_at, retires_at, issued_at, \
-         revoked_at, der FROM certificates WHERE grant_id = ? ORDER BY issued_at DESC, issue DESC, fingerprint",
+         revoked_at, der FROM certificates WHERE grant_id = $1 ORDER BY issued_at DESC, issue DESC, fingerprint",
     )
     .bind(grant.to_string())
     .fetch_all(conn)
@@ -84,10 +83,10 @@ pub(super) async fn list(
 
 /// The certificate with that fingerprint.
 pub(super) async fn find(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     fingerprint: &Sha256,
 ) -> Result<Option<CertificateEntry>, StoreError> {
-    let row = sqlx::query(entries!("WHERE fingerprint = ?"))
+    let row = sqlx::query(entries!("WHERE fingerprint = $1"))
         .bind(fingerprint.as_slice())
         .fetch_optional(conn)
         .await
@@ -97,10 +96,10 @@ pub(super) async fn find(
 
 /// The certificates with that serial number; two issuers may use the same.
 pub(super) async fn by_serial(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     serial: &str,
 ) -> Result<Vec<CertificateEntry>, StoreError> {
-    let rows = sqlx::query(entries!("WHERE serial = ?"))
+    let rows = sqlx::query(entries!("WHERE serial = $1"))
         .bind(serial)
         .fetch_all(conn)
         .await
@@ -110,13 +109,13 @@ pub(super) async fn by_serial(
 
 /// How many certificates of a grant open it at `now`.
 pub(super) async fn count_good(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     now: UnixMillis,
 ) -> Result<u64, StoreError> {
     let row = sqlx::query(
-        "SELECT count(*) AS good FROM certificates WHERE grant_id = ?1 AND state = 'active' AND not_after >= ?2 \
-         AND (retires_at IS NULL OR retires_at > ?2)",
+        "SELECT count(*) AS good FROM certificates WHERE grant_id = $1 AND state = 'active' AND not_after >= $2 \
+         AND (retires_at IS NULL OR retires_at > $2)",
     )
     .bind(grant.to_string())
     .bind(now.0)
@@ -128,15 +127,15 @@ pub(super) async fn count_good(
 
 /// Registers a certificate, as one that has been used.
 pub(super) async fn insert(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     certificate: &EnrolledCertificate,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO certificates (fingerprint, grant_id, serial, not_before, not_after, state, issued_at, der, \
-         confirmed_at, issue) VALUES (?1, ?2, ?3, ?4, ?5, 'active', ?6, ?7, ?6, \
-         (SELECT COALESCE(MAX(issue) + 1, 0) FROM certificates WHERE grant_id = ?2))",
+         confirmed_at, issue) VALUES ($1, $2, $3, $4, $5, 'active', $6, $7, $6, \
+         (SELECT COALESCE(MAX(issue) + 1, 0) FROM certificates WHERE grant_id = $2))",
     )
     .bind(certificate.fingerprint.as_slice())
     .bind(grant.to_string())
@@ -153,14 +152,14 @@ pub(super) async fn insert(
 
 /// Revokes every certificate of a grant that is not revoked yet; how many.
 pub(super) async fn revoke_all(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     now: UnixMillis,
     why: RevocationReason,
 ) -> Result<u64, StoreError> {
     let done = sqlx::query(
-        "UPDATE certificates SET state = 'revoked', revoked_at = ?, revocation_reason = ? \
-         WHERE grant_id = ? AND state <> 'revoked'",
+        "UPDATE certificates SET state = 'revoked', revoked_at = $1, revocation_reason = $2 \
+         WHERE grant_id = $3 AND state <> 'revoked'",
     )
     .bind(now.0)
     .bind(i64::from(why.code()))
@@ -173,13 +172,13 @@ pub(super) async fn revoke_all(
 
 /// Revokes one certificate.
 pub(super) async fn revoke_one(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     fingerprint: &Sha256,
     now: UnixMillis,
     why: RevocationReason,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE certificates SET state = 'revoked', revoked_at = ?, revocation_reason = ? WHERE fingerprint = ?",
+        "UPDATE certificates SET state = 'revoked', revoked_at = $1, revocation_reason = $2 WHERE fingerprint = $3",
     )
     .bind(now.0)
     .bind(i64::from(why.code()))

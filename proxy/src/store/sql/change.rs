@@ -4,14 +4,15 @@
 //! and raises the revision by one; the rows are linked into the chain in the same transaction. Dropping a change rolls it back. The statements of a change are its file's.
 
 use policy::id::{GrantId, PeerId, SubjectId};
-use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
+use sqlx::Transaction;
 use uuid::Uuid;
 
-use super::super::{Act, Committed, StoreError};
-use super::column::driver;
-use super::writer::{OpenChain, Writer};
+use super::dialect::{Db, DbConnection, driver};
+use super::open_chain::OpenChain;
+use super::writer::Writer;
 use super::{audit, image};
 use crate::audit::{AuditDetail, AuditOutcome, AuditRecord, AuditText, Direction};
+use crate::store::{Act, Committed, StoreError};
 
 /// What an admin audit row says beyond who and when.
 #[derive(Debug, Default)]
@@ -63,34 +64,28 @@ impl AdminAct {
 
 /// An open change.
 pub(super) struct Change<'c> {
-    tx: Transaction<'c, Sqlite>,
+    tx: Transaction<'c, Db>,
     act: &'c Act,
     chain: Option<&'c mut OpenChain>,
 }
 
 impl<'c> Change<'c> {
     pub(super) async fn begin(writer: &'c mut Writer, act: &'c Act) -> Result<Self, StoreError> {
-        writer.check_place()?;
-        let Writer {
-            connection, chain, ..
-        } = writer;
-        let tx = connection
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(driver)?;
+        writer.make_room(&[act.id]).await?;
+        let (tx, chain) = writer.begin().await?;
         Ok(Self::over(tx, act, chain.as_mut()))
     }
 
     /// A change in a transaction that is open, whose rows go into that chain.
     pub(super) const fn over(
-        tx: Transaction<'c, Sqlite>,
+        tx: Transaction<'c, Db>,
         act: &'c Act,
         chain: Option<&'c mut OpenChain>,
     ) -> Self {
         Self { tx, act, chain }
     }
 
-    pub(super) fn conn(&mut self) -> &mut SqliteConnection {
+    pub(super) fn conn(&mut self) -> &mut DbConnection {
         &mut self.tx
     }
 

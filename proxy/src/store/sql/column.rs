@@ -1,4 +1,4 @@
-//! Reading columns and translating the driver's errors.
+//! Reading columns.
 //!
 //! Invariant: a value that is not what this program writes becomes [`StoreError::Corrupt`] with table and column, never
 //! a default. Statements are in the files of their concern.
@@ -6,56 +6,23 @@
 use std::str::FromStr;
 
 use policy::time::UnixMillis;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row, Sqlite, Type};
+use sqlx::{Decode, Row, Type};
 use uuid::Uuid;
 
-use super::super::{Sha256, StoreError};
-
-/// SQLITE_BUSY and SQLITE_LOCKED: the primary result codes for "another writer is at it".
-const BUSY: i64 = 5;
-const LOCKED: i64 = 6;
-/// SQLITE_CONSTRAINT_TRIGGER: a trigger of ours refused the row, and says why.
-const REFUSED: &str = "1811";
-
-/// The store error that a driver error means.
-#[allow(clippy::needless_pass_by_value, reason = "used in map_err")]
-pub(super) fn driver(error: sqlx::Error) -> StoreError {
-    let Some(database) = error.as_database_error() else {
-        return StoreError::Unavailable {
-            why: error.to_string(),
-        };
-    };
-    if database.is_unique_violation() || database.is_foreign_key_violation() {
-        return StoreError::conflict(format!("the database refused it: {}", database.message()));
-    }
-    if database.code().is_some_and(|code| code == REFUSED) {
-        return StoreError::conflict(database.message());
-    }
-    // Extended result codes keep the primary one in the low byte.
-    let primary = database
-        .code()
-        .and_then(|code| code.parse::<i64>().ok())
-        .map(|code| code & 0xff);
-    match primary {
-        Some(BUSY | LOCKED) => StoreError::Busy,
-        _ => StoreError::Unavailable {
-            why: database.message().to_owned(),
-        },
-    }
-}
+use super::dialect::{Db, DbRow};
+use crate::store::{Sha256, StoreError};
 
 /// One row of one table.
 #[derive(Clone, Copy)]
 pub(super) struct Columns<'r> {
     pub(super) table: &'static str,
-    pub(super) row: &'r SqliteRow,
+    pub(super) row: &'r DbRow,
 }
 
 impl<'r> Columns<'r> {
     fn raw<T>(&self, column: &'static str) -> Result<T, StoreError>
     where
-        T: Decode<'r, Sqlite> + Type<Sqlite>,
+        T: Decode<'r, Db> + Type<Db>,
     {
         self.row
             .try_get(column)

@@ -7,14 +7,14 @@ use policy::grant::GrantStatus;
 use policy::id::GrantId;
 use policy::peer::PeerState;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{Act, Committed, Enrollment, GrantRecord, IssueIntent, Sha256, StoreError};
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, driver};
 use super::writer::Writer;
 use super::{certificates, grants, peers};
+use crate::store::{Act, Committed, Enrollment, GrantRecord, IssueIntent, Sha256, StoreError};
 
 pub(super) async fn record_intent(
     writer: &mut Writer,
@@ -32,14 +32,14 @@ pub(super) async fn record_intent(
 
 /// Writes down that a certificate is about to be asked for.
 pub(super) async fn insert_intent(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     id: Uuid,
     grant: GrantId,
     csr_sha256: &Sha256,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO issue_intents (id, grant_id, csr_sha256, created_at) VALUES (?, ?, ?, ?)",
+        "INSERT INTO issue_intents (id, grant_id, csr_sha256, created_at) VALUES ($1, $2, $3, $4)",
     )
     .bind(id.to_string())
     .bind(grant.to_string())
@@ -94,7 +94,7 @@ pub(super) async fn complete(
     close_intent(conn, intent, Some(grant), None, act.now).await?;
     certificates::insert(conn, grant, &certificate, act.now).await?;
     sqlx::query(
-        "UPDATE grants SET status = 'active', activated_at = ? WHERE id = ? AND status = 'pending'",
+        "UPDATE grants SET status = 'active', activated_at = $1 WHERE id = $2 AND status = 'pending'",
     )
     .bind(act.now.0)
     .bind(grant.to_string())
@@ -111,7 +111,7 @@ pub(super) async fn complete(
 
 /// The grant if it is pending and has not ended.
 async fn pending(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     now: UnixMillis,
 ) -> Result<GrantRecord, StoreError> {
@@ -127,13 +127,13 @@ async fn pending(
 /// Closes an open intent as issued, or as failed when `why` says so; the grant it was for, which has to be
 /// `expected` where that is given.
 pub(super) async fn close_intent(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     intent: Uuid,
     expected: Option<GrantId>,
     why: Option<&str>,
     now: UnixMillis,
 ) -> Result<GrantId, StoreError> {
-    let row = sqlx::query("SELECT grant_id, outcome FROM issue_intents WHERE id = ?")
+    let row = sqlx::query("SELECT grant_id, outcome FROM issue_intents WHERE id = $1")
         .bind(intent.to_string())
         .fetch_optional(&mut *conn)
         .await
@@ -155,7 +155,7 @@ pub(super) async fn close_intent(
         )));
     }
     let outcome = if why.is_some() { "failed" } else { "issued" };
-    sqlx::query("UPDATE issue_intents SET outcome = ?, detail = ?, closed_at = ? WHERE id = ?")
+    sqlx::query("UPDATE issue_intents SET outcome = $1, detail = $2, closed_at = $3 WHERE id = $4")
         .bind(outcome)
         .bind(why.map(grants::bounded_reason))
         .bind(now.0)

@@ -5,20 +5,20 @@
 
 use policy::id::GrantId;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
 
-use super::super::{Act, Committed, StoreError};
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, driver};
 use super::writer::Writer;
 use super::{grants, image, tokens};
+use crate::store::{Act, Committed, StoreError};
 
-const DUE: &str = "SELECT id FROM grants WHERE ends_at IS NOT NULL AND ends_at <= ? \
+const DUE: &str = "SELECT id FROM grants WHERE ends_at IS NOT NULL AND ends_at <= $1 \
                    AND status IN ('pending', 'active') ORDER BY ends_at, id";
 
 /// The revision, when no grant is due; `None` when one is.
 pub(super) async fn nothing_due(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     now: UnixMillis,
 ) -> Result<Option<u64>, StoreError> {
     if due(conn, now).await?.is_empty() {
@@ -37,7 +37,7 @@ pub(super) async fn expire(
     let expired = due(conn, act.now).await?;
     let mut acts = Vec::with_capacity(expired.len());
     for id in &expired {
-        sqlx::query("UPDATE grants SET status = 'expired', edit = edit + 1 WHERE id = ?")
+        sqlx::query("UPDATE grants SET status = 'expired', edit = edit + 1 WHERE id = $1")
             .bind(id.to_string())
             .execute(&mut *conn)
             .await
@@ -53,7 +53,7 @@ pub(super) async fn expire(
     }
 }
 
-async fn due(conn: &mut SqliteConnection, now: UnixMillis) -> Result<Vec<GrantId>, StoreError> {
+async fn due(conn: &mut DbConnection, now: UnixMillis) -> Result<Vec<GrantId>, StoreError> {
     let rows = sqlx::query(DUE)
         .bind(now.0)
         .fetch_all(conn)

@@ -8,14 +8,13 @@ use policy::grant::{Grant, GrantStatus};
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::scope::Scope;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::super::{Act, Committed, GrantRecord, NewGrant, PeerDirection, StoreError};
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
 use super::writer::Writer;
 use super::{certificates, peers, tokens};
+use crate::store::{Act, Committed, GrantRecord, NewGrant, PeerDirection, StoreError};
 
 /// What the certificates of a revoked grant are listed for.
 const WITHDRAWN: RevocationReason = RevocationReason::PrivilegeWithdrawn;
@@ -30,7 +29,7 @@ macro_rules! select_grants {
     };
 }
 
-fn decode(row: &SqliteRow) -> Result<GrantRecord, StoreError> {
+fn decode(row: &DbRow) -> Result<GrantRecord, StoreError> {
     let columns = Columns {
         table: "grants",
         row,
@@ -55,11 +54,8 @@ fn decode(row: &SqliteRow) -> Result<GrantRecord, StoreError> {
     })
 }
 
-pub(super) async fn load(
-    conn: &mut SqliteConnection,
-    id: GrantId,
-) -> Result<GrantRecord, StoreError> {
-    let row = sqlx::query(select_grants!("WHERE id = ?"))
+pub(super) async fn load(conn: &mut DbConnection, id: GrantId) -> Result<GrantRecord, StoreError> {
+    let row = sqlx::query(select_grants!("WHERE id = $1"))
         .bind(id.to_string())
         .fetch_optional(conn)
         .await
@@ -68,7 +64,7 @@ pub(super) async fn load(
     decode(&row)
 }
 
-pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<GrantRecord>, StoreError> {
+pub(super) async fn list(conn: &mut DbConnection) -> Result<Vec<GrantRecord>, StoreError> {
     let rows = sqlx::query(select_grants!("ORDER BY created_at, id"))
         .fetch_all(conn)
         .await
@@ -79,12 +75,12 @@ pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<GrantRecord>
 /// Grants that may still come up: unfinished ones, and finished ones with a certificate that ended after
 /// `kept_from`.
 pub(super) async fn list_kept(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     kept_from: UnixMillis,
 ) -> Result<Vec<GrantRecord>, StoreError> {
     let rows = sqlx::query(select_grants!(
         "WHERE status IN ('pending', 'active') OR EXISTS (SELECT 1 FROM certificates c \
-         WHERE c.grant_id = grants.id AND c.not_after > ?) ORDER BY created_at, id"
+         WHERE c.grant_id = grants.id AND c.not_after > $1) ORDER BY created_at, id"
     ))
     .bind(kept_from.0)
     .fetch_all(conn)
@@ -134,8 +130,8 @@ pub(super) async fn create(
     change.commit(admin, record).await
 }
 
-async fn insert(conn: &mut SqliteConnection, grant: &Grant) -> Result<(), StoreError> {
-    let taken: Option<i64> = sqlx::query_scalar("SELECT 1 FROM grants WHERE id = ?")
+async fn insert(conn: &mut DbConnection, grant: &Grant) -> Result<(), StoreError> {
+    let taken = sqlx::query("SELECT 1 FROM grants WHERE id = $1")
         .bind(grant.id.to_string())
         .fetch_optional(&mut *conn)
         .await
@@ -149,7 +145,7 @@ async fn insert(conn: &mut SqliteConnection, grant: &Grant) -> Result<(), StoreE
     let scope = scope_text(&grant.scope)?;
     sqlx::query(
         "INSERT INTO grants (id, peer_id, user_id, subject_id, scope, status, edit, created_at, expires_at, ends_at) \
-         VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, 0, $7, $8, $9)",
     )
     .bind(grant.id.to_string())
     .bind(grant.peer.to_string())
@@ -189,15 +185,15 @@ pub(super) async fn revoke(
 
 /// Revokes an unfinished grant with its certificates and token, inside a change.
 pub(super) async fn revoke_within(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     id: GrantId,
     now: UnixMillis,
     reason: Option<&str>,
     why: RevocationReason,
 ) -> Result<(GrantRecord, AdminAct), StoreError> {
     sqlx::query(
-        "UPDATE grants SET status = 'revoked', edit = edit + 1, revoked_at = ?, reason = ? \
-         WHERE id = ? AND status IN ('pending', 'active')",
+        "UPDATE grants SET status = 'revoked', edit = edit + 1, revoked_at = $1, reason = $2 \
+         WHERE id = $3 AND status IN ('pending', 'active')",
     )
     .bind(now.0)
     .bind(reason.map(bounded_reason))
@@ -225,7 +221,7 @@ pub(super) async fn forget_user(
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let rows = sqlx::query(
-        "SELECT id FROM grants WHERE user_id = ? AND status IN ('pending', 'active') ORDER BY id",
+        "SELECT id FROM grants WHERE user_id = $1 AND status IN ('pending', 'active') ORDER BY id",
     )
     .bind(user.as_str())
     .fetch_all(&mut *conn)
@@ -261,8 +257,8 @@ pub(super) async fn forget_ended(
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let rows = sqlx::query(
-        "SELECT id FROM grants WHERE peer_id = ?1 AND status IN ('revoked', 'expired') AND NOT EXISTS \
-         (SELECT 1 FROM certificates c WHERE c.grant_id = grants.id AND c.not_after > ?2) ORDER BY id",
+        "SELECT id FROM grants WHERE peer_id = $1 AND status IN ('revoked', 'expired') AND NOT EXISTS \
+         (SELECT 1 FROM certificates c WHERE c.grant_id = grants.id AND c.not_after > $2) ORDER BY id",
     )
         .bind(peer.to_string())
         .bind(before.0)
@@ -272,10 +268,10 @@ pub(super) async fn forget_ended(
     let ids: Vec<GrantId> = rows.iter().map(id_of).collect::<Result<_, _>>()?;
     for id in &ids {
         for statement in [
-            "DELETE FROM certificates WHERE grant_id = ?",
-            "DELETE FROM enrollment_tokens WHERE grant_id = ?",
-            "DELETE FROM issue_intents WHERE grant_id = ?",
-            "DELETE FROM grants WHERE id = ?",
+            "DELETE FROM certificates WHERE grant_id = $1",
+            "DELETE FROM enrollment_tokens WHERE grant_id = $1",
+            "DELETE FROM issue_intents WHERE grant_id = $1",
+            "DELETE FROM grants WHERE id = $1",
         ] {
             sqlx::query(statement)
                 .bind(id.to_string())
@@ -292,7 +288,7 @@ pub(super) async fn forget_ended(
     change.commit(admin, count).await
 }
 
-fn id_of(row: &SqliteRow) -> Result<GrantId, StoreError> {
+fn id_of(row: &DbRow) -> Result<GrantId, StoreError> {
     Columns {
         table: "grants",
         row,
@@ -326,7 +322,7 @@ pub(super) async fn edit(
     if after.status_at(act.now) == GrantStatus::Expired {
         return Err(StoreError::invalid("the grant would be over already"));
     }
-    sqlx::query("UPDATE grants SET scope = ?, ends_at = ?, edit = edit + 1 WHERE id = ?")
+    sqlx::query("UPDATE grants SET scope = $1, ends_at = $2, edit = edit + 1 WHERE id = $3")
         .bind(&becomes)
         .bind(after.ends_at().map(|at| at.0))
         .bind(id.to_string())
@@ -348,11 +344,11 @@ fn scope_text(scope: &Scope) -> Result<String, StoreError> {
 
 /// The pending and active grants of a peer.
 pub(super) async fn unfinished_of_peer(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     peer: PeerId,
 ) -> Result<Vec<GrantId>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id FROM grants WHERE peer_id = ? AND status IN ('pending', 'active') ORDER BY id",
+        "SELECT id FROM grants WHERE peer_id = $1 AND status IN ('pending', 'active') ORDER BY id",
     )
     .bind(peer.to_string())
     .fetch_all(conn)
@@ -362,9 +358,9 @@ pub(super) async fn unfinished_of_peer(
 }
 
 /// Raises the edit counter of an unfinished grant.
-pub(super) async fn touch(conn: &mut SqliteConnection, id: GrantId) -> Result<(), StoreError> {
+pub(super) async fn touch(conn: &mut DbConnection, id: GrantId) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE grants SET edit = edit + 1 WHERE id = ? AND status IN ('pending', 'active')",
+        "UPDATE grants SET edit = edit + 1 WHERE id = $1 AND status IN ('pending', 'active')",
     )
     .bind(id.to_string())
     .execute(conn)
@@ -380,11 +376,11 @@ pub(super) fn bounded_reason(reason: &str) -> String {
 
 /// Raises the edit counters of the unfinished grants of a peer; how many.
 pub(super) async fn touch_of_peer(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     peer: PeerId,
 ) -> Result<u64, StoreError> {
     let done = sqlx::query(
-        "UPDATE grants SET edit = edit + 1 WHERE peer_id = ? AND status IN ('pending', 'active')",
+        "UPDATE grants SET edit = edit + 1 WHERE peer_id = $1 AND status IN ('pending', 'active')",
     )
     .bind(peer.to_string())
     .execute(conn)

@@ -6,14 +6,16 @@
 use std::time::Duration;
 
 use policy::time::UnixMillis;
-use sqlx::{Connection, SqliteConnection};
+use sqlx::Connection;
 use uuid::Uuid;
 
-use super::super::{EXPIRED_CERTIFICATE_KEPT_MILLIS, StoreError, StoreImage};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, SNAPSHOT, driver};
+use super::writer::Writer;
 use super::{certificates, grants, peers, policy_bundle};
+use crate::store::{EXPIRED_CERTIFICATE_KEPT_MILLIS, StoreError, StoreImage};
 
-pub(super) async fn revision(conn: &mut SqliteConnection) -> Result<u64, StoreError> {
+pub(super) async fn revision(conn: &mut DbConnection) -> Result<u64, StoreError> {
     let row = sqlx::query("SELECT revision FROM meta WHERE one = 1")
         .fetch_one(conn)
         .await
@@ -25,7 +27,7 @@ pub(super) async fn revision(conn: &mut SqliteConnection) -> Result<u64, StoreEr
     .count("revision")
 }
 
-pub(super) async fn store_id(conn: &mut SqliteConnection) -> Result<Uuid, StoreError> {
+pub(super) async fn store_id(conn: &mut DbConnection) -> Result<Uuid, StoreError> {
     let row = sqlx::query("SELECT store_id FROM meta WHERE one = 1")
         .fetch_one(conn)
         .await
@@ -37,7 +39,7 @@ pub(super) async fn store_id(conn: &mut SqliteConnection) -> Result<Uuid, StoreE
     .uuid("store_id")
 }
 
-pub(super) async fn raise_revision(conn: &mut SqliteConnection) -> Result<u64, StoreError> {
+pub(super) async fn raise_revision(conn: &mut DbConnection) -> Result<u64, StoreError> {
     let row =
         sqlx::query("UPDATE meta SET revision = revision + 1 WHERE one = 1 RETURNING revision")
             .fetch_one(conn)
@@ -50,7 +52,7 @@ pub(super) async fn raise_revision(conn: &mut SqliteConnection) -> Result<u64, S
     .count("revision")
 }
 
-pub(super) async fn longest_lease(conn: &mut SqliteConnection) -> Result<Duration, StoreError> {
+pub(super) async fn longest_lease(conn: &mut DbConnection) -> Result<Duration, StoreError> {
     let row = sqlx::query("SELECT longest_lease_ms FROM meta WHERE one = 1")
         .fetch_one(conn)
         .await
@@ -63,23 +65,24 @@ pub(super) async fn longest_lease(conn: &mut SqliteConnection) -> Result<Duratio
 }
 
 pub(super) async fn record_longest_lease(
-    conn: &mut SqliteConnection,
+    writer: &mut Writer,
     longest: Duration,
 ) -> Result<(), StoreError> {
+    let (mut tx, _) = writer.begin().await?;
     let millis = i64::try_from(longest.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX);
-    sqlx::query("UPDATE meta SET longest_lease_ms = ? WHERE one = 1")
+    sqlx::query("UPDATE meta SET longest_lease_ms = $1 WHERE one = 1")
         .bind(millis)
-        .execute(conn)
+        .execute(&mut *tx)
         .await
         .map_err(driver)?;
-    Ok(())
+    tx.commit().await.map_err(driver)
 }
 
 pub(super) async fn load(
-    reader: &mut SqliteConnection,
+    reader: &mut DbConnection,
     now: UnixMillis,
 ) -> Result<StoreImage, StoreError> {
-    let mut tx = reader.begin().await.map_err(driver)?;
+    let mut tx = reader.begin_with(SNAPSHOT).await.map_err(driver)?;
     let kept_from = UnixMillis(now.0.saturating_sub(EXPIRED_CERTIFICATE_KEPT_MILLIS));
     let image = StoreImage {
         revision: revision(&mut tx).await?,

@@ -5,20 +5,19 @@
 
 use policy::id::{GrantId, PeerId, UserId};
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::super::{
+use super::change::{AdminAct, Change};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
+use super::peers;
+use super::writer::Writer;
+use crate::store::{
     Act, Committed, CredentialChange, CredentialState, NewOutboundPeer, OutboundAdded,
     OutboundCredential, PeerDirection, PeerRecord, RenewalTries, StoreError,
 };
-use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
-use super::peers;
-use super::writer::Writer;
 
-fn decode(row: &SqliteRow) -> Result<OutboundCredential, StoreError> {
+fn decode(row: &DbRow) -> Result<OutboundCredential, StoreError> {
     let columns = Columns {
         table: "outbound_credentials",
         row,
@@ -55,10 +54,10 @@ macro_rules! select_credentials {
 }
 
 pub(super) async fn load(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     id: Uuid,
 ) -> Result<OutboundCredential, StoreError> {
-    let row = sqlx::query(select_credentials!("WHERE id = ?"))
+    let row = sqlx::query(select_credentials!("WHERE id = $1"))
         .bind(id.to_string())
         .fetch_optional(conn)
         .await
@@ -67,9 +66,7 @@ pub(super) async fn load(
     decode(&row)
 }
 
-pub(super) async fn list(
-    conn: &mut SqliteConnection,
-) -> Result<Vec<OutboundCredential>, StoreError> {
+pub(super) async fn list(conn: &mut DbConnection) -> Result<Vec<OutboundCredential>, StoreError> {
     let rows = sqlx::query(select_credentials!(
         "ORDER BY peer_id, created_at DESC, id DESC"
     ))
@@ -119,13 +116,13 @@ pub(super) fn generation(given: u64) -> Result<i64, StoreError> {
 }
 
 async fn insert_peer(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     new: &NewOutboundPeer,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO peers (id, name, direction, state, endpoint_url, common_name, trust_bundle_pem, trust_generation, \
-         checkpoint_key, created_at) VALUES (?, ?, 'outbound', 'active', ?, ?, ?, ?, ?, ?)",
+         checkpoint_key, created_at) VALUES ($1, $2, 'outbound', 'active', $3, $4, $5, $6, $7, $8)",
     )
     .bind(new.id.to_string())
     .bind(new.name.as_str())
@@ -144,7 +141,7 @@ async fn insert_peer(
 /// The remedy for a lost key or answer: same peer, same user, same grant, new credential. A suspension by our own
 /// operator stays.
 async fn reenroll(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     peer: &PeerRecord,
     new: &NewOutboundPeer,
 ) -> Result<(), StoreError> {
@@ -156,14 +153,14 @@ async fn reenroll(
     }
     drop_renewals(conn, peer.id).await?;
     // The new credential is a working one.
-    sqlx::query("UPDATE peers SET state = 'active' WHERE id = ? AND state = 'degraded'")
+    sqlx::query("UPDATE peers SET state = 'active' WHERE id = $1 AND state = 'degraded'")
         .bind(peer.id.to_string())
         .execute(&mut *conn)
         .await
         .map_err(driver)?;
     sqlx::query(
-        "UPDATE peers SET endpoint_url = ?, common_name = ?, trust_bundle_pem = ?, trust_generation = ?, \
-         checkpoint_key = ? WHERE id = ?",
+        "UPDATE peers SET endpoint_url = $1, common_name = $2, trust_bundle_pem = $3, trust_generation = $4, \
+         checkpoint_key = $5 WHERE id = $6",
     )
     .bind(&new.endpoint_url)
     .bind(&new.common_name)
@@ -175,7 +172,7 @@ async fn reenroll(
     .await
     .map_err(driver)?;
     sqlx::query(
-        "UPDATE outbound_credentials SET state = 'superseded' WHERE peer_id = ? AND state IN ('active', 'suspended')",
+        "UPDATE outbound_credentials SET state = 'superseded' WHERE peer_id = $1 AND state IN ('active', 'suspended')",
     )
     .bind(peer.id.to_string())
     .execute(conn)
@@ -185,13 +182,13 @@ async fn reenroll(
 }
 
 async fn belongs_to(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     peer: PeerId,
     user: &UserId,
     grant: GrantId,
 ) -> Result<bool, StoreError> {
     let strangers: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM outbound_credentials WHERE peer_id = ? AND (local_user <> ? OR grant_id <> ?)",
+        "SELECT count(*) FROM outbound_credentials WHERE peer_id = $1 AND (local_user <> $2 OR grant_id <> $3)",
     )
     .bind(peer.to_string())
     .bind(user.as_str())
@@ -203,14 +200,14 @@ async fn belongs_to(
 }
 
 async fn insert_credential(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     peer: PeerId,
     new: &NewOutboundPeer,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO outbound_credentials (id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, \
-         not_after, state, created_at, began_at, skew_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'active', ?, ?, ?)",
+         not_after, state, created_at, began_at, skew_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9, $10, $11)",
     )
     .bind(new.credential_id.to_string())
     .bind(peer.to_string())
@@ -229,11 +226,14 @@ async fn insert_credential(
     Ok(())
 }
 
+/// What stands in the place of a key that was forgotten.
+pub(super) const FORGOTTEN: &[u8] = &[];
+
 /// Gives up every renewal of a peer's credentials that is under way, with its key.
-async fn drop_renewals(conn: &mut SqliteConnection, peer: PeerId) -> Result<(), StoreError> {
+async fn drop_renewals(conn: &mut DbConnection, peer: PeerId) -> Result<(), StoreError> {
     sqlx::query(
         "DELETE FROM outbound_renewals WHERE credential_id IN \
-         (SELECT id FROM outbound_credentials WHERE peer_id = ?)",
+         (SELECT id FROM outbound_credentials WHERE peer_id = $1)",
     )
     .bind(peer.to_string())
     .execute(conn)
@@ -244,14 +244,15 @@ async fn drop_renewals(conn: &mut SqliteConnection, peer: PeerId) -> Result<(), 
 
 /// Ends every credential of a peer that is removed and forgets its key; how many.
 pub(super) async fn discard_of_peer(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     peer: PeerId,
 ) -> Result<u64, StoreError> {
     drop_renewals(conn, peer).await?;
     let done = sqlx::query(
-        "UPDATE outbound_credentials SET state = 'revoked', sealed_key = x'' WHERE peer_id = ?",
+        "UPDATE outbound_credentials SET state = 'revoked', sealed_key = $2 WHERE peer_id = $1",
     )
     .bind(peer.to_string())
+    .bind(FORGOTTEN)
     .execute(conn)
     .await
     .map_err(driver)?;
@@ -270,12 +271,13 @@ pub(super) async fn change_credential(
     } = change;
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
-    let row = sqlx::query("SELECT peer_id, grant_id, state FROM outbound_credentials WHERE id = ?")
-        .bind(credential.to_string())
-        .fetch_optional(&mut *conn)
-        .await
-        .map_err(driver)?
-        .ok_or_else(|| StoreError::not_found("credential", credential))?;
+    let row =
+        sqlx::query("SELECT peer_id, grant_id, state FROM outbound_credentials WHERE id = $1")
+            .bind(credential.to_string())
+            .fetch_optional(&mut *conn)
+            .await
+            .map_err(driver)?
+            .ok_or_else(|| StoreError::not_found("credential", credential))?;
     let columns = Columns {
         table: "outbound_credentials",
         row: &row,
@@ -292,7 +294,7 @@ pub(super) async fn change_credential(
             "the credential {credential} is {before} for good"
         )));
     }
-    sqlx::query("UPDATE outbound_credentials SET state = ? WHERE id = ?")
+    sqlx::query("UPDATE outbound_credentials SET state = $1 WHERE id = $2")
         .bind(state.as_str())
         .bind(credential.to_string())
         .execute(conn)

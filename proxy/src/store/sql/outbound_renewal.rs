@@ -6,17 +6,17 @@
 use policy::id::PeerId;
 use policy::peer::PeerState;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::super::{
+use super::change::{AdminAct, Change};
+use super::column::Columns;
+use super::dialect::{DbConnection, driver};
+use super::writer::Writer;
+use super::{grants, outbound, peers};
+use crate::store::{
     Act, Committed, CredentialState, IssuedRenewal, NewRenewal, OutboundCredential, PeerDirection,
     PendingRenewal, RenewalTries, StoreError,
 };
-use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
-use super::writer::Writer;
-use super::{grants, outbound, peers};
 
 pub(super) async fn begin(
     writer: &mut Writer,
@@ -28,7 +28,7 @@ pub(super) async fn begin(
     let credential = current(conn, renewal.credential).await?;
     // A second one under way, or a taken id, is refused by the table.
     sqlx::query(
-        "INSERT INTO outbound_renewals (credential_id, id, sealed_key, csr_pem, begun_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO outbound_renewals (credential_id, id, sealed_key, csr_pem, begun_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(renewal.credential.to_string())
     .bind(renewal.id.to_string())
@@ -42,12 +42,12 @@ pub(super) async fn begin(
 }
 
 pub(super) async fn find(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     credential: Uuid,
 ) -> Result<Option<PendingRenewal>, StoreError> {
     let row = sqlx::query(
         "SELECT id, sealed_key, csr_pem, begun_at, chain_pem, trust_bundle_pem, trust_generation, not_after, began_at \
-         FROM outbound_renewals WHERE credential_id = ?",
+         FROM outbound_renewals WHERE credential_id = $1",
     )
     .bind(credential.to_string())
     .fetch_optional(conn)
@@ -90,8 +90,8 @@ pub(super) async fn keep(
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let kept = sqlx::query(
-        "UPDATE outbound_renewals SET chain_pem = ?, trust_bundle_pem = ?, trust_generation = ?, not_after = ?, began_at = ? \
-         WHERE credential_id = ?",
+        "UPDATE outbound_renewals SET chain_pem = $1, trust_bundle_pem = $2, trust_generation = $3, not_after = $4, began_at = $5 \
+         WHERE credential_id = $6",
     )
     .bind(&issued.chain_pem)
     .bind(&issued.trust_bundle_pem)
@@ -121,15 +121,16 @@ pub(super) async fn finish(
     let pending = find(conn, credential).await?.ok_or_else(none)?;
     let issued = pending.issued.ok_or_else(none)?;
     let old = current(conn, credential).await?;
-    sqlx::query("DELETE FROM outbound_renewals WHERE credential_id = ?")
+    sqlx::query("DELETE FROM outbound_renewals WHERE credential_id = $1")
         .bind(credential.to_string())
         .execute(&mut *conn)
         .await
         .map_err(driver)?;
     sqlx::query(
-        "UPDATE outbound_credentials SET state = 'superseded', sealed_key = x'' WHERE id = ?",
+        "UPDATE outbound_credentials SET state = 'superseded', sealed_key = $2 WHERE id = $1",
     )
     .bind(credential.to_string())
+    .bind(outbound::FORGOTTEN)
     .execute(&mut *conn)
     .await
     .map_err(driver)?;
@@ -142,7 +143,7 @@ pub(super) async fn finish(
         (act.now, skew_ms),
     )
     .await?;
-    sqlx::query("UPDATE peers SET trust_bundle_pem = ?, trust_generation = ? WHERE id = ?")
+    sqlx::query("UPDATE peers SET trust_bundle_pem = $1, trust_generation = $2 WHERE id = $3")
         .bind(&issued.trust_bundle_pem)
         .bind(outbound::generation(issued.trust_generation)?)
         .bind(old.peer.to_string())
@@ -156,7 +157,7 @@ pub(super) async fn finish(
 }
 
 async fn insert_next(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     old: &OutboundCredential,
     (id, sealed_key): (Uuid, &[u8]),
     issued: &IssuedRenewal,
@@ -164,7 +165,7 @@ async fn insert_next(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO outbound_credentials (id, peer_id, local_user, grant_id, subject_id, chain_pem, sealed_key, \
-         not_after, state, created_at, began_at, skew_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'active', ?, ?, ?)",
+         not_after, state, created_at, began_at, skew_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', $9, $10, $11)",
     )
     .bind(id.to_string())
     .bind(old.peer.to_string())
@@ -191,7 +192,7 @@ pub(super) async fn give_up(
 ) -> Result<Committed<()>, StoreError> {
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
-    let gone = sqlx::query("DELETE FROM outbound_renewals WHERE credential_id = ?")
+    let gone = sqlx::query("DELETE FROM outbound_renewals WHERE credential_id = $1")
         .bind(credential.to_string())
         .execute(&mut *conn)
         .await
@@ -206,7 +207,7 @@ pub(super) async fn give_up(
 
 /// The credential if it is one that is to be renewed.
 async fn current(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     credential: Uuid,
 ) -> Result<OutboundCredential, StoreError> {
     let record = outbound::load(conn, credential).await?;
@@ -233,18 +234,19 @@ pub(super) async fn record_tries(
     credential: Uuid,
     tries: &RenewalTries,
 ) -> Result<(), StoreError> {
+    let (mut tx, _) = writer.begin().await?;
     sqlx::query(
-        "UPDATE outbound_credentials SET renewal_failures = ?, renewal_tried_at = ?, renewal_failure = ? \
-         WHERE id = ?",
+        "UPDATE outbound_credentials SET renewal_failures = $1, renewal_tried_at = $2, renewal_failure = $3 \
+         WHERE id = $4",
     )
     .bind(i64::from(tries.failures))
     .bind(tries.tried_at.map(|at| at.0))
     .bind(tries.failure.as_deref().map(grants::bounded_reason))
     .bind(credential.to_string())
-    .execute(&mut writer.connection)
+    .execute(&mut *tx)
     .await
     .map_err(driver)?;
-    Ok(())
+    tx.commit().await.map_err(driver)
 }
 
 pub(super) async fn mark_peer(

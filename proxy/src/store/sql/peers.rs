@@ -7,14 +7,13 @@ use certs::crl::RevocationReason;
 use policy::id::PeerId;
 use policy::peer::{PeerName, PeerState};
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::super::{Act, Committed, PeerDirection, PeerRecord, StoreError};
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
 use super::writer::Writer;
 use super::{grants, outbound};
+use crate::store::{Act, Committed, PeerDirection, PeerRecord, StoreError};
 
 macro_rules! select_peers {
     ($tail:literal) => {
@@ -26,7 +25,7 @@ macro_rules! select_peers {
     };
 }
 
-fn decode(row: &SqliteRow) -> Result<PeerRecord, StoreError> {
+fn decode(row: &DbRow) -> Result<PeerRecord, StoreError> {
     let columns = Columns {
         table: "peers",
         row,
@@ -48,11 +47,8 @@ fn decode(row: &SqliteRow) -> Result<PeerRecord, StoreError> {
     })
 }
 
-pub(super) async fn load(
-    conn: &mut SqliteConnection,
-    id: PeerId,
-) -> Result<PeerRecord, StoreError> {
-    let row = sqlx::query(select_peers!("WHERE id = ?"))
+pub(super) async fn load(conn: &mut DbConnection, id: PeerId) -> Result<PeerRecord, StoreError> {
+    let row = sqlx::query(select_peers!("WHERE id = $1"))
         .bind(id.to_string())
         .fetch_optional(conn)
         .await
@@ -62,12 +58,12 @@ pub(super) async fn load(
 }
 
 pub(super) async fn find(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     direction: PeerDirection,
     name: &PeerName,
 ) -> Result<Option<PeerRecord>, StoreError> {
     let row = sqlx::query(select_peers!(
-        "WHERE direction = ? AND name = ? AND state <> 'revoked'"
+        "WHERE direction = $1 AND name = $2 AND state <> 'revoked'"
     ))
     .bind(direction.as_str())
     .bind(name.as_str())
@@ -77,7 +73,7 @@ pub(super) async fn find(
     row.as_ref().map(decode).transpose()
 }
 
-pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<PeerRecord>, StoreError> {
+pub(super) async fn list(conn: &mut DbConnection) -> Result<Vec<PeerRecord>, StoreError> {
     let rows = sqlx::query(select_peers!("ORDER BY direction, name"))
         .fetch_all(conn)
         .await
@@ -86,13 +82,13 @@ pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<PeerRecord>,
 }
 
 pub(super) async fn insert_inbound(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     id: PeerId,
     name: &PeerName,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO peers (id, name, direction, state, created_at) VALUES (?, ?, 'inbound', 'pending', ?)",
+        "INSERT INTO peers (id, name, direction, state, created_at) VALUES ($1, $2, 'inbound', 'pending', $3)",
     )
     .bind(id.to_string())
     .bind(name.as_str())
@@ -104,11 +100,11 @@ pub(super) async fn insert_inbound(
 }
 
 pub(super) async fn set_state(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     id: PeerId,
     state: PeerState,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE peers SET state = ? WHERE id = ?")
+    sqlx::query("UPDATE peers SET state = $1 WHERE id = $2")
         .bind(state.as_str())
         .bind(id.to_string())
         .execute(conn)
@@ -214,16 +210,15 @@ async fn move_to(
 }
 
 /// An outbound peer is only ever added with a credential; an inbound one has enrolled once a grant was activated.
-async fn has_enrolled(conn: &mut SqliteConnection, peer: &PeerRecord) -> Result<bool, StoreError> {
+async fn has_enrolled(conn: &mut DbConnection, peer: &PeerRecord) -> Result<bool, StoreError> {
     if peer.direction == PeerDirection::Outbound {
         return Ok(true);
     }
-    let found: Option<i64> = sqlx::query_scalar(
-        "SELECT 1 FROM grants WHERE peer_id = ? AND activated_at IS NOT NULL LIMIT 1",
-    )
-    .bind(peer.id.to_string())
-    .fetch_optional(conn)
-    .await
-    .map_err(driver)?;
+    let found =
+        sqlx::query("SELECT 1 FROM grants WHERE peer_id = $1 AND activated_at IS NOT NULL LIMIT 1")
+            .bind(peer.id.to_string())
+            .fetch_optional(conn)
+            .await
+            .map_err(driver)?;
     Ok(found.is_some())
 }

@@ -5,33 +5,27 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::SqliteConnection;
-
-use super::super::{Act, Committed, PolicyBundle, PolicyPublication, StoreError};
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, driver, elements};
 use super::writer::Writer;
+use crate::store::{Act, Committed, PolicyBundle, PolicyPublication, StoreError};
 
-pub(super) async fn current(
-    conn: &mut SqliteConnection,
-) -> Result<Option<PolicyBundle>, StoreError> {
+pub(super) async fn current(conn: &mut DbConnection) -> Result<Option<PolicyBundle>, StoreError> {
     newest(conn, i64::MAX).await
 }
 
 /// The bundle that was in force at a revision.
 pub(super) async fn at(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     revision: u64,
 ) -> Result<Option<PolicyBundle>, StoreError> {
     newest(conn, i64::try_from(revision).unwrap_or(i64::MAX)).await
 }
 
-async fn newest(
-    conn: &mut SqliteConnection,
-    upto: i64,
-) -> Result<Option<PolicyBundle>, StoreError> {
+async fn newest(conn: &mut DbConnection, upto: i64) -> Result<Option<PolicyBundle>, StoreError> {
     let row = sqlx::query(
-        "SELECT files, sha256, applied_at FROM policy_bundles WHERE revision <= ? \
+        "SELECT files, sha256, applied_at FROM policy_bundles WHERE revision <= $1 \
          ORDER BY revision DESC LIMIT 1",
     )
     .bind(upto)
@@ -72,7 +66,7 @@ pub(super) async fn publish(
     // Numbered by the revision this change will commit as.
     sqlx::query(
         "INSERT INTO policy_bundles (revision, files, sha256, applied_at) \
-         SELECT revision + 1, ?, ?, ? FROM meta WHERE one = 1",
+         SELECT revision + 1, $1, $2, $3 FROM meta WHERE one = 1",
     )
     .bind(files)
     .bind(publication.sha256.as_slice())
@@ -93,13 +87,15 @@ pub(super) async fn publish(
 }
 
 /// Raises the edit counters of all of `touched`, in one statement whatever their number.
-async fn raise(conn: &mut SqliteConnection, touched: &BTreeSet<String>) -> Result<u64, StoreError> {
+async fn raise(conn: &mut DbConnection, touched: &BTreeSet<String>) -> Result<u64, StoreError> {
     let ids = serde_json::to_string(touched).map_err(|error| {
         StoreError::invalid(format!("the grant ids have no JSON form: {error}"))
     })?;
-    let done = sqlx::query(
-        "UPDATE grants SET edit = edit + 1 WHERE id IN (SELECT value FROM json_each(?))",
-    )
+    let done = sqlx::query(concat!(
+        "UPDATE grants SET edit = edit + 1 WHERE id IN (SELECT value FROM ",
+        elements!("$1"),
+        ")"
+    ))
     .bind(ids)
     .execute(conn)
     .await

@@ -10,16 +10,16 @@ use policy::grant::GrantStatus;
 use policy::id::GrantId;
 use policy::peer::PeerState;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
 
-use super::super::{
+use super::change::{AdminAct, Change};
+use super::column::Columns;
+use super::dialect::{DbConnection, driver};
+use super::writer::Writer;
+use super::{certificates, enrollment, grants, peers};
+use crate::store::{
     Act, CertificateState, Committed, GrantRecord, KnownCertificate, RenewalRequest, RenewalStart,
     RenewedCertificate, RevokedCertificate, Sha256, StoreError,
 };
-use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
-use super::writer::Writer;
-use super::{certificates, enrollment, grants, peers};
 
 pub(super) async fn begin(
     writer: &mut Writer,
@@ -62,7 +62,7 @@ pub(super) async fn complete(
     let replaced = revoke_unconfirmed(conn, request.grant, act.now).await?;
     certificates::insert(conn, request.grant, &certificate, act.now).await?;
     sqlx::query(
-        "UPDATE certificates SET confirmed_at = NULL, csr_sha256 = ?, chain_pem = ? WHERE fingerprint = ?",
+        "UPDATE certificates SET confirmed_at = NULL, csr_sha256 = $1, chain_pem = $2 WHERE fingerprint = $3",
     )
     .bind(request.csr_sha256.as_slice())
     .bind(&chain_pem)
@@ -81,7 +81,7 @@ pub(super) async fn complete(
 
 /// The grant if it is active, has not ended, and its peer is answered.
 async fn active(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     now: UnixMillis,
 ) -> Result<GrantRecord, StoreError> {
@@ -103,11 +103,11 @@ async fn active(
 
 /// What a request for renewal is to get.
 async fn judge(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     request: &RenewalRequest,
 ) -> Result<RenewalStart, StoreError> {
     let known = sqlx::query(
-        "SELECT state, der, chain_pem, not_after FROM certificates WHERE grant_id = ? AND csr_sha256 = ?",
+        "SELECT state, der, chain_pem, not_after FROM certificates WHERE grant_id = $1 AND csr_sha256 = $2",
     )
     .bind(request.grant.to_string())
     .bind(request.csr_sha256.as_slice())
@@ -141,11 +141,11 @@ async fn judge(
 }
 
 async fn newest_confirmed(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
 ) -> Result<Option<(Sha256, CertificateState)>, StoreError> {
     let row = sqlx::query(
-        "SELECT fingerprint, state FROM certificates WHERE grant_id = ? AND confirmed_at IS NOT NULL \
+        "SELECT fingerprint, state FROM certificates WHERE grant_id = $1 AND confirmed_at IS NOT NULL \
          ORDER BY issue DESC, issued_at DESC LIMIT 1",
     )
     .bind(grant.to_string())
@@ -165,13 +165,13 @@ async fn newest_confirmed(
 
 /// Revokes the certificate of a grant that was never used; its serial number.
 async fn revoke_unconfirmed(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     now: UnixMillis,
 ) -> Result<Option<String>, StoreError> {
     sqlx::query_scalar(
-        "UPDATE certificates SET state = 'revoked', revoked_at = ?, revocation_reason = ? \
-         WHERE grant_id = ? AND state = 'active' AND confirmed_at IS NULL RETURNING serial",
+        "UPDATE certificates SET state = 'revoked', revoked_at = $1, revocation_reason = $2 \
+         WHERE grant_id = $3 AND state = 'active' AND confirmed_at IS NULL RETURNING serial",
     )
     .bind(now.0)
     .bind(i64::from(RevocationReason::Superseded.code()))
@@ -208,16 +208,17 @@ pub(super) async fn confirm(
     let until = act
         .now
         .saturating_add(i64::try_from(overlap.as_millis()).unwrap_or(i64::MAX));
-    sqlx::query("UPDATE certificates SET confirmed_at = ? WHERE fingerprint = ?")
+    sqlx::query("UPDATE certificates SET confirmed_at = $1 WHERE fingerprint = $2")
         .bind(act.now.0)
         .bind(fingerprint.as_slice())
         .execute(&mut *conn)
         .await
         .map_err(driver)?;
     sqlx::query(
-        "UPDATE certificates SET retires_at = MIN(COALESCE(retires_at, ?1), \
-         CASE fingerprint WHEN ?2 THEN ?1 ELSE ?3 END) \
-         WHERE grant_id = ?4 AND fingerprint <> ?5 AND state = 'active' AND confirmed_at IS NOT NULL",
+        "UPDATE certificates SET retires_at = CASE \
+         WHEN retires_at < CASE fingerprint WHEN $2 THEN $1 ELSE $3 END THEN retires_at \
+         WHEN fingerprint = $2 THEN $1 ELSE $3 END \
+         WHERE grant_id = $4 AND fingerprint <> $5 AND state = 'active' AND confirmed_at IS NOT NULL",
     )
     .bind(until.0)
     .bind(before.as_slice())
@@ -264,7 +265,7 @@ pub(super) async fn revoke(
         .text("reason", reason.as_str());
     admin.cert_serial = Some(entry.serial.clone());
     let revoked = RevokedCertificate {
-        entry: super::super::CertificateEntry {
+        entry: crate::store::CertificateEntry {
             state: CertificateState::Revoked,
             ..entry
         },

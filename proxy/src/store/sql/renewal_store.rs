@@ -7,20 +7,20 @@ use certs::crl::RevocationReason;
 use policy::id::{GrantId, PeerId};
 use uuid::Uuid;
 
-use super::super::{
+use super::{Handle, outbound_renewal, renewal};
+use crate::store::{
     Act, Committed, IssuedRenewal, NewRenewal, PendingRenewal, RenewalRequest, RenewalStart,
     RenewalStore, RenewalTries, RenewedCertificate, RevokedCertificate, Sha256, StoreError,
 };
-use super::{SqliteStore, outbound_renewal, renewal};
 
 #[async_trait]
-impl RenewalStore for SqliteStore {
+impl RenewalStore for Handle {
     async fn begin_renewal(
         &self,
         act: &Act,
         request: RenewalRequest,
     ) -> Result<Committed<RenewalStart>, StoreError> {
-        renewal::begin(&mut *self.write().await, act, request).await
+        renewal::begin(&mut *self.write().await?, act, request).await
     }
 
     async fn complete_renewal(
@@ -28,7 +28,7 @@ impl RenewalStore for SqliteStore {
         act: &Act,
         renewed: RenewedCertificate,
     ) -> Result<Committed<bool>, StoreError> {
-        renewal::complete(&mut *self.write().await, act, renewed).await
+        renewal::complete(&mut *self.write().await?, act, renewed).await
     }
 
     async fn confirm_certificate(
@@ -38,7 +38,7 @@ impl RenewalStore for SqliteStore {
         fingerprint: &Sha256,
         overlap: Duration,
     ) -> Result<Committed<()>, StoreError> {
-        renewal::confirm(&mut *self.write().await, act, grant, fingerprint, overlap).await
+        renewal::confirm(&mut *self.write().await?, act, grant, fingerprint, overlap).await
     }
 
     async fn revoke_certificate(
@@ -47,7 +47,7 @@ impl RenewalStore for SqliteStore {
         serial: &str,
         reason: RevocationReason,
     ) -> Result<Committed<RevokedCertificate>, StoreError> {
-        renewal::revoke(&mut *self.write().await, act, serial, reason).await
+        renewal::revoke(&mut *self.write().await?, act, serial, reason).await
     }
 
     async fn begin_outbound_renewal(
@@ -55,7 +55,7 @@ impl RenewalStore for SqliteStore {
         act: &Act,
         renewal: NewRenewal,
     ) -> Result<Committed<()>, StoreError> {
-        outbound_renewal::begin(&mut *self.write().await, act, renewal).await
+        outbound_renewal::begin(&mut *self.write().await?, act, renewal).await
     }
 
     async fn outbound_renewal(
@@ -71,7 +71,7 @@ impl RenewalStore for SqliteStore {
         credential: Uuid,
         issued: IssuedRenewal,
     ) -> Result<Committed<()>, StoreError> {
-        outbound_renewal::keep(&mut *self.write().await, act, credential, issued).await
+        outbound_renewal::keep(&mut *self.write().await?, act, credential, issued).await
     }
 
     async fn finish_outbound_renewal(
@@ -80,7 +80,7 @@ impl RenewalStore for SqliteStore {
         credential: Uuid,
         skew_ms: i64,
     ) -> Result<Committed<Uuid>, StoreError> {
-        outbound_renewal::finish(&mut *self.write().await, act, credential, skew_ms).await
+        outbound_renewal::finish(&mut *self.write().await?, act, credential, skew_ms).await
     }
 
     async fn drop_outbound_renewal(
@@ -89,7 +89,7 @@ impl RenewalStore for SqliteStore {
         credential: Uuid,
         why: &str,
     ) -> Result<Committed<()>, StoreError> {
-        outbound_renewal::give_up(&mut *self.write().await, act, credential, why).await
+        outbound_renewal::give_up(&mut *self.write().await?, act, credential, why).await
     }
 
     async fn record_renewal_tries(
@@ -97,7 +97,7 @@ impl RenewalStore for SqliteStore {
         credential: Uuid,
         tries: &RenewalTries,
     ) -> Result<(), StoreError> {
-        outbound_renewal::record_tries(&mut *self.write().await, credential, tries).await
+        outbound_renewal::record_tries(&mut *self.write().await?, credential, tries).await
     }
 
     async fn mark_peer(
@@ -107,6 +107,6 @@ impl RenewalStore for SqliteStore {
         degraded: bool,
         why: &str,
     ) -> Result<Committed<()>, StoreError> {
-        outbound_renewal::mark_peer(&mut *self.write().await, act, peer, degraded, why).await
+        outbound_renewal::mark_peer(&mut *self.write().await?, act, peer, degraded, why).await
     }
 }

@@ -5,19 +5,18 @@
 use certs::crl::RevocationReason;
 use policy::id::GrantId;
 use policy::time::UnixMillis;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, SqliteConnection};
 
-use super::super::{
+use super::change::{AdminAct, Change};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
+use super::writer::Writer;
+use super::{certificates, grants};
+use crate::store::{
     Act, CertificateState, Committed, EnrolledCertificate, KeptList, ListedLeaf, PublishedList,
     RevokedLeaf, SerialStanding, Sha256, StoreError, UntoldRevocation,
 };
-use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
-use super::writer::Writer;
-use super::{certificates, grants};
 
-const fn certificate(row: &SqliteRow) -> Columns<'_> {
+const fn certificate(row: &DbRow) -> Columns<'_> {
     Columns {
         table: "certificates",
         row,
@@ -33,12 +32,12 @@ fn reason(columns: &Columns<'_>) -> Result<RevocationReason, StoreError> {
 }
 
 pub(super) async fn revoked(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     end_after: UnixMillis,
 ) -> Result<Vec<RevokedLeaf>, StoreError> {
     let rows = sqlx::query(
         "SELECT serial, der, revoked_at, revocation_reason FROM certificates \
-         WHERE state = 'revoked' AND not_after > ? ORDER BY serial, fingerprint",
+         WHERE state = 'revoked' AND not_after > $1 ORDER BY serial, fingerprint",
     )
     .bind(end_after.0)
     .fetch_all(conn)
@@ -58,7 +57,7 @@ pub(super) async fn revoked(
 }
 
 pub(super) async fn published(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
 ) -> Result<Option<PublishedList>, StoreError> {
     let row = sqlx::query("SELECT number, made_at, content, der FROM revocation_list")
         .fetch_optional(conn)
@@ -79,15 +78,13 @@ pub(super) async fn published(
     .transpose()
 }
 
-pub(super) async fn publish(
-    conn: &mut SqliteConnection,
-    list: &PublishedList,
-) -> Result<bool, StoreError> {
+pub(super) async fn publish(writer: &mut Writer, list: &PublishedList) -> Result<bool, StoreError> {
     let number = i64::try_from(list.number)
         .map_err(|_| StoreError::invalid("the number of the list is too large"))?;
+    let (mut tx, _) = writer.begin().await?;
     let done = sqlx::query(
         "INSERT INTO revocation_list (one, number, made_at, content, der) \
-         SELECT 1, ?1, ?2, ?3, ?4 WHERE ?1 = 1 + COALESCE((SELECT number FROM revocation_list), 0) \
+         SELECT 1, $1, $2, $3, $4 WHERE $1 = 1 + COALESCE((SELECT number FROM revocation_list), 0) \
          ON CONFLICT (one) DO UPDATE SET number = excluded.number, made_at = excluded.made_at, \
          content = excluded.content, der = excluded.der",
     )
@@ -95,13 +92,14 @@ pub(super) async fn publish(
     .bind(list.made_at.0)
     .bind(list.content.as_slice())
     .bind(&list.der)
-    .execute(conn)
+    .execute(&mut *tx)
     .await
     .map_err(driver)?;
+    tx.commit().await.map_err(driver)?;
     Ok(done.rows_affected() == 1)
 }
 
-pub(super) async fn kept(conn: &mut SqliteConnection) -> Result<Vec<KeptList>, StoreError> {
+pub(super) async fn kept(conn: &mut DbConnection) -> Result<Vec<KeptList>, StoreError> {
     let rows = sqlx::query(
         "SELECT source, sha256, der, issuer FROM kept_revocation_lists ORDER BY source, sha256",
     )
@@ -125,19 +123,19 @@ pub(super) async fn kept(conn: &mut SqliteConnection) -> Result<Vec<KeptList>, S
 }
 
 pub(super) async fn keep(
-    conn: &mut SqliteConnection,
+    writer: &mut Writer,
     source: &str,
     lists: &[KeptList],
 ) -> Result<(), StoreError> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
-    sqlx::query("DELETE FROM kept_revocation_lists WHERE source = ?")
+    let (mut tx, _) = writer.begin().await?;
+    sqlx::query("DELETE FROM kept_revocation_lists WHERE source = $1")
         .bind(source)
         .execute(&mut *tx)
         .await
         .map_err(driver)?;
     for list in lists {
         sqlx::query(
-            "INSERT INTO kept_revocation_lists (source, sha256, der, issuer) VALUES (?, ?, ?, ?)",
+            "INSERT INTO kept_revocation_lists (source, sha256, der, issuer) VALUES ($1, $2, $3, $4)",
         )
         .bind(source)
         .bind(list.sha256.as_slice())
@@ -197,7 +195,7 @@ pub(super) async fn register(
     }
     certificates::insert(conn, grant, certificate, act.now).await?;
     // It was never used: the one before it stays the newest from which its holder renews.
-    sqlx::query("UPDATE certificates SET confirmed_at = NULL WHERE fingerprint = ?")
+    sqlx::query("UPDATE certificates SET confirmed_at = NULL WHERE fingerprint = $1")
         .bind(certificate.fingerprint.as_slice())
         .execute(&mut *conn)
         .await
@@ -212,14 +210,14 @@ pub(super) async fn register(
 }
 
 pub(super) async fn untold(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     now: UnixMillis,
     most: u32,
 ) -> Result<Vec<UntoldRevocation>, StoreError> {
     let rows = sqlx::query(
         "SELECT fingerprint, serial, der, revoked_at, revocation_reason, tell_tries, tell_tried_at, tell_failure \
-         FROM certificates WHERE state = 'revoked' AND told_at IS NULL AND not_after > ? \
-         ORDER BY tell_tried_at IS NOT NULL, tell_tried_at, revoked_at, fingerprint LIMIT ?",
+         FROM certificates WHERE state = 'revoked' AND told_at IS NULL AND not_after > $1 \
+         ORDER BY tell_tried_at IS NOT NULL, tell_tried_at, revoked_at, fingerprint LIMIT $2",
     )
     .bind(now.0)
     .bind(i64::from(most))
@@ -244,12 +242,12 @@ pub(super) async fn untold(
 }
 
 pub(super) async fn count_untold(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     now: UnixMillis,
 ) -> Result<u64, StoreError> {
     let row = sqlx::query(
         "SELECT count(*) AS untold FROM certificates \
-         WHERE state = 'revoked' AND told_at IS NULL AND not_after > ?",
+         WHERE state = 'revoked' AND told_at IS NULL AND not_after > $1",
     )
     .bind(now.0)
     .fetch_one(conn)
@@ -259,32 +257,33 @@ pub(super) async fn count_untold(
 }
 
 pub(super) async fn record_told(
-    conn: &mut SqliteConnection,
+    writer: &mut Writer,
     fingerprint: &Sha256,
     at: UnixMillis,
     failure: Option<&str>,
 ) -> Result<(), StoreError> {
     let told = failure.is_none().then_some(at.0);
+    let (mut tx, _) = writer.begin().await?;
     sqlx::query(
-        "UPDATE certificates SET told_at = COALESCE(told_at, ?1), tell_tried_at = ?2, tell_failure = ?3, \
-         tell_tries = tell_tries + iif(?3 IS NULL, 0, 1) WHERE fingerprint = ?4 AND state = 'revoked'",
+        "UPDATE certificates SET told_at = COALESCE(told_at, $1), tell_tried_at = $2, tell_failure = $3, \
+         tell_tries = tell_tries + CASE WHEN $3 IS NULL THEN 0 ELSE 1 END WHERE fingerprint = $4 AND state = 'revoked'",
     )
     .bind(told)
     .bind(at.0)
     .bind(failure.map(grants::bounded_reason))
     .bind(fingerprint.as_slice())
-    .execute(conn)
+    .execute(&mut *tx)
     .await
-    .map(drop)
-    .map_err(driver)
+    .map_err(driver)?;
+    tx.commit().await.map_err(driver)
 }
 
 pub(super) async fn standing(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     serial: &str,
 ) -> Result<Vec<SerialStanding>, StoreError> {
     let rows = sqlx::query(
-        "SELECT der, state, revoked_at, revocation_reason FROM certificates WHERE serial = ?",
+        "SELECT der, state, revoked_at, revocation_reason FROM certificates WHERE serial = $1",
     )
     .bind(serial)
     .fetch_all(conn)

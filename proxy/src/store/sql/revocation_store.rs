@@ -5,14 +5,14 @@ use async_trait::async_trait;
 use policy::id::GrantId;
 use policy::time::UnixMillis;
 
-use super::super::{
+use super::{Handle, revocation};
+use crate::store::{
     Act, Committed, EnrolledCertificate, KeptList, ListedLeaf, PublishedList, RevocationStore,
     RevokedLeaf, SerialStanding, Sha256, StoreError, UntoldRevocation,
 };
-use super::{SqliteStore, revocation};
 
 #[async_trait]
-impl RevocationStore for SqliteStore {
+impl RevocationStore for Handle {
     async fn revoked_leaves(&self, end_after: UnixMillis) -> Result<Vec<RevokedLeaf>, StoreError> {
         revocation::revoked(&mut *self.read().await?, end_after).await
     }
@@ -22,7 +22,7 @@ impl RevocationStore for SqliteStore {
     }
 
     async fn publish_list(&self, list: &PublishedList) -> Result<bool, StoreError> {
-        revocation::publish(&mut self.write().await.connection, list).await
+        revocation::publish(&mut *self.write().await?, list).await
     }
 
     async fn kept_lists(&self) -> Result<Vec<KeptList>, StoreError> {
@@ -30,7 +30,7 @@ impl RevocationStore for SqliteStore {
     }
 
     async fn keep_lists(&self, source: &str, lists: &[KeptList]) -> Result<(), StoreError> {
-        revocation::keep(&mut self.write().await.connection, source, lists).await
+        revocation::keep(&mut *self.write().await?, source, lists).await
     }
 
     async fn revoke_listed(
@@ -38,7 +38,7 @@ impl RevocationStore for SqliteStore {
         act: &Act,
         listed: &[ListedLeaf],
     ) -> Result<Committed<Vec<GrantId>>, StoreError> {
-        revocation::revoke_listed(&mut *self.write().await, act, listed).await
+        revocation::revoke_listed(&mut *self.write().await?, act, listed).await
     }
 
     async fn register_revoked(
@@ -47,7 +47,7 @@ impl RevocationStore for SqliteStore {
         grant: GrantId,
         certificate: &EnrolledCertificate,
     ) -> Result<Committed<()>, StoreError> {
-        revocation::register(&mut *self.write().await, act, grant, certificate).await
+        revocation::register(&mut *self.write().await?, act, grant, certificate).await
     }
 
     async fn untold_revocations(
@@ -68,7 +68,7 @@ impl RevocationStore for SqliteStore {
         at: UnixMillis,
         failure: Option<&str>,
     ) -> Result<(), StoreError> {
-        revocation::record_told(&mut self.write().await.connection, fingerprint, at, failure).await
+        revocation::record_told(&mut *self.write().await?, fingerprint, at, failure).await
     }
 
     async fn standing_of(&self, serial: &str) -> Result<Vec<SerialStanding>, StoreError> {

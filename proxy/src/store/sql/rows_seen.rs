@@ -6,22 +6,25 @@
 use std::collections::HashSet;
 
 use policy::id::GrantId;
-use sqlx::{Connection, SqliteConnection};
 
-use super::super::{RowMark, RowsBooked, StoreError};
-use super::column::driver;
+use super::dialect::{DbConnection, driver, elements, unhex};
+use super::writer::Writer;
+use crate::store::{RowMark, RowsBooked, StoreError};
 
 /// Which of `rows` the grant has seen on `day`.
 async fn known(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     day: i64,
     rows: &[RowMark],
 ) -> Result<HashSet<RowMark>, StoreError> {
-    let found: Vec<Vec<u8>> = sqlx::query_scalar(
-        "SELECT row FROM rows_seen WHERE day = ? AND grant_id = ? \
-         AND row IN (SELECT unhex(value) FROM json_each(?))",
-    )
+    let found: Vec<Vec<u8>> = sqlx::query_scalar(concat!(
+        "SELECT \"row\" FROM rows_seen WHERE day = $1 AND grant_id = $2 AND \"row\" IN (SELECT ",
+        unhex!("value"),
+        " FROM ",
+        elements!("$3"),
+        ")"
+    ))
     .bind(day)
     .bind(grant.as_bytes().as_slice())
     .bind(list(rows))
@@ -42,12 +45,12 @@ fn list(rows: &[RowMark]) -> String {
 
 /// How many different rows the grant has seen on `day`.
 pub(super) async fn count(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     day: i64,
 ) -> Result<u32, StoreError> {
     let count: Option<i64> =
-        sqlx::query_scalar("SELECT rows FROM row_counts WHERE day = ? AND grant_id = ?")
+        sqlx::query_scalar("SELECT rows FROM row_counts WHERE day = $1 AND grant_id = $2")
             .bind(day)
             .bind(grant.as_bytes().as_slice())
             .fetch_optional(conn)
@@ -58,7 +61,7 @@ pub(super) async fn count(
 
 /// As much of `rows`, from the first on, as the grant has seen already; a read.
 pub(super) async fn seen(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     day: i64,
     rows: &[RowMark],
@@ -71,13 +74,13 @@ pub(super) async fn seen(
 
 /// Books rows in order until the budget is used up.
 pub(super) async fn book(
-    writer: &mut SqliteConnection,
+    writer: &mut Writer,
     grant: GrantId,
     day: i64,
     budget: u32,
     rows: &[RowMark],
 ) -> Result<RowsBooked, StoreError> {
-    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
+    let (mut tx, _) = writer.begin().await?;
     let mut known = known(&mut tx, grant, day, rows).await?;
     let mut seen = count(&mut tx, grant, day).await?;
     let mut new = Vec::new();
@@ -97,9 +100,12 @@ pub(super) async fn book(
         tx.rollback().await.map_err(driver)?;
         return Ok(RowsBooked { admitted, seen });
     }
-    sqlx::query(
-        "INSERT INTO rows_seen (day, grant_id, row) SELECT ?, ?, unhex(value) FROM json_each(?)",
-    )
+    sqlx::query(concat!(
+        "INSERT INTO rows_seen (day, grant_id, \"row\") SELECT $1, $2, ",
+        unhex!("value"),
+        " FROM ",
+        elements!("$3")
+    ))
     .bind(day)
     .bind(grant.as_bytes().as_slice())
     .bind(list(&new))
@@ -107,7 +113,7 @@ pub(super) async fn book(
     .await
     .map_err(driver)?;
     sqlx::query(
-        "INSERT INTO row_counts (day, grant_id, rows) VALUES (?, ?, ?) \
+        "INSERT INTO row_counts (day, grant_id, rows) VALUES ($1, $2, $3) \
          ON CONFLICT (day, grant_id) DO UPDATE SET rows = excluded.rows",
     )
     .bind(day)
@@ -122,11 +128,11 @@ pub(super) async fn book(
 
 /// The counts of all grants on `day`.
 pub(super) async fn counts(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     day: i64,
 ) -> Result<Vec<(GrantId, u32)>, StoreError> {
     let rows: Vec<(Vec<u8>, i64)> =
-        sqlx::query_as("SELECT grant_id, rows FROM row_counts WHERE day = ?")
+        sqlx::query_as("SELECT grant_id, rows FROM row_counts WHERE day = $1")
             .bind(day)
             .fetch_all(conn)
             .await
@@ -141,15 +147,11 @@ pub(super) async fn counts(
 }
 
 /// Forgets at most `most` rows of days before `day`, and their counts once no row is left; how many rows.
-pub(super) async fn forget(
-    writer: &mut SqliteConnection,
-    day: i64,
-    most: u32,
-) -> Result<u64, StoreError> {
-    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
+pub(super) async fn forget(writer: &mut Writer, day: i64, most: u32) -> Result<u64, StoreError> {
+    let (mut tx, _) = writer.begin().await?;
     let rows = sqlx::query(
-        "DELETE FROM rows_seen WHERE (day, grant_id, row) IN \
-         (SELECT day, grant_id, row FROM rows_seen WHERE day < ? ORDER BY day, grant_id, row LIMIT ?)",
+        "DELETE FROM rows_seen WHERE (day, grant_id, \"row\") IN \
+         (SELECT day, grant_id, \"row\" FROM rows_seen WHERE day < $1 ORDER BY day, grant_id, \"row\" LIMIT $2)",
     )
     .bind(day)
     .bind(i64::from(most))
@@ -158,7 +160,7 @@ pub(super) async fn forget(
     .map_err(driver)?
     .rows_affected();
     if rows < u64::from(most) {
-        sqlx::query("DELETE FROM row_counts WHERE day < ?")
+        sqlx::query("DELETE FROM row_counts WHERE day < $1")
             .bind(day)
             .execute(&mut *tx)
             .await

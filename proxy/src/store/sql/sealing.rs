@@ -1,32 +1,31 @@
 //! The sealing secret in force, and rows that are sealed again. What the calls promise is in `store/sealing.rs`.
 //!
-//! Invariant: bytes sealed with an earlier secret do not stay behind in free space: what a change replaces is overwritten,
-//! and the write-ahead log is emptied when it ends.
+//! Invariant: bytes sealed with an earlier secret do not stay behind where a change was finished; how is the database's own
+//! (`overwrite` and `forget_replaced` of its dialect).
 
 use async_trait::async_trait;
 use certs::seal::KeyId;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::super::{
+use super::change::{AdminAct, Change};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
+use super::writer::Writer;
+use super::{Handle, dialect};
+use crate::store::{
     Act, Committed, NextSecret, ResealedRow, SealStore, SealedCount, SealedKind, SealedRow,
     SealingState, SecretPurpose, StoreError,
 };
-use super::SqliteStore;
-use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
-use super::writer::Writer;
 
 const TABLE: &str = "sealing";
 
 #[async_trait]
-impl SealStore for SqliteStore {
+impl SealStore for Handle {
     async fn sealing(&self) -> Result<Option<SealingState>, StoreError> {
         state(&mut *self.read().await?).await
     }
 
     async fn adopt_sealing(&self, key_id: &KeyId) -> Result<(), StoreError> {
-        adopt(&mut self.write().await.connection, key_id).await
+        adopt(&mut *self.write().await?, key_id).await
     }
 
     async fn sealed_counts(&self) -> Result<Vec<SealedCount>, StoreError> {
@@ -39,7 +38,7 @@ impl SealStore for SqliteStore {
         present: &KeyId,
         next: NextSecret,
     ) -> Result<Committed<()>, StoreError> {
-        begin(&mut *self.write().await, act, present, next).await
+        begin(&mut *self.write().await?, act, present, next).await
     }
 
     async fn rows_sealed_otherwise(
@@ -55,11 +54,11 @@ impl SealStore for SqliteStore {
         act: &Act,
         rows: &[ResealedRow],
     ) -> Result<Committed<u64>, StoreError> {
-        put(&mut *self.write().await, act, rows).await
+        put(&mut *self.write().await?, act, rows).await
     }
 
     async fn finish_reseal(&self, act: &Act) -> Result<Committed<()>, StoreError> {
-        finish(&mut *self.write().await, act).await
+        finish(&mut *self.write().await?, act).await
     }
 }
 
@@ -68,7 +67,7 @@ fn key_id(columns: &Columns<'_>, column: &'static str) -> Result<KeyId, StoreErr
         .map_err(|_| StoreError::corrupt(columns.table, format!("{column}: not 8 bytes")))
 }
 
-async fn state(conn: &mut SqliteConnection) -> Result<Option<SealingState>, StoreError> {
+async fn state(conn: &mut DbConnection) -> Result<Option<SealingState>, StoreError> {
     let row =
         sqlx::query("SELECT key_id, next_key_id, former, begun_at FROM sealing WHERE one = 1")
             .fetch_optional(conn)
@@ -94,24 +93,24 @@ async fn state(conn: &mut SqliteConnection) -> Result<Option<SealingState>, Stor
 }
 
 /// Not an act, and no new revision: it notes what the rows say already.
-async fn adopt(conn: &mut SqliteConnection, present: &KeyId) -> Result<(), StoreError> {
+async fn adopt(writer: &mut Writer, present: &KeyId) -> Result<(), StoreError> {
+    let (mut tx, _) = writer.begin().await?;
     let conflict = || {
         StoreError::conflict(format!(
             "the store is not sealed with the secret {}",
             hex::encode(present)
         ))
     };
-    // One statement, so that nothing can come in between.
     sqlx::query(
-        "INSERT INTO sealing (one, key_id) SELECT 1, ?1 \
-         WHERE NOT EXISTS (SELECT 1 FROM sealed_rows WHERE substr(sealed, 5, 8) <> ?1) ON CONFLICT DO NOTHING",
+        "INSERT INTO sealing (one, key_id) SELECT 1, $1 \
+         WHERE NOT EXISTS (SELECT 1 FROM sealed_rows WHERE substr(sealed, 5, 8) <> $1) ON CONFLICT DO NOTHING",
     )
     .bind(present.as_slice())
-    .execute(&mut *conn)
+    .execute(&mut *tx)
     .await
     .map_err(driver)?;
-    match state(conn).await? {
-        Some(state) if state.key_id == *present => Ok(()),
+    match state(&mut tx).await? {
+        Some(state) if state.key_id == *present => tx.commit().await.map_err(driver),
         _ => Err(conflict()),
     }
 }
@@ -125,7 +124,7 @@ fn kind(columns: &Columns<'_>) -> Result<SealedKind, StoreError> {
     })
 }
 
-async fn counts(conn: &mut SqliteConnection) -> Result<Vec<SealedCount>, StoreError> {
+async fn counts(conn: &mut DbConnection) -> Result<Vec<SealedCount>, StoreError> {
     let rows = sqlx::query(
         "SELECT kind, purpose, substr(sealed, 5, 8) AS key_id, count(*) AS found FROM sealed_rows \
          GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
@@ -133,7 +132,7 @@ async fn counts(conn: &mut SqliteConnection) -> Result<Vec<SealedCount>, StoreEr
     .fetch_all(conn)
     .await
     .map_err(driver)?;
-    let decode = |row: &SqliteRow| {
+    let decode = |row: &DbRow| {
         let columns = Columns {
             table: "sealed_rows",
             row,
@@ -155,7 +154,7 @@ async fn begin(
 ) -> Result<Committed<()>, StoreError> {
     let mut change = Change::begin(writer, act).await?;
     let begun = sqlx::query(
-        "UPDATE sealing SET next_key_id = ?, former = ?, begun_at = ? WHERE key_id = ? AND next_key_id IS NULL",
+        "UPDATE sealing SET next_key_id = $1, former = $2, begun_at = $3 WHERE key_id = $4 AND next_key_id IS NULL",
     )
     .bind(next.key_id.as_slice())
     .bind(&next.former)
@@ -176,19 +175,19 @@ async fn begin(
 }
 
 async fn otherwise(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     present: &KeyId,
     most: u32,
 ) -> Result<Vec<SealedRow>, StoreError> {
     let rows = sqlx::query(
-        "SELECT kind, purpose, id, generation, sealed FROM sealed_rows WHERE substr(sealed, 5, 8) <> ? LIMIT ?",
+        "SELECT kind, purpose, id, generation, sealed FROM sealed_rows WHERE substr(sealed, 5, 8) <> $1 LIMIT $2",
     )
     .bind(present.as_slice())
     .bind(i64::from(most))
     .fetch_all(conn)
     .await
     .map_err(driver)?;
-    let decode = |row: &SqliteRow| {
+    let decode = |row: &DbRow| {
         let columns = Columns {
             table: "sealed_rows",
             row,
@@ -203,26 +202,12 @@ async fn otherwise(
     rows.iter().map(decode).collect()
 }
 
-/// What is replaced is overwritten, on this connection, from now on or no more.
-pub(super) async fn overwrite(conn: &mut SqliteConnection, on: bool) -> Result<(), StoreError> {
-    let pragma = if on {
-        "PRAGMA secure_delete = ON"
-    } else {
-        "PRAGMA secure_delete = OFF"
-    };
-    sqlx::query(pragma)
-        .fetch_all(conn)
-        .await
-        .map(drop)
-        .map_err(driver)
-}
-
 async fn put(
     writer: &mut Writer,
     act: &Act,
     rows: &[ResealedRow],
 ) -> Result<Committed<u64>, StoreError> {
-    overwrite(&mut writer.connection, true).await?;
+    dialect::overwrite(writer, true).await?;
     let mut change = Change::begin(writer, act).await?;
     let mut done = 0;
     for resealed in rows {
@@ -236,12 +221,12 @@ async fn put(
 }
 
 async fn put_one(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     ResealedRow { row, sealed }: &ResealedRow,
 ) -> Result<u64, StoreError> {
     let query = match row.kind {
         SealedKind::Secret(purpose) => sqlx::query(
-            "UPDATE secrets SET sealed = ?1 WHERE id = ?2 AND sealed = ?3 AND purpose = ?4 AND generation = ?5",
+            "UPDATE secrets SET sealed = $1 WHERE id = $2 AND sealed = $3 AND purpose = $4 AND generation = $5",
         )
         .bind(sealed)
         .bind(&row.id)
@@ -249,19 +234,19 @@ async fn put_one(
         .bind(purpose.as_str())
         .bind(i64::from(row.generation)),
         SealedKind::Credential => sqlx::query(
-            "UPDATE outbound_credentials SET sealed_key = ?1 WHERE id = ?2 AND sealed_key = ?3",
+            "UPDATE outbound_credentials SET sealed_key = $1 WHERE id = $2 AND sealed_key = $3",
         )
         .bind(sealed)
         .bind(&row.id)
         .bind(&row.sealed),
         SealedKind::Renewal => sqlx::query(
-            "UPDATE outbound_renewals SET sealed_key = ?1 WHERE id = ?2 AND sealed_key = ?3",
+            "UPDATE outbound_renewals SET sealed_key = $1 WHERE id = $2 AND sealed_key = $3",
         )
         .bind(sealed)
         .bind(&row.id)
         .bind(&row.sealed),
         SealedKind::SubjectToken => sqlx::query(
-            "UPDATE subject_tokens SET sealed = ?1 WHERE user_id = ?2 AND sealed = ?3",
+            "UPDATE subject_tokens SET sealed = $1 WHERE user_id = $2 AND sealed = $3",
         )
         .bind(sealed)
         .bind(&row.id)
@@ -272,14 +257,14 @@ async fn put_one(
 }
 
 async fn finish(writer: &mut Writer, act: &Act) -> Result<Committed<()>, StoreError> {
-    overwrite(&mut writer.connection, true).await?;
+    dialect::overwrite(writer, true).await?;
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let next = state(conn).await?.and_then(|state| state.next);
     let next =
         next.ok_or_else(|| StoreError::conflict("the sealing secret is not being changed"))?;
     let left: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM sealed_rows WHERE substr(sealed, 5, 8) <> ?")
+        sqlx::query_scalar("SELECT count(*) FROM sealed_rows WHERE substr(sealed, 5, 8) <> $1")
             .bind(next.key_id.as_slice())
             .fetch_one(&mut *conn)
             .await
@@ -297,19 +282,6 @@ async fn finish(writer: &mut Writer, act: &Act) -> Result<Committed<()>, StoreEr
     .map_err(driver)?;
     let admin = AdminAct::new("keys.reseal.finish").text("to", &hex::encode(next.key_id));
     let committed = change.commit(admin, ()).await?;
-    empty_log(&mut writer.connection).await;
+    dialect::forget_replaced(writer).await;
     Ok(committed)
-}
-
-/// Empties the write-ahead log behind a commit, and ends overwriting.
-pub(super) async fn empty_log(conn: &mut SqliteConnection) {
-    // Readers may keep it from being emptied now: later checkpoints write over it.
-    let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-        .fetch_all(&mut *conn)
-        .await;
-    if let Err(error) = emptied {
-        tracing::warn!(%error, "the write-ahead log was not emptied");
-    }
-    // Only costs time while it stays on.
-    let _ = overwrite(conn, false).await;
 }

@@ -4,18 +4,17 @@
 
 use policy::id::UserId;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 
-use super::super::{Act, Committed, SealedSecret, SecretPurpose, StoreError, SubjectToken};
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
 use super::writer::Writer;
+use crate::store::{Act, Committed, SealedSecret, SecretPurpose, StoreError, SubjectToken};
 
 /// Longest id of a secret, bytes.
 const ID_MAX: usize = 64;
 
-fn decode(row: &SqliteRow) -> Result<SealedSecret, StoreError> {
+fn decode(row: &DbRow) -> Result<SealedSecret, StoreError> {
     let columns = Columns {
         table: "secrets",
         row,
@@ -41,7 +40,7 @@ pub(super) async fn put_if_absent(
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let existing = sqlx::query(
-        "SELECT purpose, id, generation, sealed FROM secrets WHERE purpose = ? AND id = ? AND generation = ?",
+        "SELECT purpose, id, generation, sealed FROM secrets WHERE purpose = $1 AND id = $2 AND generation = $3",
     )
     .bind(secret.purpose.as_str())
     .bind(&secret.id)
@@ -59,12 +58,12 @@ pub(super) async fn put_if_absent(
 
 /// Stores a secret that is not there yet; [`StoreError::Conflict`] when it is.
 pub(super) async fn insert(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     act: &Act,
     secret: &SealedSecret,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO secrets (purpose, id, generation, sealed, created_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO secrets (purpose, id, generation, sealed, created_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(secret.purpose.as_str())
     .bind(&secret.id)
@@ -86,11 +85,11 @@ pub(super) fn creation(secret: &SealedSecret) -> AdminAct {
 }
 
 pub(super) async fn load(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     purpose: SecretPurpose,
 ) -> Result<Vec<SealedSecret>, StoreError> {
     let rows = sqlx::query(
-        "SELECT purpose, id, generation, sealed FROM secrets WHERE purpose = ? ORDER BY id, generation DESC",
+        "SELECT purpose, id, generation, sealed FROM secrets WHERE purpose = $1 ORDER BY id, generation DESC",
     )
     .bind(purpose.as_str())
     .fetch_all(conn)
@@ -106,7 +105,7 @@ pub(super) async fn put_subject_token(
 ) -> Result<Committed<()>, StoreError> {
     let mut change = Change::begin(writer, act).await?;
     sqlx::query(
-        "INSERT INTO subject_tokens (user_id, sealed, created_at) VALUES (?, ?, ?) \
+        "INSERT INTO subject_tokens (user_id, sealed, created_at) VALUES ($1, $2, $3) \
          ON CONFLICT (user_id) DO UPDATE SET sealed = excluded.sealed, created_at = excluded.created_at",
     )
     .bind(token.user.as_str())
@@ -120,10 +119,10 @@ pub(super) async fn put_subject_token(
 }
 
 pub(super) async fn find_subject_token(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     user: &UserId,
 ) -> Result<Option<SubjectToken>, StoreError> {
-    let row = sqlx::query("SELECT sealed FROM subject_tokens WHERE user_id = ?")
+    let row = sqlx::query("SELECT sealed FROM subject_tokens WHERE user_id = $1")
         .bind(user.as_str())
         .fetch_optional(conn)
         .await
@@ -143,7 +142,7 @@ pub(super) async fn find_subject_token(
 }
 
 pub(super) async fn list_subject_tokens(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
 ) -> Result<Vec<(UserId, UnixMillis)>, StoreError> {
     let rows = sqlx::query("SELECT user_id, created_at FROM subject_tokens ORDER BY user_id")
         .fetch_all(conn)

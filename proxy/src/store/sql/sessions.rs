@@ -3,14 +3,13 @@
 //! Invariant: a session is found by the SHA-256 of its token and only while it is live; the token is not here.
 
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
 use uuid::Uuid;
 
-use super::super::{Act, Committed, NewSession, SessionRecord, Sha256, StoreError};
 use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
 use super::writer::Writer;
+use crate::store::{Act, Committed, NewSession, SessionRecord, Sha256, StoreError};
 
 macro_rules! select_sessions {
     ($tail:literal) => {
@@ -21,7 +20,7 @@ macro_rules! select_sessions {
     };
 }
 
-fn decode(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
+fn decode(row: &DbRow) -> Result<SessionRecord, StoreError> {
     let columns = Columns {
         table: "sessions",
         row,
@@ -47,7 +46,7 @@ pub(super) async fn create(
     }
     let mut change = Change::begin(writer, act).await?;
     sqlx::query(
-        "INSERT INTO sessions (token_sha256, id, local_user, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO sessions (token_sha256, id, local_user, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(new.token_sha256.as_slice())
     .bind(new.id.to_string())
@@ -71,11 +70,11 @@ pub(super) async fn create(
 }
 
 pub(super) async fn find(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     token: &Sha256,
     now: UnixMillis,
 ) -> Result<Option<SessionRecord>, StoreError> {
-    let row = sqlx::query(select_sessions!("WHERE token_sha256 = ?"))
+    let row = sqlx::query(select_sessions!("WHERE token_sha256 = $1"))
         .bind(token.as_slice())
         .fetch_optional(conn)
         .await
@@ -84,7 +83,7 @@ pub(super) async fn find(
     Ok(record.filter(|session| session.is_live(now)))
 }
 
-pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<SessionRecord>, StoreError> {
+pub(super) async fn list(conn: &mut DbConnection) -> Result<Vec<SessionRecord>, StoreError> {
     let rows = sqlx::query(select_sessions!("ORDER BY created_at DESC, id DESC"))
         .fetch_all(conn)
         .await
@@ -94,19 +93,21 @@ pub(super) async fn list(conn: &mut SqliteConnection) -> Result<Vec<SessionRecor
 
 /// Forgets sessions that were over before an instant, oldest first.
 pub(super) async fn forget(
-    conn: &mut SqliteConnection,
+    writer: &mut Writer,
     before: UnixMillis,
     most: u32,
 ) -> Result<u64, StoreError> {
+    let (mut tx, _) = writer.begin().await?;
     let done = sqlx::query(
         "DELETE FROM sessions WHERE token_sha256 IN (SELECT token_sha256 FROM sessions \
-         WHERE min(expires_at, coalesce(ended_at, expires_at)) < ? ORDER BY created_at LIMIT ?)",
+         WHERE (expires_at < $1 OR ended_at < $1) ORDER BY created_at LIMIT $2)",
     )
     .bind(before.0)
     .bind(i64::from(most))
-    .execute(conn)
+    .execute(&mut *tx)
     .await
     .map_err(driver)?;
+    tx.commit().await.map_err(driver)?;
     Ok(done.rows_affected())
 }
 
@@ -117,7 +118,7 @@ pub(super) async fn end(
 ) -> Result<Committed<SessionRecord>, StoreError> {
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
-    let row = sqlx::query(select_sessions!("WHERE id = ?"))
+    let row = sqlx::query(select_sessions!("WHERE id = $1"))
         .bind(id.to_string())
         .fetch_optional(&mut *conn)
         .await
@@ -127,7 +128,7 @@ pub(super) async fn end(
     if before.ended_at.is_some() {
         return change.unchanged(before).await;
     }
-    sqlx::query("UPDATE sessions SET ended_at = ? WHERE id = ?")
+    sqlx::query("UPDATE sessions SET ended_at = $1 WHERE id = $2")
         .bind(act.now.0)
         .bind(id.to_string())
         .execute(conn)

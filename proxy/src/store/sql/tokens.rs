@@ -7,23 +7,23 @@ use certs::crl::RevocationReason;
 use policy::grant::GrantStatus;
 use policy::id::GrantId;
 use policy::time::UnixMillis;
-use sqlx::SqliteConnection;
 
-use super::super::{
+use super::change::{AdminAct, Change, nothing};
+use super::column::Columns;
+use super::dialect::{DbConnection, driver};
+use super::writer::Writer;
+use super::{certificates, grants, image, peers};
+use crate::store::{
     Act, Claim, Committed, GrantRecord, NewToken, Replaced, Sha256, StoreError,
     TOKEN_TTL_MAX_MILLIS, TokenClaim,
 };
-use super::change::{AdminAct, Change, nothing};
-use super::column::{Columns, driver};
-use super::writer::Writer;
-use super::{certificates, grants, image, peers};
 
 /// What makes a token claimable at `?2`; the same words in the look and in the claim.
 macro_rules! claimable {
     () => {
-        "sha256 = ?1 AND used_at IS NULL AND withdrawn_at IS NULL AND expires_at > ?2 AND EXISTS (\
+        "sha256 = $1 AND used_at IS NULL AND withdrawn_at IS NULL AND expires_at > $2 AND EXISTS (\
          SELECT 1 FROM grants g JOIN peers p ON p.id = g.peer_id WHERE g.id = enrollment_tokens.grant_id \
-         AND g.status = 'pending' AND (g.ends_at IS NULL OR g.ends_at > ?2) \
+         AND g.status = 'pending' AND (g.ends_at IS NULL OR g.ends_at > $2) \
          AND p.state IN ('pending', 'active', 'degraded'))"
     };
 }
@@ -62,7 +62,7 @@ pub(super) async fn replace(
     if status.is_final() {
         return Err(not_for(&record, status));
     }
-    sqlx::query("UPDATE grants SET status = 'pending', edit = edit + 1 WHERE id = ?")
+    sqlx::query("UPDATE grants SET status = 'pending', edit = edit + 1 WHERE id = $1")
         .bind(token.grant.to_string())
         .execute(&mut *conn)
         .await
@@ -86,11 +86,11 @@ pub(super) async fn replace(
 
 /// The answer to a claim that cannot succeed; `None` when it may.
 pub(super) async fn refusal(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     now: UnixMillis,
     token: &Sha256,
 ) -> Result<Option<Committed<TokenClaim>>, StoreError> {
-    let claimable: Option<i64> = sqlx::query_scalar(concat!(
+    let claimable = sqlx::query(concat!(
         "SELECT 1 FROM enrollment_tokens WHERE ",
         claimable!()
     ))
@@ -114,7 +114,7 @@ pub(super) async fn claim(
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let row = sqlx::query(concat!(
-        "UPDATE enrollment_tokens SET used_at = ?2 WHERE ",
+        "UPDATE enrollment_tokens SET used_at = $2 WHERE ",
         claimable!(),
         " RETURNING grant_id, prefix8"
     ))
@@ -140,12 +140,12 @@ pub(super) async fn claim(
 
 /// Why a token that is not claimable is not: the first reason in the order of its life.
 async fn why_not(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     now: UnixMillis,
     token: &Sha256,
 ) -> Result<TokenClaim, StoreError> {
     let row = sqlx::query(
-        "SELECT used_at, withdrawn_at, expires_at FROM enrollment_tokens WHERE sha256 = ?",
+        "SELECT used_at, withdrawn_at, expires_at FROM enrollment_tokens WHERE sha256 = $1",
     )
     .bind(token.as_slice())
     .fetch_optional(conn)
@@ -171,12 +171,12 @@ async fn why_not(
 
 /// Withdraws the live token of a grant; how many there were, 0 or 1.
 pub(super) async fn withdraw(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     grant: GrantId,
     now: UnixMillis,
 ) -> Result<u64, StoreError> {
     let done = sqlx::query(
-        "UPDATE enrollment_tokens SET withdrawn_at = ? WHERE grant_id = ? \
+        "UPDATE enrollment_tokens SET withdrawn_at = $1 WHERE grant_id = $2 \
          AND used_at IS NULL AND withdrawn_at IS NULL",
     )
     .bind(now.0)
@@ -208,12 +208,12 @@ fn not_for(record: &GrantRecord, status: GrantStatus) -> StoreError {
 }
 
 async fn insert(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     token: &NewToken,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO enrollment_tokens (sha256, prefix8, grant_id, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO enrollment_tokens (sha256, prefix8, grant_id, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
     )
     .bind(token.sha256.as_slice())
     .bind(&token.prefix)

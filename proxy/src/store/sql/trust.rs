@@ -2,19 +2,19 @@
 
 use async_trait::async_trait;
 use policy::id::GrantId;
-use sqlx::SqliteConnection;
 
-use super::super::{
+use super::change::{AdminAct, Change};
+use super::column::Columns;
+use super::dialect::{DbConnection, driver};
+use super::writer::Writer;
+use super::{Handle, dialect, grants, secrets};
+use crate::store::{
     Act, Committed, SealedSecret, SecretPurpose, StoreError, TrustAcknowledged, TrustPhase,
     TrustState, TrustStore,
 };
-use super::change::{AdminAct, Change};
-use super::column::{Columns, driver};
-use super::writer::Writer;
-use super::{SqliteStore, grants, sealing, secrets};
 
 #[async_trait]
-impl TrustStore for SqliteStore {
+impl TrustStore for Handle {
     async fn trust(&self) -> Result<TrustState, StoreError> {
         state(&mut *self.read().await?).await
     }
@@ -24,11 +24,11 @@ impl TrustStore for SqliteStore {
         act: &Act,
         root: SealedSecret,
     ) -> Result<Committed<TrustState>, StoreError> {
-        plan(&mut *self.write().await, act, root).await
+        plan(&mut *self.write().await?, act, root).await
     }
 
     async fn apply_rotation(&self, act: &Act) -> Result<Committed<TrustState>, StoreError> {
-        apply(&mut *self.write().await, act).await
+        apply(&mut *self.write().await?, act).await
     }
 
     async fn finish_rotation(
@@ -36,7 +36,7 @@ impl TrustStore for SqliteStore {
         act: &Act,
         left_behind: &[GrantId],
     ) -> Result<Committed<TrustState>, StoreError> {
-        finish(&mut *self.write().await, act, left_behind).await
+        finish(&mut *self.write().await?, act, left_behind).await
     }
 
     async fn acknowledge_trust(
@@ -45,7 +45,7 @@ impl TrustStore for SqliteStore {
         grant: GrantId,
         generation: u64,
     ) -> Result<Committed<()>, StoreError> {
-        acknowledge(&mut *self.write().await, act, grant, generation).await
+        acknowledge(&mut *self.write().await?, act, grant, generation).await
     }
 
     async fn trust_acknowledgements(&self) -> Result<Vec<TrustAcknowledged>, StoreError> {
@@ -53,7 +53,7 @@ impl TrustStore for SqliteStore {
     }
 }
 
-async fn state(conn: &mut SqliteConnection) -> Result<TrustState, StoreError> {
+async fn state(conn: &mut DbConnection) -> Result<TrustState, StoreError> {
     let row =
         sqlx::query("SELECT generation, ca_generation, phase, since FROM trust WHERE one = 1")
             .fetch_one(conn)
@@ -72,10 +72,7 @@ async fn state(conn: &mut SqliteConnection) -> Result<TrustState, StoreError> {
 }
 
 /// The state, if it is in the phase that a step needs.
-async fn in_phase(
-    conn: &mut SqliteConnection,
-    wanted: TrustPhase,
-) -> Result<TrustState, StoreError> {
+async fn in_phase(conn: &mut DbConnection, wanted: TrustPhase) -> Result<TrustState, StoreError> {
     let state = state(conn).await?;
     if state.phase == wanted {
         return Ok(state);
@@ -88,7 +85,7 @@ async fn in_phase(
 }
 
 async fn write(
-    conn: &mut SqliteConnection,
+    conn: &mut DbConnection,
     act: &Act,
     next: TrustState,
 ) -> Result<TrustState, StoreError> {
@@ -99,7 +96,7 @@ async fn write(
     let generation = i64::try_from(next.generation)
         .map_err(|_| StoreError::invalid("the generation of trust is at its end"))?;
     sqlx::query(
-        "UPDATE trust SET generation = ?, ca_generation = ?, phase = ?, since = ? WHERE one = 1",
+        "UPDATE trust SET generation = $1, ca_generation = $2, phase = $3, since = $4 WHERE one = 1",
     )
     .bind(generation)
     .bind(i64::from(next.ca_generation))
@@ -156,7 +153,7 @@ async fn finish(
     left_behind: &[GrantId],
 ) -> Result<Committed<TrustState>, StoreError> {
     // The key that goes is overwritten.
-    sealing::overwrite(&mut writer.connection, true).await?;
+    dialect::overwrite(writer, true).await?;
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let state = in_phase(conn, TrustPhase::Applied).await?;
@@ -166,7 +163,7 @@ async fn finish(
         phase: TrustPhase::Steady,
         ..state
     };
-    sqlx::query("DELETE FROM secrets WHERE purpose = ? AND generation < ?")
+    sqlx::query("DELETE FROM secrets WHERE purpose = $1 AND generation < $2")
         .bind(SecretPurpose::CaKey.as_str())
         .bind(i64::from(next.ca_generation))
         .execute(&mut *conn)
@@ -185,7 +182,7 @@ async fn finish(
         rest.push(AdminAct::on_grant("ca.rotate.left", &record.grant));
     }
     let committed = change.commit_all(first, rest, next).await?;
-    sealing::empty_log(&mut writer.connection).await;
+    dialect::forget_replaced(writer).await;
     Ok(committed)
 }
 
@@ -201,9 +198,9 @@ async fn acknowledge(
     let conn = change.conn();
     let record = grants::load(conn, grant).await?;
     let done = sqlx::query(
-        "INSERT INTO trust_acknowledgements (grant_id, generation, at) VALUES (?, ?, ?) \
+        "INSERT INTO trust_acknowledgements (grant_id, generation, at) VALUES ($1, $2, $3) \
          ON CONFLICT (grant_id) DO UPDATE SET generation = excluded.generation, at = excluded.at \
-         WHERE excluded.generation > generation",
+         WHERE excluded.generation > trust_acknowledgements.generation",
     )
     .bind(grant.to_string())
     .bind(stored)
@@ -220,9 +217,7 @@ async fn acknowledge(
         .await
 }
 
-async fn acknowledgements(
-    conn: &mut SqliteConnection,
-) -> Result<Vec<TrustAcknowledged>, StoreError> {
+async fn acknowledgements(conn: &mut DbConnection) -> Result<Vec<TrustAcknowledged>, StoreError> {
     let rows =
         sqlx::query("SELECT grant_id, generation, at FROM trust_acknowledgements ORDER BY 1")
             .fetch_all(conn)

@@ -5,18 +5,16 @@
 
 use policy::id::GrantId;
 use policy::time::UnixMillis;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, SqliteConnection};
 
-use super::super::{SignedWitness, StoreError, WITNESSED_CHAINS, WitnessedCheckpoint};
-use super::column::{Columns, driver};
+use super::column::Columns;
+use super::dialect::{DbConnection, DbRow, driver};
+use super::writer::Writer;
 use crate::audit::HistoryHead;
 use crate::audit::history::HeaderSignature;
+use crate::store::{SignedWitness, StoreError, WITNESSED_CHAINS, WitnessedCheckpoint};
 
 /// All of them, by grant, newest first.
-pub(super) async fn list(
-    conn: &mut SqliteConnection,
-) -> Result<Vec<WitnessedCheckpoint>, StoreError> {
+pub(super) async fn list(conn: &mut DbConnection) -> Result<Vec<WitnessedCheckpoint>, StoreError> {
     let rows = sqlx::query(
         "SELECT grant_id, chain, gseq, ghash, heard_at, signed_gseq, signed_ghash, signed_at, signature \
          FROM witnessed_checkpoints ORDER BY grant_id, heard_at DESC, gseq DESC",
@@ -29,10 +27,10 @@ pub(super) async fn list(
 
 /// Keeps what is newer, in one transaction.
 pub(super) async fn record(
-    conn: &mut SqliteConnection,
+    writer: &mut Writer,
     heard: &[WitnessedCheckpoint],
 ) -> Result<(), StoreError> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await.map_err(driver)?;
+    let (mut tx, _) = writer.begin().await?;
     for one in heard {
         keep(&mut tx, one).await?;
         prune(&mut tx, one.grant).await?;
@@ -40,20 +38,44 @@ pub(super) async fn record(
     tx.commit().await.map_err(driver)
 }
 
-async fn keep(conn: &mut SqliteConnection, one: &WitnessedCheckpoint) -> Result<(), StoreError> {
+/// Takes the column over if the number that goes with it is a later one. The expressions see the row as it was before.
+macro_rules! newer {
+    ($number:literal of $column:literal) => {
+        concat!(
+            $column,
+            " = CASE WHEN excluded.",
+            $number,
+            " > coalesce(kept.",
+            $number,
+            ", 0) THEN excluded.",
+            $column,
+            " ELSE kept.",
+            $column,
+            " END"
+        )
+    };
+}
+
+async fn keep(conn: &mut DbConnection, one: &WitnessedCheckpoint) -> Result<(), StoreError> {
     let signed = one.signed.as_ref();
-    sqlx::query(
-        "INSERT INTO witnessed_checkpoints \
+    sqlx::query(concat!(
+        "INSERT INTO witnessed_checkpoints AS kept \
          (grant_id, chain, gseq, ghash, heard_at, signed_gseq, signed_ghash, signed_at, signature) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (grant_id, chain) DO UPDATE SET \
-         ghash = iif(excluded.gseq > gseq, excluded.ghash, ghash), \
-         heard_at = iif(excluded.gseq > gseq, excluded.heard_at, heard_at), \
-         gseq = max(excluded.gseq, gseq), \
-         signed_ghash = iif(excluded.signed_gseq > coalesce(signed_gseq, 0), excluded.signed_ghash, signed_ghash), \
-         signed_at = iif(excluded.signed_gseq > coalesce(signed_gseq, 0), excluded.signed_at, signed_at), \
-         signature = iif(excluded.signed_gseq > coalesce(signed_gseq, 0), excluded.signature, signature), \
-         signed_gseq = iif(excluded.signed_gseq > coalesce(signed_gseq, 0), excluded.signed_gseq, signed_gseq)",
-    )
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (grant_id, chain) DO UPDATE SET ",
+        newer!("gseq" of "ghash"),
+        ", ",
+        newer!("gseq" of "heard_at"),
+        ", ",
+        newer!("gseq" of "gseq"),
+        ", ",
+        newer!("signed_gseq" of "signed_ghash"),
+        ", ",
+        newer!("signed_gseq" of "signed_at"),
+        ", ",
+        newer!("signed_gseq" of "signature"),
+        ", ",
+        newer!("signed_gseq" of "signed_gseq"),
+    ))
     .bind(one.grant.as_bytes().as_slice())
     .bind(one.head.chain.as_bytes().as_slice())
     .bind(number(one.head.gseq))
@@ -69,10 +91,10 @@ async fn keep(conn: &mut SqliteConnection, one: &WitnessedCheckpoint) -> Result<
     .map_err(driver)
 }
 
-async fn prune(conn: &mut SqliteConnection, grant: GrantId) -> Result<(), StoreError> {
+async fn prune(conn: &mut DbConnection, grant: GrantId) -> Result<(), StoreError> {
     sqlx::query(
-        "DELETE FROM witnessed_checkpoints WHERE grant_id = ?1 AND chain NOT IN \
-         (SELECT chain FROM witnessed_checkpoints WHERE grant_id = ?1 ORDER BY heard_at DESC, gseq DESC LIMIT ?2)",
+        "DELETE FROM witnessed_checkpoints WHERE grant_id = $1 AND chain NOT IN \
+         (SELECT chain FROM witnessed_checkpoints WHERE grant_id = $1 ORDER BY heard_at DESC, gseq DESC LIMIT $2)",
     )
     .bind(grant.as_bytes().as_slice())
     .bind(i64::from(WITNESSED_CHAINS))
@@ -86,7 +108,7 @@ fn number(gseq: u64) -> i64 {
     i64::try_from(gseq).unwrap_or(i64::MAX)
 }
 
-fn decode(row: &SqliteRow) -> Result<WitnessedCheckpoint, StoreError> {
+fn decode(row: &DbRow) -> Result<WitnessedCheckpoint, StoreError> {
     let table = "witnessed_checkpoints";
     let columns = Columns { table, row };
     let signed = match columns.opt_count::<u64>("signed_gseq")? {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::super::{OpenError, StoreError};
 use super::SqliteStore;
-use super::column::driver;
+use super::dialect::driver;
 use super::writer::{FilePlace, Writer};
 
 /// All migrations this program knows: version, name, text.
@@ -234,7 +234,7 @@ async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<Migrated,
     // Looked at before the migrator touches anything, and reported as what it is.
     if let Some(found) = from.filter(|found| *found > known) {
         return Err(OpenError::NewerSchema {
-            path: path.to_owned(),
+            place: path.display().to_string(),
             found,
             known,
         });
@@ -250,7 +250,7 @@ async fn migrate(writer: &mut SqliteConnection, path: &Path) -> Result<Migrated,
         .run_direct(None, writer, false)
         .await
         .map_err(|error| OpenError::Migration {
-            path: path.to_owned(),
+            place: path.display().to_string(),
             why: error.to_string(),
         })?;
     Ok(Migrated { from, to: known })
@@ -275,7 +275,7 @@ async fn applied(writer: &mut SqliteConnection) -> Result<Option<i64>, StoreErro
 
 fn database(path: &Path, source: StoreError) -> OpenError {
     OpenError::Database {
-        path: path.to_owned(),
+        place: path.display().to_string(),
         source,
     }
 }

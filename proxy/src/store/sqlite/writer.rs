@@ -1,43 +1,18 @@
 //! The one writing connection, with what every transaction on it needs.
 //!
 //! Invariant: a write goes to the file that was opened: once that file was moved away or replaced, nothing is written to
-//! where nobody would find it; and it continues the chain exactly where this process left it.
+//! where nobody would find it.
 
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use sqlx::SqliteConnection;
+use sqlx::{Connection, SqliteConnection, Transaction};
 use uuid::Uuid;
 
 use super::super::StoreError;
-use crate::audit::Head;
-use crate::audit::chain::ChainKey;
-
-/// The chain that this process writes.
-pub(super) struct OpenChain {
-    pub(super) id: Uuid,
-    pub(super) key: Arc<ChainKey>,
-    /// The newest row this process knows to be committed.
-    pub(super) last: Option<Head>,
-}
-
-impl OpenChain {
-    /// Compares the head that the database has with what was written.
-    pub(super) fn check(&self, found: &Head) -> Result<(), StoreError> {
-        let moved = self.last.is_some_and(|last| {
-            found.seq < last.seq || (found.seq == last.seq && found.hash != last.hash)
-        });
-        if moved {
-            return Err(StoreError::corrupt(
-                "audit_chains",
-                "the head of the chain is not where this process left it: the log was changed or set back",
-            ));
-        }
-        Ok(())
-    }
-}
+use super::dialect::{Db, driver};
+use super::sql::OpenChain;
 
 /// The file as it was when it was opened.
 pub(super) struct FilePlace {
@@ -76,9 +51,25 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Whether writes go where readers look.
-    pub(super) fn check_place(&self) -> Result<(), StoreError> {
-        self.place.check()
+    /// Begins a transaction that writes, and the chain that its records go into.
+    pub(super) async fn begin(
+        &mut self,
+    ) -> Result<(Transaction<'_, Db>, &mut Option<OpenChain>), StoreError> {
+        // Writes go where readers look.
+        self.place.check()?;
+        let tx = self.connection.begin_with("BEGIN IMMEDIATE").await;
+        Ok((tx.map_err(driver)?, &mut self.chain))
+    }
+
+    /// Sees to it that there is room for records with these ids: there always is.
+    #[allow(
+        clippy::unused_async,
+        clippy::unused_self,
+        clippy::needless_pass_by_ref_mut,
+        reason = "another database has something to do"
+    )]
+    pub(super) async fn make_room(&mut self, _ids: &[Uuid]) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 
