@@ -70,8 +70,9 @@ use crate::outbound::{
 use crate::revocation::{PublishedCrl, Responder};
 use crate::server_certificate::{KeptCertificate, ServerCertificate, ServerFiles, ServerSource};
 use crate::service_manager::Inherited;
-use crate::store::{Act, Actor, OpenError, SqliteOptions, SqliteStore, Store, StoreError};
+use crate::store::{Act, Actor, Store, StoreError};
 use crate::telemetry::{Metrics, ops, steps};
+use crate::tier::{self, TierError};
 use crate::transport::{Acceptor, Balancers, ListenerLimits, PauseWatch};
 
 use authority::Authorities;
@@ -104,9 +105,9 @@ pub enum StartError {
     /// What traces and metrics are sent with.
     #[error("[otlp]: {0}")]
     Otlp(String),
-    /// The database.
+    /// The database, or a server beside it.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Tier(#[from] TierError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -275,12 +276,11 @@ pub async fn start_with(
     make_private_dir(&config.data_dir, "data")?;
     let sealer = Arc::new(secrets::sealer(&config.seal)?);
     let now = UnixMillis(clock.unix_millis());
-    let database = config.data_dir.join("federation.db");
-    let sqlite = SqliteStore::open(&SqliteOptions::new(database, Uuid::new_v4(), now)).await?;
-    sealing::settle(&sqlite, &sealer, &config.seal).await?;
+    let store = tier::open_store(&config, now).await?;
+    sealing::settle(&*store, &sealer, &config.seal).await?;
     let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
     let base = Base {
-        store: Arc::new(sqlite.clone()),
+        store: Arc::clone(&store),
         sealer,
         metrics: Arc::new(metrics),
         serving_pauses: PauseWatch::new(Arc::clone(&clock)),
@@ -289,7 +289,7 @@ pub async fn start_with(
         circumstances,
         inherited,
     };
-    let log: Arc<dyn AuditLog> = Arc::new(sqlite);
+    let log: Arc<dyn AuditLog> = store;
     let audit::Started {
         sink,
         writer,

@@ -4,6 +4,7 @@
 //! between keys holds, and nothing in it was accepted without being used. Everything that is wrong is reported
 //! at once. Secrets are not in it, only where they are found. Policy lives apart, in `policy.d`.
 
+mod database;
 mod problem;
 mod range;
 mod reference;
@@ -25,6 +26,10 @@ use std::time::Duration;
 use policy::id::UserId;
 use policy::rate::Rate;
 
+pub use database::{
+    Database, Federated, Password, PasswordSource, PostgresHost, PostgresTls, PostgresUrl, SslMode,
+    Tier, Valkey,
+};
 pub use problem::{ConfigProblem, Source};
 pub use range::IpRange;
 pub use reference::settings_reference;
@@ -40,6 +45,8 @@ pub const DEFAULT_FILES: [&str; 2] = ["federation.toml", "/etc/mosaic-federation
 pub struct Config {
     /// Directory of database, sockets and keys.
     pub data_dir: PathBuf,
+    /// Which servers it relies on.
+    pub tier: Tier,
     /// Which roles this process plays.
     pub roles: Roles,
     /// The listener enrolled peers ask on.

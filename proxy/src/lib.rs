@@ -26,4 +26,5 @@ pub mod server_certificate;
 pub mod service_manager;
 pub mod store;
 pub mod telemetry;
+pub mod tier;
 pub mod transport;

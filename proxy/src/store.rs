@@ -11,10 +11,19 @@
 
 mod change;
 mod error;
+#[allow(
+    clippy::duplicate_mod,
+    reason = "its statements are those of the other database, compiled with its types"
+)]
+mod postgres;
 mod record;
 mod renewal;
 mod revocation;
 mod sealing;
+#[allow(
+    clippy::duplicate_mod,
+    reason = "its statements are those of the other database, compiled with its types"
+)]
 mod sqlite;
 mod trust;
 
@@ -39,6 +48,7 @@ pub use change::{
     PolicyPublication, Replaced, TokenClaim,
 };
 pub use error::{OpenError, StoreError};
+pub use postgres::{PostgresOptions, PostgresStore, ServerFacts};
 pub use record::{
     CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantRecord,
     OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, RenewalTries, RowMark,

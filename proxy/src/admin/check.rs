@@ -9,11 +9,12 @@ use certs::rotation::{Jitter, Life};
 use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
-use super::status::TIER_NOTE;
+use super::status::tier;
 use super::{AdminFailure, Control, days_left};
-use crate::config::SealSource;
+use crate::config::{SealSource, Tier};
 use crate::hardening::Confinement;
 use crate::store::{CertificateState, CredentialState, OutboundCredential};
+use crate::tier::Probe;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +74,15 @@ impl CheckView {
     }
 }
 
+impl From<Probe> for CheckView {
+    fn from(probe: Probe) -> Self {
+        match probe.found {
+            Ok(found) => Self::ok(probe.name, found),
+            Err(why) => Self::fail(probe.name, why, probe.remedy),
+        }
+    }
+}
+
 /// Days before the end of a certificate from which on it is worth a look.
 const SERVER_WARN_DAYS: i64 = 29;
 const FILES_WARN_DAYS: i64 = 14;
@@ -86,17 +96,33 @@ impl Control {
     /// When the store cannot be read at all.
     pub async fn checks(&self) -> Result<Vec<CheckView>, AdminFailure> {
         let now = self.now();
-        let mut checks = vec![CheckView::warn(
-            "tier",
-            TIER_NOTE,
-            "nothing to do for one site; a federated tier with PostgreSQL and Valkey is not part of this version",
-        )];
+        let (_, note) = tier(&self.config.tier);
+        let mut checks = vec![match &self.config.tier {
+            Tier::Embedded => CheckView::warn(
+                "tier",
+                note,
+                "nothing to do for one site; docs/postgresql.md says how to move to the federated tier",
+            ),
+            Tier::Federated(_) => CheckView::warn(
+                "tier",
+                note,
+                "nothing to do with one process; several are not part of this version",
+            ),
+        }];
+        if let Tier::Federated(servers) = &self.config.tier {
+            checks.extend(
+                crate::tier::probe(servers)
+                    .await
+                    .into_iter()
+                    .map(Into::into),
+            );
+        }
         checks.push(match self.store.health().await {
             Ok(()) => CheckView::ok("store", "answers and takes writes"),
             Err(error) => CheckView::fail(
                 "store",
                 error.to_string(),
-                "check the disk and the database file",
+                "check that the database runs and has room",
             ),
         });
         checks.push(self.check_audit());

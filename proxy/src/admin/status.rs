@@ -14,6 +14,7 @@ use super::{
     AdminFailure, Canary, CanaryView, Control, PeerView, PolicyFailure, RevocationView, days_left,
 };
 use crate::audit::AuditView;
+use crate::config::Tier;
 use crate::directory::View;
 use crate::hardening::Hardening;
 use crate::inbound::budget::today;
@@ -22,9 +23,19 @@ use crate::outbound::{CacheFigures, Outbound, PeerFigures};
 use crate::server_certificate::{ServerCertificate, ServerFailure};
 use crate::store::{CertificateState, PeerDirection};
 
-/// What the embedded tier is, for those who start out with it.
-pub const TIER_NOTE: &str =
-    "embedded: one process on one SQLite file, for starting out and small sites";
+/// The tier and what there is to know about it.
+pub(super) const fn tier(tier: &Tier) -> (&'static str, &'static str) {
+    match tier {
+        Tier::Embedded => (
+            "embedded",
+            "embedded: one process on one SQLite file, for starting out and small sites",
+        ),
+        Tier::Federated(_) => (
+            "federated",
+            "federated: PostgreSQL. The limits are still each process's own: run one process on a database",
+        ),
+    }
+}
 
 /// The state of a process.
 #[derive(Debug, Serialize)]
@@ -257,10 +268,11 @@ impl Control {
             .collect();
         self.add_limits(&view, &mut inbound).await?;
         let revocation = self.revocation_view().await?;
+        let (tier, tier_note) = tier(&self.config.tier);
         Ok(StatusView {
             version: env!("CARGO_PKG_VERSION"),
-            tier: "embedded",
-            tier_note: TIER_NOTE,
+            tier,
+            tier_note,
             now,
             revision: view.snapshot.revision(),
             fenced: self.directory.fenced(),

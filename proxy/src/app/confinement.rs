@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Ca, Config, GatewayAuth, SealSource};
+use crate::config::{Ca, Config, GatewayAuth, PasswordSource, PostgresTls, SealSource, Tier};
 use crate::hardening::Needs;
 use crate::sealing_secret::credential_file;
 
@@ -43,6 +43,17 @@ pub(super) fn needs(config: &Config) -> Needs {
             SealSource::File(path) | SealSource::Generated(path) => Some(path),
             SealSource::Credential(name) => credential_file(&name),
             SealSource::Environment(_) => None,
+        });
+    }
+    if let Tier::Federated(servers) = &config.tier {
+        // The roots are read again with each new connection.
+        if let PostgresTls::Verified { roots: Some(roots) } = &servers.database.tls {
+            needs.read.push(roots.clone());
+        }
+        needs.read.extend(match &servers.database.password {
+            PasswordSource::File(path) => Some(path.clone()),
+            PasswordSource::Credential(name) => credential_file(name),
+            PasswordSource::None | PasswordSource::Url(_) => None,
         });
     }
     if let GatewayAuth::ServiceToken {

@@ -15,7 +15,7 @@ use crate::cli::AuthorityRoot;
 use crate::config::{Config, LandlockMode, LogFormat, LogLevel};
 use crate::hardening::{self, Confinement, Hardening, HardeningError};
 use crate::service_manager::{self, Inherited};
-use crate::store::{Act, Actor, SqliteOptions, SqliteStore};
+use crate::store::{Act, Actor};
 use crate::telemetry::logs::{self, LogForm};
 
 use super::secrets::{self, Secrets};
@@ -140,20 +140,19 @@ pub fn init_authority(config: &Config, clock: Arc<dyn Clock>) -> Result<Authorit
         make_private_dir(&config.data_dir, "data")?;
         let sealer = secrets::sealer(&config.seal)?;
         let now = UnixMillis(clock.unix_millis());
-        let database = config.data_dir.join("federation.db");
-        let store = SqliteStore::open(&SqliteOptions::new(database, Uuid::new_v4(), now)).await?;
-        super::sealing::settle(&store, &sealer, &config.seal).await?;
+        let store = crate::tier::open_store(config, now).await?;
+        super::sealing::settle(&*store, &sealer, &config.seal).await?;
         let act = || Act {
             id: Uuid::now_v7(),
             actor: Actor::Sidecar("ca-init"),
             now: UnixMillis(clock.unix_millis()),
         };
         let secrets = Secrets {
-            store: &store,
+            store: &*store,
             sealer: &sealer,
             act: &act,
         };
-        super::audit::begin_chain(&store, &secrets, &act).await?;
+        super::audit::begin_chain(&*store, &secrets, &act).await?;
         secrets.authority(clock.unix_seconds()).await
     });
     let authority = made.map_err(|error: StartError| explain(&error))?;

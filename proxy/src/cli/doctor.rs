@@ -16,9 +16,10 @@ use super::failure::CliFailure;
 use super::output::{Console, plain};
 use super::policy::check_files;
 use crate::admin::{CheckOutcome, CheckView};
-use crate::config::{Config, SealSource};
+use crate::config::{Config, SealSource, Tier};
 use crate::exit::Exit;
 use crate::sealing_secret;
+use crate::tier;
 
 /// A clock before this instant (2026-01-01) is wrong: this program is newer.
 const NOT_BEFORE_MILLIS: i64 = 1_767_225_600_000;
@@ -148,6 +149,9 @@ async fn process(context: &Context<'_>, config: &Config) -> Vec<CheckView> {
                 "start it with `mosaic-federation serve`",
             )];
             checks.push(seal(config));
+            if let Tier::Federated(servers) = &config.tier {
+                checks.extend(tier::probe(servers).await.into_iter().map(Into::into));
+            }
             checks.extend(ports(config));
             return checks;
         }

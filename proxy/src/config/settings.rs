@@ -16,6 +16,13 @@ use serde::Deserialize;
 pub(crate) struct Settings {
     /// Directory of everything the sidecar keeps: database, sockets, keys. Created with mode 0700.
     pub data_dir: String,
+    /// Which servers it relies on. `embedded` needs none: the store is SQLite in `data_dir`, limits are kept in the process. With
+    /// `federated` the store is PostgreSQL, and nothing starts without it, pgvector in it, and Valkey.
+    pub tier: TierName,
+    /// The PostgreSQL database of the federated tier.
+    pub database: Database,
+    /// The Valkey or Redis server of the federated tier.
+    pub valkey: Valkey,
     /// Which roles this process plays.
     pub roles: Roles,
     /// The listener that enrolled peers ask on (TLS 1.3, client certificate required).
@@ -68,6 +75,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             data_dir: "./mosaic-federation-data".to_owned(),
+            tier: TierName::Embedded,
+            database: Database::default(),
+            valkey: Valkey::default(),
             roles: Roles::default(),
             federation: Federation::default(),
             enrollment: Enrollment::default(),
@@ -92,6 +102,73 @@ impl Default for Settings {
             hardening: Hardening::default(),
         }
     }
+}
+
+/// Which servers the sidecar relies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TierName {
+    /// None.
+    Embedded,
+    /// PostgreSQL with pgvector, and Valkey or Redis.
+    Federated,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Database {
+    /// `postgres://user@host[:port]/database`, or `postgres://user@/database?host=/directory` for a unix socket. A database on another
+    /// host is reached with `sslmode=verify-full`; behind `?sslmode=` may stand `disable`, `require` or `verify-full`. The environment
+    /// that libpq reads, and `.pgpass`, are not looked at.
+    pub url: Option<String>,
+    /// The schema that is the sidecar's alone; made when it is not there. Lower case letters, digits and `_`.
+    pub schema: String,
+    /// File with the password; not readable by others. It may also stand in the URL, less well kept.
+    pub password_file: Option<String>,
+    /// The same as a credential of the service manager (`LoadCredential=`), by name.
+    pub password_credential: Option<String>,
+    /// File with the root certificates that the chain of the server must lead to, PEM; without it, the public ones.
+    pub root_file: Option<String>,
+    /// Allow a connection to another host that is not encrypted or not verified.
+    pub allow_unverified: bool,
+    /// Connections at once; one of them writes.
+    #[schemars(range(min = 2, max = 1_000))]
+    pub max_connections: u32,
+    /// How long a connection may take to be made or to become free, milliseconds.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub acquire_timeout_ms: u64,
+    /// How long one statement may take, milliseconds.
+    #[schemars(range(min = 100, max = 600_000))]
+    pub statement_timeout_ms: u64,
+    /// How long a statement waits for what another has locked, milliseconds.
+    #[schemars(range(min = 100, max = 60_000))]
+    pub lock_timeout_ms: u64,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            schema: "mosaic_federation".to_owned(),
+            password_file: None,
+            password_credential: None,
+            root_file: None,
+            allow_unverified: false,
+            max_connections: 8,
+            acquire_timeout_ms: 5_000,
+            statement_timeout_ms: 10_000,
+            lock_timeout_ms: 5_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Valkey {
+    /// `redis://host[:port]` or `rediss://host[:port]` (with TLS), where needed with `user:password@` and `/database`.
+    pub url: Option<String>,
+    /// Allow a connection to another host that is not encrypted.
+    pub allow_unverified: bool,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

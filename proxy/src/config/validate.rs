@@ -4,6 +4,7 @@
 //! fails; a problem points at the place of the key that has to change.
 
 mod authority;
+mod database;
 mod doors;
 mod gateway;
 mod otlp;
@@ -92,6 +93,7 @@ impl Check<'_> {
     /// `None` only together with at least one problem.
     fn whole(&mut self, settings: Settings) -> Option<Config> {
         let data_dir = self.path("data_dir", &settings.data_dir);
+        let tier = self.tier(settings.tier, settings.database, &settings.valkey);
         let roles = self.roles(&settings.roles);
         let federation = self.federation(&settings.federation, roles);
         let enrollment = self.enrollment(&settings.enrollment, roles);
@@ -119,6 +121,7 @@ impl Check<'_> {
         self.client_certificate(&settings.limits);
         let (federation, enrollment, session) = (federation?, enrollment?, session?);
         let (ops, gateway, seal, ca) = (ops?, gateway?, seal?, ca?);
+        let tier = tier?;
         let revocation = revocation?;
         self.listeners_apart(&[
             (
@@ -150,6 +153,7 @@ impl Check<'_> {
         }
         Some(Config {
             data_dir,
+            tier,
             roles,
             federation,
             enrollment,

@@ -26,6 +26,9 @@ mod sealing;
 mod tokens;
 mod trust;
 
+pub(super) use atomic::cut_off;
+
+use super::postgres::tests::Place;
 use super::sqlite::{SqliteOptions, SqliteStore};
 
 macro_rules! laws {
@@ -38,6 +41,20 @@ macro_rules! laws {
                         let home = tempfile::tempdir().unwrap();
                         let store = super::super::sqlite(&home).await;
                         super::super::$group::$law(&store).await;
+                    }
+                )+
+            })+
+        }
+        mod on_postgres {
+            $(mod $group {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $law() {
+                        let Some(place) = super::super::postgres(stringify!($law)) else { return };
+                        let store = place.open().await;
+                        super::super::$group::$law(&store).await;
+                        drop(store);
+                        place.remove().await;
                     }
                 )+
             })+
@@ -60,6 +77,19 @@ macro_rules! shared_laws {
                 )+
             })+
         }
+        mod shared_on_postgres {
+            $(mod $group {
+                $(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $law() {
+                        let Some(place) = super::super::postgres(stringify!($law)) else { return };
+                        let store = place.open().await;
+                        super::super::$group::$law(std::sync::Arc::new(store)).await;
+                        place.remove().await;
+                    }
+                )+
+            })+
+        }
     };
 }
 
@@ -76,6 +106,10 @@ async fn sqlite(home: &tempfile::TempDir) -> SqliteStore {
     let path = home.path().join("store.db");
     let options = SqliteOptions::new(path, fixture::uuid(0), fixture::START);
     SqliteStore::open(&options).await.unwrap()
+}
+
+fn postgres(law: &str) -> Option<Place> {
+    Place::find(law, fixture::uuid(0), fixture::START)
 }
 
 laws! {

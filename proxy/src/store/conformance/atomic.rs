@@ -8,7 +8,7 @@ use super::super::Store;
 use super::fixture::*;
 
 /// Runs a future until it is done or has been pending `times` times, then drops it; whether it was done.
-pub(super) async fn cut_off<F: Future>(future: F, times: usize) -> bool {
+pub(in crate::store) async fn cut_off<F: Future>(future: F, times: usize) -> bool {
     let mut future = pin!(future);
     let mut pending = 0;
     poll_fn(|context| {

@@ -1,0 +1,109 @@
+//! What is PostgreSQL's own: its types, the words that other databases do not know, what its errors mean.
+//!
+//! Invariant: the names here are those that the files below `sql/` ask of every database. No error of the driver is passed on
+//! with a value in it: the server's main message names tables and constraints, its details are left out.
+
+use sqlx::{Connection, PgConnection, Postgres};
+
+use super::super::StoreError;
+use super::writer::Writer;
+
+pub(super) type Db = Postgres;
+pub(super) type DbConnection = PgConnection;
+pub(super) type DbRow = sqlx::postgres::PgRow;
+pub(super) type DbArguments = sqlx::postgres::PgArguments;
+
+/// Begins a transaction that reads everything at one instant.
+pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// The texts of a JSON list, as rows of a column `value`.
+macro_rules! elements {
+    ($list:literal) => {
+        concat!("jsonb_array_elements_text(CAST(", $list, " AS JSONB))")
+    };
+}
+pub(super) use elements;
+
+/// The bytes that a hexadecimal text stands for.
+macro_rules! unhex {
+    ($text:literal) => {
+        concat!("decode(", $text, ", 'hex')")
+    };
+}
+pub(super) use unhex;
+
+/// The store error that a driver error means.
+#[allow(clippy::needless_pass_by_value, reason = "used in map_err")]
+pub(super) fn driver(error: sqlx::Error) -> StoreError {
+    let Some(database) = error.as_database_error() else {
+        return StoreError::Unavailable {
+            why: match error {
+                sqlx::Error::PoolTimedOut => "no connection became free in time".to_owned(),
+                other => other.to_string(),
+            },
+        };
+    };
+    if database.is_unique_violation() || database.is_foreign_key_violation() {
+        return StoreError::conflict(format!("the database refused it: {}", database.message()));
+    }
+    match database.code().as_deref() {
+        // Raised by a trigger of ours, which says why.
+        Some("MF001") => StoreError::conflict(database.message()),
+        // Not given the lock in time; chosen to end a deadlock; had to be tried again.
+        Some("55P03" | "40P01" | "40001") => StoreError::Busy,
+        // Text that PostgreSQL has no place for: U+0000.
+        Some("22021") => StoreError::invalid("a text with a zero character cannot be stored"),
+        _ => StoreError::Unavailable {
+            why: database.message().to_owned(),
+        },
+    }
+}
+
+/// What is replaced lies in dead rows until [`forget_replaced`]; nothing can be done before.
+#[allow(clippy::unused_async, reason = "another database has something to do")]
+pub(super) async fn overwrite(_writer: &mut Writer, _on: bool) -> Result<(), StoreError> {
+    Ok(())
+}
+
+/// Writes the tables that have sealed values anew, so that their files have no dead rows. The server's log of writes keeps them for
+/// as long as it is kept.
+pub(super) async fn forget_replaced(writer: &mut Writer) {
+    let rewritten = sqlx::query(
+        "VACUUM (FULL) secrets, subject_tokens, outbound_credentials, outbound_renewals, sealing",
+    )
+    .execute(&mut **writer)
+    .await;
+    if let Err(error) = rewritten {
+        tracing::warn!(%error, "values that were replaced are still in dead rows: run VACUUM FULL on the tables with sealed values");
+    }
+}
+
+/// Drops the months of the log that the archive has emptied.
+pub(super) async fn after_archiving(writer: &mut Writer, before_ms: i64) {
+    let dropped = async {
+        let (mut tx, _) = writer.begin().await?;
+        let dropped: i64 = sqlx::query_scalar("SELECT drop_empty_audit_partitions($1)")
+            .bind(before_ms)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(driver)?;
+        tx.commit().await.map_err(driver)?;
+        Ok::<_, StoreError>(dropped)
+    };
+    match dropped.await {
+        Ok(0) => {}
+        Ok(dropped) => tracing::info!(dropped, "months without rows left the audit log"),
+        Err(error) => tracing::warn!(%error, "empty months of the audit log are still there"),
+    }
+}
+
+/// Ends whatever transaction is open on the connection; whether it is still of use.
+pub(super) async fn roll_back(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+    Ok(true)
+}
+
+/// Whether the connection still works.
+pub(super) async fn alive(connection: &mut PgConnection) -> bool {
+    connection.ping().await.is_ok()
+}
