@@ -17,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::UnixStream;
 
+use crate::database;
 use crate::response::Response;
 use crate::world::{configuration, operator};
 
@@ -54,8 +55,10 @@ impl Home {
         } else {
             "[cache]\nmax_bytes = 0\n"
         };
+        let (tier, servers) = database::settings(dir.path());
         let settings = format!(
-            "data_dir = \"data\"\n\
+            "data_dir = \"data\"\n{tier}\
+             {servers}\
              [roles]\nserve = false\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n{settings}\n{cache}"
         );

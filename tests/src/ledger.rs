@@ -5,67 +5,52 @@
 
 use certs::testing::Minted;
 use policy::id::GrantId;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 
+use crate::database::{Database, Value};
 use crate::world::World;
 
 impl World {
     /// Sets the state of a registered certificate: `active`, `superseded` or `revoked`.
     pub async fn set_certificate_state(&self, minted: &Minted, state: &str) {
         let mut database = self.database().await;
-        let changed = sqlx::query(
-            "UPDATE certificates SET state = ?1, \
-             revoked_at = CASE WHEN ?1 = 'revoked' THEN issued_at END WHERE fingerprint = ?2",
-        )
-        .bind(state.to_owned())
-        .bind(minted.fingerprint().to_vec())
-        .execute(&mut database)
-        .await
-        .unwrap()
-        .rows_affected();
+        let changed = database
+            .execute(
+                "UPDATE certificates SET state = $1, \
+                 revoked_at = CASE WHEN $1 = 'revoked' THEN issued_at END WHERE fingerprint = $2",
+                &[Value::Text(state), Value::Bytes(&minted.fingerprint())],
+            )
+            .await;
         assert_eq!(changed, 1);
-        database.close().await.unwrap();
+        database.close().await;
         self.control().directory.refresh().await.unwrap();
     }
 
     /// Sets a grant back to `pending` while its certificates stay as they are.
     pub async fn set_grant_pending(&self, grant: GrantId) {
         let mut database = self.database().await;
-        let changed = sqlx::query("UPDATE grants SET status = 'pending' WHERE id = ?")
-            .bind(grant.to_string())
-            .execute(&mut database)
-            .await
-            .unwrap()
-            .rows_affected();
+        let sql = "UPDATE grants SET status = 'pending' WHERE id = $1";
+        let changed = database
+            .execute(sql, &[Value::Text(&grant.to_string())])
+            .await;
         assert_eq!(changed, 1);
-        database.close().await.unwrap();
+        database.close().await;
         self.control().directory.refresh().await.unwrap();
     }
 
     /// Sets the state of an inbound peer: `pending`, `active`, `suspended` or `revoked`.
     pub async fn set_peer_state(&self, name: &str, state: &str) {
         let mut database = self.database().await;
-        let changed =
-            sqlx::query("UPDATE peers SET state = ? WHERE name = ? AND direction = 'inbound'")
-                .bind(state.to_owned())
-                .bind(name.to_owned())
-                .execute(&mut database)
-                .await
-                .unwrap()
-                .rows_affected();
+        let sql = "UPDATE peers SET state = $1 WHERE name = $2 AND direction = 'inbound'";
+        let changed = database
+            .execute(sql, &[Value::Text(state), Value::Text(name)])
+            .await;
         assert_eq!(changed, 1);
-        database.close().await.unwrap();
+        database.close().await;
         self.control().directory.refresh().await.unwrap();
     }
 
     /// The database, for statements of a test's own. The directory does not know what they change.
-    pub async fn database(&self) -> sqlx::SqliteConnection {
-        SqliteConnectOptions::new()
-            .filename(self.config.data_dir.join("federation.db"))
-            .busy_timeout(std::time::Duration::from_secs(10))
-            .connect()
-            .await
-            .unwrap()
+    pub async fn database(&self) -> Database {
+        Database::open(&self.config).await
     }
 }

@@ -15,6 +15,7 @@
 
 pub mod audit;
 pub mod command;
+pub mod database;
 pub mod desk;
 pub mod expect;
 pub mod gateway;

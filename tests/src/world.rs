@@ -14,13 +14,14 @@ use policy::time::UnixMillis;
 use proxy::admin::Control;
 use proxy::app::{Circumstances, Running, StartError, secrets};
 use proxy::config::Config;
-use proxy::store::{Act, Actor, SealedSecret, SecretPurpose, SqliteOptions, SqliteStore, Store};
+use proxy::store::{Act, Actor, SealedSecret, SecretPurpose};
 use reference_gateway::authenticate::{Service, unix_seconds};
 use reference_gateway::store::seed::Data;
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::database;
 use crate::gateway::GatewayProcess;
 
 /// A policy under which the five ordinary resources are open, two fields of a task are removed, and no test that is not about
@@ -168,8 +169,10 @@ impl WorldBuilder {
         let policy_dir = dir.path().join("policy.d");
         std::fs::create_dir(&policy_dir).unwrap();
         std::fs::write(policy_dir.join("policy.toml"), &self.policy).unwrap();
+        let (tier, servers) = database::settings(dir.path());
         let settings = format!(
-            "data_dir = \"data\"\n\
+            "data_dir = \"data\"\n{tier}\
+             {servers}\
              [roles]\n{}\n\
              [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n{}\n\
              [enrollment]\nlisten = \"127.0.0.1:0\"\n{}\n\
@@ -276,10 +279,7 @@ async fn plant_authority(config: &Config, ca: &TestCa, now: i64) {
     let id = "embedded";
     let sealed = sealer.seal(SealPurpose::CaKey, id, &plain).unwrap();
     let now = UnixMillis(now);
-    let path = config.data_dir.join("federation.db");
-    let store = SqliteStore::open(&SqliteOptions::new(path, Uuid::new_v4(), now))
-        .await
-        .unwrap();
+    let store = proxy::tier::open_store(config, now).await.unwrap();
     let act = Act {
         id: Uuid::now_v7(),
         actor: Actor::Sidecar("test"),

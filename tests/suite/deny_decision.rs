@@ -15,6 +15,7 @@ use proxy::admin::CreateGrant;
 use reference_gateway::plan;
 use reference_gateway::record::Collection;
 use serde_json::{Value, json};
+use tests::database::Value as Bound;
 use tests::grants::{BASE, PEER};
 use tests::world::{POLICY, operator};
 use tests::{Denial, Holder, Wire, World};
@@ -503,11 +504,9 @@ async fn change_that_could_not_be_applied() {
     let path = format!("{BASE}/list/tasks");
     assert_eq!(open.post(&path, "{}").await.unwrap().status, 200);
     let mut database = world.database().await;
-    let damage = |scope: &'static str| sqlx::query("UPDATE grants SET scope = ?").bind(scope);
-    damage("{\"resources\":[\"everything\"]}")
-        .execute(&mut database)
-        .await
-        .unwrap();
+    const SCOPE: &str = "UPDATE grants SET scope = $1";
+    let damaged = "{\"resources\":[\"everything\"]}";
+    database.execute(SCOPE, &[Bound::Text(damaged)]).await;
     assert!(world.control().directory.refresh().await.is_err());
     let denial = unavailable(503, DenyCode::Fenced);
     denial.check_response(&open.post(&path, "{}").await.unwrap());
@@ -517,10 +516,8 @@ async fn change_that_could_not_be_applied() {
             .await;
         denial.check(&world, &answer).await;
     }
-    damage("{\"resources\":[\"tasks\"]}")
-        .execute(&mut database)
-        .await
-        .unwrap();
+    let whole = "{\"resources\":[\"tasks\"]}";
+    database.execute(SCOPE, &[Bound::Text(whole)]).await;
     world.control().directory.refresh().await.unwrap();
     let answer = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -22,13 +22,12 @@ use proxy::audit::history::grant_of;
 use proxy::audit::{AuditOutcome, AuditRecord, AuditRow, AuditText, HistoryHead};
 use reference_gateway::plan;
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
 use support::log::Log;
 use support::onboard::{onboard, truth};
 use support::reader::PATIENCE;
 use tests::audit::audit_rows;
 use tests::command::{Ran, command};
+use tests::database::{Database, Value as Bound};
 use tests::{Home, Response, World};
 use uuid::Uuid;
 
@@ -412,22 +411,17 @@ async fn a_row_changed_in_the_database_is_not_exported_as_if_nothing_were() {
     let rows = pair.rows().await;
     let at = rows[2].position;
     for (change, fault) in [
-        ("bytes_out = bytes_out + 1", "the row was changed"),
-        ("ghash = zeroblob(32)", "history of its grant"),
-        ("gseq = gseq + 1", "history of its grant"),
+        (
+            "bytes_out = bytes_out + 1 WHERE ghash <> $2",
+            "the row was changed",
+        ),
+        ("ghash = $2 WHERE true", "history of its grant"),
+        ("gseq = gseq + 1 WHERE ghash <> $2", "history of its grant"),
     ] {
         let mut database = pair.world.database().await;
-        let mut run = async |sql: String| {
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
-                .execute(&mut database)
-                .await
-                .unwrap();
-        };
-        run("CREATE TEMP TABLE kept AS SELECT * FROM federation_audit_log".to_owned()).await;
-        run(format!(
-            "UPDATE federation_audit_log SET {change} WHERE position = {at}"
-        ))
-        .await;
+        let sql = format!("UPDATE federation_audit_log SET {change} AND position = $1");
+        let values = [Bound::Number(at), Bound::Bytes(&[0; 32])];
+        assert_eq!(database.execute(&sql, &values).await, 1);
         let ran = pair
             .at_work(&["audit", "export", "--grant", &pair.grant])
             .await;
@@ -442,12 +436,16 @@ async fn a_row_changed_in_the_database_is_not_exported_as_if_nothing_were() {
         assert_eq!(ran.exit, 1, "{change}");
         assert!(ran.out.contains(&format!("position {at}")), "{}", ran.out);
         assert!(ran.out.contains(fault), "{change}: {}", ran.out);
-        run(format!(
-            "UPDATE federation_audit_log SET (bytes_out, gseq, ghash) = \
-             (SELECT bytes_out, gseq, ghash FROM kept WHERE position = {at}) WHERE position = {at}; DROP TABLE kept"
-        ))
-        .await;
-        database.close().await.unwrap();
+        let place = rows[2].history.unwrap();
+        let values = [
+            Bound::Number(i64::try_from(rows[2].record.bytes_out).unwrap()),
+            Bound::Number(i64::try_from(place.gseq).unwrap()),
+            Bound::Bytes(&place.ghash),
+            Bound::Number(at),
+        ];
+        let sql = "UPDATE federation_audit_log SET bytes_out = $1, gseq = $2, ghash = $3 WHERE position = $4";
+        assert_eq!(database.execute(sql, &values).await, 1);
+        database.close().await;
     }
     let ran = pair.at_work(&["audit", "verify"]).await;
     assert_eq!(ran.exit, 0, "{}", ran.out);
@@ -463,11 +461,9 @@ async fn a_serving_side_that_is_set_back_raises_an_alarm_everywhere() {
     let mut rounds = 0;
     let seen = loop {
         let mut database = pair.world.database().await;
-        sqlx::query("UPDATE audit_histories SET gseq = 1")
-            .execute(&mut database)
-            .await
-            .unwrap();
-        database.close().await.unwrap();
+        let sql = "UPDATE audit_histories SET gseq = 1";
+        database.execute(sql, &[]).await;
+        database.close().await;
         pair = pair.restart().await;
         let answer = pair.ask("/list/tasks", &json!({})).await;
         assert_eq!(answer.status, 200, "rows are as good as they were");
@@ -526,18 +522,10 @@ async fn a_serving_side_that_is_set_back_raises_an_alarm_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_key_than_that_of_the_enrollment_raises_an_alarm() {
     let pair = Pair::new().await;
-    let mut database = SqliteConnectOptions::new()
-        .filename(pair.home.config.data_dir.join("federation.db"))
-        .busy_timeout(Duration::from_secs(10))
-        .connect()
-        .await
-        .unwrap();
-    let changed = sqlx::query("UPDATE peers SET checkpoint_key = randomblob(32)")
-        .execute(&mut database)
-        .await
-        .unwrap();
-    assert_eq!(changed.rows_affected(), 1);
-    database.close().await.unwrap();
+    let mut database = Database::open(&pair.home.config).await;
+    let sql = "UPDATE peers SET checkpoint_key = $1";
+    assert_eq!(database.execute(sql, &[Bound::Bytes(&[7; 32])]).await, 1);
+    database.close().await;
     let outbound = pair.home.control().outbound.as_ref().unwrap();
     outbound.load().await.unwrap();
     let look = async {
