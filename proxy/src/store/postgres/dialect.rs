@@ -6,7 +6,6 @@
 use sqlx::{Connection, PgConnection, Postgres};
 
 use super::super::StoreError;
-use super::writer::Writer;
 
 pub(super) type Db = Postgres;
 pub(super) type DbConnection = PgConnection;
@@ -56,44 +55,6 @@ pub(super) fn driver(error: sqlx::Error) -> StoreError {
         _ => StoreError::Unavailable {
             why: database.message().to_owned(),
         },
-    }
-}
-
-/// What is replaced lies in dead rows until [`forget_replaced`]; nothing can be done before.
-#[allow(clippy::unused_async, reason = "another database has something to do")]
-pub(super) async fn overwrite(_writer: &mut Writer, _on: bool) -> Result<(), StoreError> {
-    Ok(())
-}
-
-/// Writes the tables that have sealed values anew, so that their files have no dead rows. The server's log of writes keeps them for
-/// as long as it is kept.
-pub(super) async fn forget_replaced(writer: &mut Writer) {
-    let rewritten = sqlx::query(
-        "VACUUM (FULL) secrets, subject_tokens, outbound_credentials, outbound_renewals, sealing",
-    )
-    .execute(&mut **writer)
-    .await;
-    if let Err(error) = rewritten {
-        tracing::warn!(%error, "values that were replaced are still in dead rows: run VACUUM FULL on the tables with sealed values");
-    }
-}
-
-/// Drops the months of the log that the archive has emptied.
-pub(super) async fn after_archiving(writer: &mut Writer, before_ms: i64) {
-    let dropped = async {
-        let (mut tx, _) = writer.begin().await?;
-        let dropped: i64 = sqlx::query_scalar("SELECT drop_empty_audit_partitions($1)")
-            .bind(before_ms)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(driver)?;
-        tx.commit().await.map_err(driver)?;
-        Ok::<_, StoreError>(dropped)
-    };
-    match dropped.await {
-        Ok(0) => {}
-        Ok(dropped) => tracing::info!(dropped, "months without rows left the audit log"),
-        Err(error) => tracing::warn!(%error, "empty months of the audit log are still there"),
     }
 }
 

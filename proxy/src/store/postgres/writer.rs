@@ -75,6 +75,50 @@ impl Writer {
         }
         Ok(())
     }
+
+    /// What is replaced lies in dead rows until [`forget_replaced`](Self::forget_replaced); nothing can be done before.
+    #[allow(
+        clippy::unused_async,
+        clippy::unused_self,
+        clippy::needless_pass_by_ref_mut,
+        reason = "another database has something to do"
+    )]
+    pub(super) async fn overwrite(&mut self, _on: bool) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Writes the tables that have sealed values anew, so that their files have no dead rows. The server's log of writes keeps
+    /// them for as long as it is kept.
+    pub(super) async fn forget_replaced(&mut self) {
+        let rewritten = sqlx::query(
+            "VACUUM (FULL) secrets, subject_tokens, outbound_credentials, outbound_renewals, sealing",
+        )
+        .execute(&mut *self.connection)
+        .await;
+        if let Err(error) = rewritten {
+            tracing::warn!(%error, "values that were replaced are still in dead rows: run VACUUM FULL on the tables with sealed values");
+        }
+    }
+
+    /// Drops the months of the log that the archive has emptied.
+    pub(super) async fn after_archiving(&mut self, before_ms: i64) {
+        match self.drop_empty_months(before_ms).await {
+            Ok(0) => {}
+            Ok(dropped) => tracing::info!(dropped, "months without rows left the audit log"),
+            Err(error) => tracing::warn!(%error, "empty months of the audit log are still there"),
+        }
+    }
+
+    async fn drop_empty_months(&mut self, before_ms: i64) -> Result<i64, StoreError> {
+        let (mut tx, _) = self.begin().await?;
+        let dropped = sqlx::query_scalar("SELECT drop_empty_audit_partitions($1)")
+            .bind(before_ms)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(driver)?;
+        tx.commit().await.map_err(driver)?;
+        Ok(dropped)
+    }
 }
 
 /// Milliseconds of a UUIDv7 of our time; one of the far future would make months that nobody needs.

@@ -10,7 +10,6 @@ use sqlx::Row;
 use super::audit::stored;
 use super::change::{AdminAct, Change};
 use super::column::Columns;
-use super::dialect;
 use super::dialect::{DbConnection, DbRow, driver};
 use super::writer::Writer;
 use crate::audit::archive::{ColdFile, MANIFEST_ACTION, Manifest};
@@ -83,7 +82,7 @@ pub(super) async fn archive(
         ..AdminAct::new(MANIFEST_ACTION)
     };
     let committed = change.commit(told, ()).await?;
-    dialect::after_archiving(writer, file.latest.0).await;
+    writer.after_archiving(file.latest.0).await;
     Ok(committed)
 }
 

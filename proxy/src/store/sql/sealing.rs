@@ -1,16 +1,16 @@
 //! The sealing secret in force, and rows that are sealed again. What the calls promise is in `store/sealing.rs`.
 //!
 //! Invariant: bytes sealed with an earlier secret do not stay behind where a change was finished; how is the database's own
-//! (`overwrite` and `forget_replaced` of its dialect).
+//! (`overwrite` and `forget_replaced` of its writer).
 
 use async_trait::async_trait;
 use certs::seal::KeyId;
 
+use super::Handle;
 use super::change::{AdminAct, Change};
 use super::column::Columns;
 use super::dialect::{DbConnection, DbRow, driver};
 use super::writer::Writer;
-use super::{Handle, dialect};
 use crate::store::{
     Act, Committed, NextSecret, ResealedRow, SealStore, SealedCount, SealedKind, SealedRow,
     SealingState, SecretPurpose, StoreError,
@@ -207,7 +207,7 @@ async fn put(
     act: &Act,
     rows: &[ResealedRow],
 ) -> Result<Committed<u64>, StoreError> {
-    dialect::overwrite(writer, true).await?;
+    writer.overwrite(true).await?;
     let mut change = Change::begin(writer, act).await?;
     let mut done = 0;
     for resealed in rows {
@@ -257,7 +257,7 @@ async fn put_one(
 }
 
 async fn finish(writer: &mut Writer, act: &Act) -> Result<Committed<()>, StoreError> {
-    dialect::overwrite(writer, true).await?;
+    writer.overwrite(true).await?;
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let next = state(conn).await?.and_then(|state| state.next);
@@ -282,6 +282,6 @@ async fn finish(writer: &mut Writer, act: &Act) -> Result<Committed<()>, StoreEr
     .map_err(driver)?;
     let admin = AdminAct::new("keys.reseal.finish").text("to", &hex::encode(next.key_id));
     let committed = change.commit(admin, ()).await?;
-    dialect::forget_replaced(writer).await;
+    writer.forget_replaced().await;
     Ok(committed)
 }

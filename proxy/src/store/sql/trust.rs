@@ -7,7 +7,7 @@ use super::change::{AdminAct, Change};
 use super::column::Columns;
 use super::dialect::{DbConnection, driver};
 use super::writer::Writer;
-use super::{Handle, dialect, grants, secrets};
+use super::{Handle, grants, secrets};
 use crate::store::{
     Act, Committed, SealedSecret, SecretPurpose, StoreError, TrustAcknowledged, TrustPhase,
     TrustState, TrustStore,
@@ -153,7 +153,7 @@ async fn finish(
     left_behind: &[GrantId],
 ) -> Result<Committed<TrustState>, StoreError> {
     // The key that goes is overwritten.
-    dialect::overwrite(writer, true).await?;
+    writer.overwrite(true).await?;
     let mut change = Change::begin(writer, act).await?;
     let conn = change.conn();
     let state = in_phase(conn, TrustPhase::Applied).await?;
@@ -182,7 +182,7 @@ async fn finish(
         rest.push(AdminAct::on_grant("ca.rotate.left", &record.grant));
     }
     let committed = change.commit_all(first, rest, next).await?;
-    dialect::forget_replaced(writer).await;
+    writer.forget_replaced().await;
     Ok(committed)
 }
 

@@ -5,7 +5,6 @@
 use sqlx::{Sqlite, SqliteConnection};
 
 use super::super::StoreError;
-use super::writer::Writer;
 
 pub(super) type Db = Sqlite;
 pub(super) type DbConnection = SqliteConnection;
@@ -63,34 +62,3 @@ pub(super) fn driver(error: sqlx::Error) -> StoreError {
         },
     }
 }
-
-/// What is replaced is overwritten, on this connection, from now on or no more.
-pub(super) async fn overwrite(writer: &mut Writer, on: bool) -> Result<(), StoreError> {
-    let pragma = if on {
-        "PRAGMA secure_delete = ON"
-    } else {
-        "PRAGMA secure_delete = OFF"
-    };
-    sqlx::query(pragma)
-        .fetch_all(&mut writer.connection)
-        .await
-        .map(drop)
-        .map_err(driver)
-}
-
-/// Empties the write-ahead log behind a commit, and ends overwriting.
-pub(super) async fn forget_replaced(writer: &mut Writer) {
-    // Readers may keep it from being emptied now: later checkpoints write over it.
-    let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-        .fetch_all(&mut writer.connection)
-        .await;
-    if let Err(error) = emptied {
-        tracing::warn!(%error, "the write-ahead log was not emptied");
-    }
-    // Only costs time while it stays on.
-    let _ = overwrite(writer, false).await;
-}
-
-/// What is due once the archive has taken rows: nothing, their room is used again.
-#[allow(clippy::unused_async, reason = "another database has something to do")]
-pub(super) async fn after_archiving(_writer: &mut Writer, _before_ms: i64) {}

@@ -71,6 +71,42 @@ impl Writer {
     pub(super) async fn make_room(&mut self, _ids: &[Uuid]) -> Result<(), StoreError> {
         Ok(())
     }
+
+    /// What is replaced is overwritten, on this connection, from now on or no more.
+    pub(super) async fn overwrite(&mut self, on: bool) -> Result<(), StoreError> {
+        let pragma = if on {
+            "PRAGMA secure_delete = ON"
+        } else {
+            "PRAGMA secure_delete = OFF"
+        };
+        sqlx::query(pragma)
+            .fetch_all(&mut self.connection)
+            .await
+            .map(drop)
+            .map_err(driver)
+    }
+
+    /// Empties the write-ahead log behind a commit, and ends overwriting.
+    pub(super) async fn forget_replaced(&mut self) {
+        // Readers may keep it from being emptied now: later checkpoints write over it.
+        let emptied = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .fetch_all(&mut self.connection)
+            .await;
+        if let Err(error) = emptied {
+            tracing::warn!(%error, "the write-ahead log was not emptied");
+        }
+        // Only costs time while it stays on.
+        let _ = self.overwrite(false).await;
+    }
+
+    /// What is due once the archive has taken rows: nothing, their room is used again.
+    #[allow(
+        clippy::unused_async,
+        clippy::unused_self,
+        clippy::needless_pass_by_ref_mut,
+        reason = "another database has something to do"
+    )]
+    pub(super) async fn after_archiving(&mut self, _before_ms: i64) {}
 }
 
 impl Deref for Writer {

@@ -163,7 +163,11 @@ async fn months_without_rows_are_dropped_and_others_are_not() {
         .execute(&mut hand)
         .await
         .unwrap();
-    super::super::dialect::after_archiving(&mut *store.write().await.unwrap(), OCTOBER + 2 * MONTH)
+    store
+        .write()
+        .await
+        .unwrap()
+        .after_archiving(OCTOBER + 2 * MONTH)
         .await;
     let names: Vec<_> = partitions(&place)
         .await
