@@ -25,6 +25,7 @@ mod policy;
 mod query;
 mod session;
 mod status;
+mod store;
 mod user;
 mod value;
 
@@ -266,6 +267,7 @@ async fn ask(
             authority::rotate(context, command, console).await
         }
         Command::Ca(_) => authority::export(context, console).await,
+        Command::Store(command) => store::run(command, console).await,
         Command::Mcp(at) => mcp::run(context, at, console).await,
         Command::Healthcheck => doctor::healthcheck(context, console).await,
         // Done before a runtime is needed.

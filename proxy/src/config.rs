@@ -28,7 +28,7 @@ use policy::rate::Rate;
 
 pub use database::{
     Database, Federated, Password, PasswordSource, PostgresHost, PostgresTls, PostgresUrl, SslMode,
-    Tier, Valkey,
+    Tier, Valkey, is_schema_name,
 };
 pub use problem::{ConfigProblem, Source};
 pub use range::IpRange;

@@ -48,7 +48,7 @@ pub use change::{
     PolicyPublication, Replaced, TokenClaim,
 };
 pub use error::{OpenError, StoreError};
-pub use postgres::{PostgresOptions, PostgresStore, ServerFacts};
+pub use postgres::{MoveError, MovedTable, PostgresOptions, PostgresStore, ServerFacts};
 pub use record::{
     CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantRecord,
     OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, RenewalTries, RowMark,

@@ -187,12 +187,12 @@ pub fn postgres(database: &Database, now: UnixMillis) -> Result<PostgresOptions,
     let password = match &database.password {
         PasswordSource::None => None,
         PasswordSource::Url(password) => Some(password.clone()),
-        PasswordSource::File(path) => Some(read(path)?),
+        PasswordSource::File(path) => Some(read_password(path)?),
         PasswordSource::Credential(name) => {
             let path = credential_file(name).ok_or_else(|| {
                 format!("its password is to be the credential {name}, but the service manager has given none")
             })?;
-            Some(read(&path)?)
+            Some(read_password(&path)?)
         }
     };
     Ok(PostgresOptions {
@@ -213,7 +213,10 @@ pub fn postgres(database: &Database, now: UnixMillis) -> Result<PostgresOptions,
 }
 
 /// The password in a file, without the end of its line.
-fn read(path: &Path) -> Result<Password, String> {
+///
+/// # Errors
+/// Why it cannot be read, or may not.
+pub fn read_password(path: &Path) -> Result<Password, String> {
     let shown = path.display();
     let mode = std::fs::metadata(path)
         .map_err(|error| format!("its password file {shown} could not be read: {error}"))?

@@ -6,6 +6,7 @@
 mod audit;
 mod keys;
 mod policy;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(super) use audit::{AuditArchive, AuditCommand, AuditLook, AuditReconcile, AuditVerify};
 pub(super) use keys::{KeysCommand, ResealCommand};
 pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyReplay, PolicyTest};
+pub(super) use store::StoreCommand;
 
 /// Federation between gateways: what peers may see of ours, and what we see of theirs.
 #[derive(Debug, Parser)]
@@ -106,6 +108,9 @@ pub(super) enum Command {
     /// The secret that everything else is sealed with
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Where the state is
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// The embedded certificate authority
     #[command(subcommand)]
     Ca(CaCommand),

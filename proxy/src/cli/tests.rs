@@ -164,6 +164,46 @@ fn what_is_not_a_command_of_this_version_is_usage() {
         &["mosaic-federation", "store", "migrate"],
         &["mosaic-federation", "query", "search", "x", "--peer", "p"],
         &["mosaic-federation", "grant", "edit", "x"],
+        &[
+            "mosaic-federation",
+            "store",
+            "migrate",
+            "--from",
+            "x.db",
+            "--to",
+            "postgres://me@localhost/x",
+        ],
+        &[
+            "mosaic-federation",
+            "store",
+            "migrate",
+            "--from",
+            "sqlite:x.db",
+            "--to",
+            "postgres://me@db.example/x?sslmode=disable",
+        ],
+        &[
+            "mosaic-federation",
+            "store",
+            "migrate",
+            "--from",
+            "sqlite:x.db",
+            "--to",
+            "postgres://me@localhost/x",
+            "--schema",
+            "Mine",
+        ],
+        &[
+            "mosaic-federation",
+            "store",
+            "migrate",
+            "--from",
+            "sqlite:x.db",
+            "--to",
+            "postgres://me@localhost/x",
+            "--root-file",
+            "x",
+        ],
         &["mosaic-federation", "status", "--every", "2s"],
         &["mosaic-federation", "grant", "token", "x", "--ttl", "901"],
         &["mosaic-federation", "--set", "novalue", "status"],
@@ -175,7 +215,7 @@ fn what_is_not_a_command_of_this_version_is_usage() {
             "{wrong:?}"
         );
     }
-    let outcome = invoke(&["mosaic-federation", "--json", "store"]);
+    let outcome = invoke(&["mosaic-federation", "--json", "replicas"]);
     let envelope: Value = serde_json::from_str(&outcome.errors).unwrap();
     assert_eq!(envelope.pointer("/error/code").unwrap(), "usage");
 }

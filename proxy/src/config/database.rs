@@ -79,6 +79,19 @@ impl PostgresHost {
     }
 }
 
+/// The longest name of a schema: with what stands before it, the name of a channel.
+const SCHEMA_MAX: usize = 40;
+
+/// Whether a schema may have that name: nothing in it has to be quoted, and the server keeps none like it for itself.
+#[must_use]
+pub fn is_schema_name(name: &str) -> bool {
+    let plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    (1..=SCHEMA_MAX).contains(&name.len())
+        && !name.starts_with("pg_")
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.bytes().all(plain)
+}
+
 /// Whether that host is this one.
 pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())

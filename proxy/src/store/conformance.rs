@@ -17,6 +17,7 @@ mod audit_log;
 mod fixture;
 mod grants;
 mod life;
+mod moving;
 mod outbound;
 mod removal;
 mod renewal;

@@ -6,6 +6,7 @@
 //! What is PostgreSQL's own is here and below `postgres/`; the statements are below `sql/`.
 
 mod dialect;
+mod import;
 mod open;
 mod writer;
 
@@ -26,6 +27,7 @@ use dialect::driver;
 use sql::OpenChain;
 use writer::{Months, Writer};
 
+pub use import::{MoveError, MovedTable};
 pub use open::{PostgresOptions, ServerFacts};
 
 /// A store in one schema of a PostgreSQL database. Clones share the connections.

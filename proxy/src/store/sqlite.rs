@@ -24,6 +24,7 @@ use super::StoreError;
 use dialect::driver;
 use writer::Writer;
 
+pub(super) use open::known as known_schema;
 pub use open::{Migrated, SqliteOptions};
 
 /// A store in one SQLite file. Clones share the connections.

@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::super::database::is_loopback;
+use super::super::database::{is_loopback, is_schema_name};
 use super::super::settings::{self, TierName};
 use super::super::{
     Database, Federated, Password, PasswordSource, PostgresTls, PostgresUrl, SslMode, Tier, Valkey,
 };
 use super::Check;
-
-/// The longest name of a schema: with what stands before it, the name of a channel.
-const SCHEMA_MAX: usize = 40;
 
 impl Check<'_> {
     pub(super) fn tier(
@@ -57,16 +54,10 @@ impl Check<'_> {
                 return None;
             }
         };
-        let well = !section.schema.is_empty()
-            && section.schema.len() <= SCHEMA_MAX
-            && !section.schema.starts_with("pg_")
-            && section
-                .schema
-                .bytes()
-                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
-        if !well {
+        if !is_schema_name(&section.schema) {
             let message = "is not the name of a schema of our own".to_owned();
-            let remedy = "use at most 40 lower case letters, digits and underscores";
+            let remedy =
+                "use at most 40 lower case letters, digits and underscores, a letter first";
             self.add("database.schema", message, remedy);
         }
         let roots = section

@@ -30,12 +30,14 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[(
 
 /// How long a migration may take, and wait for others.
 const MIGRATION: Duration = Duration::from_secs(600);
+/// The table that is there while a store is moved into the schema: until it is gone, nobody opens that.
+pub(super) const MARK: &str = "store_move";
 /// A connection that was idle for longer is tried before it is used.
 const IDLE: Duration = Duration::from_secs(1);
 /// As many statements are kept prepared on a connection as this program has.
 const PREPARED: usize = 400;
 /// With the number of the schema it makes the key of the lock that writers take.
-const LOCK_SPACE: i64 = 0x6d6f_7361;
+pub(super) const LOCK_SPACE: i64 = 0x6d6f_7361;
 
 /// Where the store is and what a fresh one starts with.
 #[derive(Debug, Clone)]
@@ -232,6 +234,26 @@ impl PostgresStore {
 /// The key of the schema's lock, and what was done to the schema.
 async fn prepare(options: &PostgresOptions) -> Result<(i64, Migrated), OpenError> {
     let failed = |error| database(options, driver(error));
+    let (mut connection, schema, migrated) = prepare_at(options, options.now).await?;
+    let moving: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(MARK)
+        .fetch_one(&mut connection)
+        .await
+        .map_err(failed)?;
+    connection.close().await.map_err(failed)?;
+    if moving {
+        let why = "a store is being moved into it; let `store migrate` end".to_owned();
+        return Err(database(options, StoreError::Unavailable { why }));
+    }
+    Ok((LOCK_SPACE << 32 | schema, migrated))
+}
+
+/// A connection to the schema, which is made and brought up to date, its number, and what was done.
+pub(super) async fn prepare_at(
+    options: &PostgresOptions,
+    now: UnixMillis,
+) -> Result<(PgConnection, i64, Migrated), OpenError> {
+    let failed = |error| database(options, driver(error));
     let connecting = options.connect(false, MIGRATION, MIGRATION);
     let connecting = tokio::time::timeout(options.acquire_timeout, connecting.connect());
     let mut connection = connecting
@@ -251,12 +273,11 @@ async fn prepare(options: &PostgresOptions) -> Result<(i64, Migrated), OpenError
     let migrated = migrate(&mut connection, options).await?;
     sqlx::query("INSERT INTO meta (one, store_id, revision, created_at) VALUES (1, $1, 0, $2) ON CONFLICT DO NOTHING")
         .bind(options.store_id.to_string())
-        .bind(options.now.0)
+        .bind(now.0)
         .execute(&mut connection)
         .await
         .map_err(failed)?;
-    connection.close().await.map_err(failed)?;
-    Ok((LOCK_SPACE << 32 | schema, migrated))
+    Ok((connection, schema, migrated))
 }
 
 /// Makes the schema unless it is there; its number. Asking first, because a role that may not make one may well use one.

@@ -122,7 +122,7 @@ impl Writer {
 }
 
 /// Milliseconds of a UUIDv7 of our time; one of the far future would make months that nobody needs.
-fn time_of(id: Uuid) -> Option<i64> {
+pub(super) fn time_of(id: Uuid) -> Option<i64> {
     const YEAR_2200: i64 = 7_258_118_400_000;
     if id.get_version_num() != 7 {
         return None;
@@ -131,7 +131,7 @@ fn time_of(id: Uuid) -> Option<i64> {
     Some(ms).filter(|ms| *ms < YEAR_2200)
 }
 
-async fn make(conn: &mut PgConnection, ms: i64) -> Result<(i64, i64), StoreError> {
+pub(super) async fn make(conn: &mut PgConnection, ms: i64) -> Result<(i64, i64), StoreError> {
     let row = sqlx::query("SELECT from_ms, until_ms FROM make_audit_partition($1)")
         .bind(ms)
         .fetch_one(conn)

@@ -218,7 +218,7 @@ fn secure_file(path: &Path) -> Result<(), OpenError> {
 }
 
 /// The newest migration this program knows.
-pub(super) fn known() -> i64 {
+pub(in crate::store) fn known() -> i64 {
     MIGRATIONS
         .iter()
         .map(|(version, ..)| *version)
