@@ -46,7 +46,7 @@ impl fmt::Display for Probe {
 #[derive(Debug, thiserror::Error)]
 pub enum TierError {
     /// Servers that are missing, or of no use.
-    #[error("tier = \"federated\" needs what is missing:{}", .0.iter().map(|probe| format!("\n  {probe}")).collect::<String>())]
+    #[error("tier = \"federated\" needs what is missing:{}", .0.iter().zip(1..).map(|(probe, number)| format!(" ({number}) {probe}")).collect::<String>())]
     Missing(Vec<Probe>),
     /// The database cannot be opened.
     #[error(transparent)]
