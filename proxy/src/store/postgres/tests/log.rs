@@ -88,7 +88,10 @@ async fn an_id_is_there_once_whatever_the_time() {
     let first = record(OCTOBER, 1);
     let mut again = first.clone();
     again.at = UnixMillis(OCTOBER + MONTH);
-    store.append_audit(&[first.clone()], None).await.unwrap();
+    store
+        .append_audit(std::slice::from_ref(&first), None)
+        .await
+        .unwrap();
     let next = record(OCTOBER, 2);
     store
         .append_audit(&[again, next.clone()], None)
