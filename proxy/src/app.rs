@@ -133,6 +133,9 @@ pub enum StartError {
         /// What got through, and what it got.
         through: String,
     },
+    /// The server of the shared limits.
+    #[error("[valkey] {0}")]
+    Limits(String),
     /// A socket handed over by the service manager.
     #[error("{0}")]
     Inherited(String),
@@ -419,7 +422,7 @@ async fn compose(
     let mut canary = None;
     self_attack::expect(base);
     let reaches = Arc::new(reaches(base));
-    let (limits, limiter) = throttle::limits(base);
+    let (limits, limiter) = throttle::limits(base)?;
     listeners.spawn(throttle::sweep(
         Arc::clone(&limits),
         limiter,

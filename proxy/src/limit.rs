@@ -12,6 +12,7 @@
 pub mod flight;
 pub mod gcra;
 pub mod local;
+pub mod shared;
 pub mod source;
 
 use std::future::Ready;
@@ -27,6 +28,7 @@ use policy::snapshot::GrantEntry;
 pub use flight::{InFlight, Slot};
 pub use gcra::{Quota, Standing};
 pub use local::LocalLimiter;
+pub use shared::SharedLimiter;
 pub use source::{SourceLimits, SourceQuotas};
 
 /// Calls for `capabilities` that a lease pays for by itself (specification, section 7).

@@ -31,7 +31,7 @@ pub fn settings(dir: &Path) -> (String, String) {
     let sections = format!(
         "[database]\nurl = \"{postgres}\"\nschema = \"w_{name}\"\nmax_connections = 4\n\
          acquire_timeout_ms = 30000\nstatement_timeout_ms = 30000\nlock_timeout_ms = 20000\n\
-         [valkey]\nurl = \"{valkey}\"\n"
+         [valkey]\nurl = \"{valkey}\"\ntimeout_ms = 1000\n"
     );
     ("tier = \"federated\"\n".to_owned(), sections)
 }

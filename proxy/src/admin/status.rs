@@ -32,7 +32,7 @@ pub(super) const fn tier(tier: &Tier) -> (&'static str, &'static str) {
         ),
         Tier::Federated(_) => (
             "federated",
-            "federated: PostgreSQL. The limits are still each process's own: run one process on a database",
+            "federated: PostgreSQL, rates shared in Valkey. What is revoked does not yet reach other processes: run one process on a database",
         ),
     }
 }

@@ -9,10 +9,12 @@ use certs::Clock;
 use policy::time::UnixMillis;
 use tokio::sync::watch;
 
-use super::Base;
+use super::{Base, StartError};
+use crate::config::Tier;
 use crate::inbound::budget::today;
 use crate::limit::{
-    InFlight, Limits, LocalLimiter, Quota, SourceLimits, SourceQuotas, revalidation,
+    InFlight, Limiter, Limits, LocalLimiter, Quota, SharedLimiter, SourceLimits, SourceQuotas,
+    revalidation,
 };
 use crate::store::{Store, StoreError};
 
@@ -24,7 +26,10 @@ const SESSIONS_KEPT: i64 = 7 * 86_400_000;
 const FORGOTTEN_AT_ONCE: u32 = 5_000;
 
 /// The limits, and the limiter of this process among them.
-pub(super) fn limits(base: &Base) -> (Arc<Limits>, Arc<LocalLimiter>) {
+///
+/// # Errors
+/// When the address of the shared limits cannot be used.
+pub(super) fn limits(base: &Base) -> Result<(Arc<Limits>, Arc<LocalLimiter>), StartError> {
     let limits = &base.config.limits;
     let quotas = SourceQuotas {
         handshakes: Quota::of(limits.handshakes),
@@ -39,14 +44,29 @@ pub(super) fn limits(base: &Base) -> (Arc<Limits>, Arc<LocalLimiter>) {
         )
     };
     let limiter = Arc::new(LocalLimiter::new(Arc::clone(&base.clock)));
+    let deciding: Arc<dyn Limiter> = match &base.config.tier {
+        Tier::Embedded => Arc::clone(&limiter) as _,
+        Tier::Federated(servers) => {
+            let shared = SharedLimiter::new(
+                (servers.valkey.url.expose(), servers.valkey.timeout),
+                Arc::clone(&limiter),
+                Arc::clone(&base.clock),
+                Arc::clone(&base.metrics),
+            );
+            let refused = |error: redis::RedisError| {
+                StartError::Limits(format!("{}: {error}", servers.valkey.place))
+            };
+            Arc::new(shared.map_err(refused)?)
+        }
+    };
     let limits = Limits {
-        limiter: Arc::clone(&limiter) as _,
+        limiter: deciding,
         in_flight: InFlight::new(limits.peer_concurrency),
         federation: sources("federation"),
         enrollment: sources("enrollment"),
         revalidation: revalidation(base.config.lease.duration),
     };
-    (Arc::new(limits), limiter)
+    Ok((Arc::new(limits), limiter))
 }
 
 /// Forgets grants and addresses that owe nothing, rows seen on earlier days, and sessions that are over, until stopped.

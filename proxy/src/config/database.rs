@@ -155,6 +155,8 @@ pub struct Valkey {
     pub url: Password,
     /// Host and port, to be shown.
     pub place: String,
+    /// How long a decision may take.
+    pub timeout: Duration,
 }
 
 impl fmt::Debug for Valkey {

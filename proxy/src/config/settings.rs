@@ -162,13 +162,26 @@ impl Default for Database {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Valkey {
     /// `redis://host[:port]` or `rediss://host[:port]` (with TLS), where needed with `user:password@` and `/database`.
     pub url: Option<String>,
     /// Allow a connection to another host that is not encrypted.
     pub allow_unverified: bool,
+    /// How long a decision on a rate may take, milliseconds. Beyond it this process decides by itself, by half of each rate.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub timeout_ms: u64,
+}
+
+impl Default for Valkey {
+    fn default() -> Self {
+        Self {
+            url: None,
+            allow_unverified: false,
+            timeout_ms: 20,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

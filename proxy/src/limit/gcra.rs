@@ -10,6 +10,7 @@ use std::time::Duration;
 use policy::rate::Rate;
 
 const MINUTE: u64 = 60_000_000_000;
+const NANOS_PER_MICRO: u64 = 1_000;
 
 /// How much a bucket holds and how fast it fills again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,8 +53,49 @@ impl Quota {
         Duration::from_nanos(self.capacity())
     }
 
+    /// Half of it, at least one: what one of several decides by itself.
+    #[must_use]
+    pub fn half(self) -> Self {
+        Self {
+            interval: self.interval.saturating_mul(2),
+            burst: (self.burst / 2).max(1),
+        }
+    }
+
+    /// The same for a clock of microseconds; an interval that is no whole number of them is rounded up.
+    #[must_use]
+    pub const fn in_micros(self) -> MicroQuota {
+        let interval = self.interval.div_ceil(NANOS_PER_MICRO);
+        MicroQuota {
+            interval,
+            capacity: interval.saturating_mul(self.burst as u64),
+            burst: self.burst,
+        }
+    }
+
     const fn capacity(self) -> u64 {
         self.interval.saturating_mul(self.burst as u64)
+    }
+}
+
+/// A quota for a clock of microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MicroQuota {
+    /// Microseconds until one more may be drawn; never 0.
+    pub interval: u64,
+    /// Microseconds until an empty bucket is full.
+    pub capacity: u64,
+    burst: u32,
+}
+
+impl MicroQuota {
+    /// What it is in nanoseconds.
+    #[must_use]
+    pub const fn quota(self) -> Quota {
+        Quota {
+            interval: self.interval.saturating_mul(NANOS_PER_MICRO),
+            burst: self.burst,
+        }
     }
 }
 
@@ -77,6 +119,12 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// One that is full at that instant.
+    #[must_use]
+    pub const fn full_at(full_at: u64) -> Self {
+        Self { full_at }
+    }
+
     /// Draws one at `now`.
     ///
     /// # Errors

@@ -29,6 +29,7 @@ pub struct Metrics {
     connections: IntGauge,
     connections_refused: IntCounterVec,
     slow_heads: IntCounter,
+    limited_here: IntCounter,
     rate_limit_keys: IntGaugeVec,
     peers_in_flight: IntGauge,
     cut: IntCounterVec,
@@ -295,6 +296,11 @@ impl Metrics {
             "Questions to peers that can be answered from memory: hit or miss.",
             &["result"],
         )?;
+        let limited_here = IntCounter::new(
+            format!("{PREFIX}_shared_limit_fallbacks_total"),
+            "Decisions on rates that this process took by itself, since the server of the shared limits did not answer.",
+        )?;
+        registry.register(Box::new(limited_here.clone()))?;
         let slow_heads = IntCounter::new(
             format!("{PREFIX}_slow_heads_total"),
             "Connections closed because the head of a request took too long.",
@@ -380,6 +386,7 @@ impl Metrics {
             handshakes,
             connections_refused,
             slow_heads,
+            limited_here,
             rate_limit_keys,
             cut,
             expiry,
@@ -594,6 +601,11 @@ impl Metrics {
     /// The audit log's own figures, read when scraped.
     pub fn audit(&self, figures: &AuditFigures) {
         self.audit.show(figures);
+    }
+
+    /// Counts a decision on a rate that was taken without the server of the shared limits.
+    pub fn limited_here(&self) {
+        self.limited_here.inc();
     }
 
     /// Counts a connection that was closed because the head of a request took too long.

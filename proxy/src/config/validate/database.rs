@@ -181,6 +181,7 @@ impl Check<'_> {
         Some(Valkey {
             url: Password::new(Zeroizing::new(text.clone())),
             place: address.to_owned(),
+            timeout: Duration::from_millis(section.timeout_ms),
         })
     }
 }

@@ -1,0 +1,251 @@
+//! The limiter of several replicas: the buckets of grants in Valkey (or Redis), each decision one script there.
+//!
+//! Invariant: time is the server's, so that clocks of replicas do not matter; a decision waits for it only so long. While the
+//! server is away each replica decides by itself with half of every quota, in buckets that every shared draw was drawn from as
+//! well: no request fails for it, and up to four replicas together let through at most twice what they should.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use certs::clock::Clock;
+use futures_util::future::Either;
+use redis::Script;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::time::timeout;
+
+use super::gcra::{Bucket, Standing};
+use super::{BucketKey, Deciding, Drawn, Limited, Limiter, LocalLimiter, Purpose};
+use crate::telemetry::Metrics;
+
+/// After a failure nobody asks the server for so long, nanoseconds; then one request does.
+const AWAY: u64 = 1_000_000_000;
+/// For making a connection; requests do not wait for it.
+const CONNECT: Duration = Duration::from_secs(2);
+const MAX_RETRY: Duration = Duration::from_secs(1);
+
+/// Draws from the first bucket that has one to give, as [`Bucket::draw`] does, in microseconds of the server's clock. A bucket is the
+/// instant at which it is full again, and gone once it is. Arguments: interval and capacity of each key. Answer: place of the
+/// bucket that gave, or 0; the least wait; the server's time; when the last bucket is full.
+const DRAW: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local from, wait, full = 0, -1, now
+for place = 1, #KEYS do
+  local interval, capacity = tonumber(ARGV[2 * place - 1]), tonumber(ARGV[2 * place])
+  full = tonumber(redis.call('GET', KEYS[place]) or now)
+  full = math.min(math.max(full, now), now + capacity)
+  if from == 0 then
+    local spent = full - now + interval
+    if spent <= capacity then
+      from, wait, full = place, 0, now + spent
+      redis.call('SET', KEYS[place], string.format('%.0f', full), 'PX', math.floor(spent / 1000) + 1)
+    elseif wait < 0 or spent - capacity < wait then
+      wait = spent - capacity
+    end
+  end
+end
+return {from, wait, now, full}
+";
+
+/// When a bucket is full, and the server's time.
+const LOOK: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+return {tonumber(redis.call('GET', KEYS[1]) or now), now}
+";
+
+/// Why the server did not decide.
+type Away = String;
+
+/// Buckets that replicas share.
+pub struct SharedLimiter {
+    connection: ConnectionManager,
+    draw: Script,
+    look: Script,
+    own: Arc<LocalLimiter>,
+    /// For a decision.
+    patience: Duration,
+    /// Until when the server is not asked, nanoseconds since boot; 0 while it answers.
+    away_until: AtomicU64,
+    told: AtomicBool,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+impl SharedLimiter {
+    /// Buckets on the server at `url` (`redis://` or `rediss://`), which has `patience` for each decision (specification, section
+    /// 7); `own` decides while it is away. Connecting is left to the first decision.
+    ///
+    /// # Errors
+    /// When the URL cannot be used.
+    pub fn new(
+        (url, patience): (&str, Duration),
+        own: Arc<LocalLimiter>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, redis::RedisError> {
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(patience))
+            .set_number_of_retries(usize::MAX)
+            .set_max_delay(MAX_RETRY);
+        let client = redis::Client::open(url)?;
+        Ok(Self {
+            connection: ConnectionManager::new_lazy_with_config(client, settings)?,
+            draw: Script::new(DRAW),
+            look: Script::new(LOOK),
+            own,
+            patience,
+            away_until: AtomicU64::new(0),
+            told: AtomicBool::new(false),
+            clock,
+            metrics,
+        })
+    }
+
+    /// Whether the server is to be asked now: while it is away, by one request a second.
+    fn is_asked(&self) -> bool {
+        let until = self.away_until.load(Ordering::Acquire);
+        if until == 0 {
+            return true;
+        }
+        let now = self.clock.boot_nanos();
+        now >= until
+            && self
+                .away_until
+                .compare_exchange(
+                    until,
+                    now.saturating_add(AWAY),
+                    Ordering::AcqRel,
+                    Ordering::Acquire,
+                )
+                .is_ok()
+    }
+
+    fn answered(&self) {
+        self.away_until.store(0, Ordering::Release);
+        if self.told.swap(false, Ordering::AcqRel) {
+            tracing::info!("the server of the shared limits answers again");
+        }
+    }
+
+    fn failed(&self, why: &Away) {
+        let until = self.clock.boot_nanos().saturating_add(AWAY);
+        self.away_until.store(until, Ordering::Release);
+        if !self.told.swap(true, Ordering::AcqRel) {
+            tracing::warn!(%why, "the server of the shared limits does not answer; each process limits by itself, to half of each rate");
+        }
+    }
+
+    async fn draw_there(&self, limits: &[Limited]) -> Result<Drawn, Away> {
+        let mut call = self.draw.prepare_invoke();
+        for limit in limits {
+            let quota = limit.quota.in_micros();
+            call.key(name(&limit.key))
+                .arg(quota.interval)
+                .arg(quota.capacity);
+        }
+        let mut connection = self.connection.clone();
+        let (from, wait, now, full): (usize, u64, u64, u64) =
+            self.in_time(call.invoke_async(&mut connection)).await?;
+        let last = limits.last().ok_or("nothing was asked")?;
+        let standing = standing(*last, full, now);
+        Ok(Drawn {
+            from: from.checked_sub(1),
+            standing,
+            retry_in: Duration::from_micros(wait),
+        })
+    }
+
+    async fn look_there(&self, limit: Limited) -> Result<Standing, Away> {
+        let mut call = self.look.key(name(&limit.key));
+        let mut connection = self.connection.clone();
+        let (full, now): (u64, u64) = self.in_time(call.invoke_async(&mut connection)).await?;
+        Ok(standing(limit, full, now))
+    }
+
+    async fn in_time<T>(
+        &self,
+        asked: impl Future<Output = Result<T, redis::RedisError>>,
+    ) -> Result<T, Away> {
+        match timeout(self.patience, asked).await {
+            Ok(answered) => answered.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} ms", self.patience.as_millis())),
+        }
+    }
+
+    /// Draws from the buckets of this process.
+    async fn draw_here(&self, limits: &[Limited]) -> Drawn {
+        let halves: Vec<Limited> = limits.iter().copied().map(half).collect();
+        self.own.draw(&halves).await
+    }
+}
+
+/// The name of a bucket; those of one grant are on one server of a cluster.
+fn name(key: &BucketKey) -> String {
+    let purpose = match key.purpose {
+        Purpose::Questions => "questions",
+        Purpose::Revalidation => "revalidation",
+        Purpose::Renewal => "renewal",
+    };
+    format!("mosaic-federation:{{{}}}:{purpose}", key.grant)
+}
+
+/// How a bucket stands that is full at `full` when it is `now`, both in microseconds.
+fn standing(limit: Limited, full: u64, now: u64) -> Standing {
+    const MICRO: u64 = 1_000;
+    let bucket = Bucket::full_at(full.saturating_mul(MICRO));
+    bucket.standing(limit.quota.in_micros().quota(), now.saturating_mul(MICRO))
+}
+
+fn half(limit: Limited) -> Limited {
+    Limited {
+        quota: limit.quota.half(),
+        ..limit
+    }
+}
+
+impl Limiter for SharedLimiter {
+    fn draw<'a>(&'a self, limits: &'a [Limited]) -> Deciding<'a, Drawn> {
+        Either::Right(Box::pin(async move {
+            if self.is_asked() {
+                match self.draw_there(limits).await {
+                    Ok(drawn) => {
+                        self.answered();
+                        // So that these buckets are not full when they are needed.
+                        if let Some(limit) = drawn.from.and_then(|place| limits.get(place)) {
+                            self.draw_here(std::slice::from_ref(limit)).await;
+                        }
+                        return drawn;
+                    }
+                    Err(why) => self.failed(&why),
+                }
+            }
+            self.metrics.limited_here();
+            self.draw_here(limits).await
+        }))
+    }
+
+    fn look(&self, limit: Limited) -> Deciding<'_, Standing> {
+        Either::Right(Box::pin(async move {
+            if self.is_asked() {
+                match self.look_there(limit).await {
+                    Ok(standing) => {
+                        self.answered();
+                        return standing;
+                    }
+                    Err(why) => self.failed(&why),
+                }
+            }
+            self.own.look(half(limit)).await
+        }))
+    }
+
+    fn keys(&self) -> usize {
+        self.own.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests;
