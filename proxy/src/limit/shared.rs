@@ -159,7 +159,7 @@ impl SharedLimiter {
     }
 
     async fn look_there(&self, limit: Limited) -> Result<Standing, Away> {
-        let mut call = self.look.key(name(&limit.key));
+        let call = self.look.key(name(&limit.key));
         let mut connection = self.connection.clone();
         let (full, now): (u64, u64) = self.in_time(call.invoke_async(&mut connection)).await?;
         Ok(standing(limit, full, now))
