@@ -630,3 +630,111 @@ fn the_reference_page_is_up_to_date() {
         path.display()
     );
 }
+
+/// The federated tier with these settings besides the least.
+fn federated(settings: &[(&str, &str)]) -> Result<Federated, Vec<String>> {
+    let mut flags = vec![("tier", "federated")];
+    flags.extend(settings);
+    match read_with(LEAST, &[], &flags)?.tier {
+        Tier::Federated(servers) => Ok(*servers),
+        Tier::Embedded => panic!("{settings:?}"),
+    }
+}
+
+const DATABASE: &str = "postgres://mosaic@db.example/federation";
+const VALKEY: (&str, &str) = ("valkey.url", "rediss://limits.example");
+
+#[test]
+fn the_tier_needs_its_servers_and_takes_none_that_it_has_no_use_for() {
+    assert_eq!(read(LEAST).unwrap().tier, Tier::Embedded);
+    let problems = federated(&[]).unwrap_err().join("\n");
+    assert!(
+        problems.contains("database.url") && problems.contains("valkey.url"),
+        "{problems}"
+    );
+    for key in ["database.url", "database.schema", "valkey.url"] {
+        let problems = read_with(LEAST, &[], &[(key, "postgres://me@localhost/x")]).unwrap_err();
+        assert!(
+            problems.join("\n").contains("of no use with tier"),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn another_host_is_reached_by_a_verified_connection_or_not_at_all() {
+    let servers = federated(&[("database.url", DATABASE), VALKEY]).unwrap();
+    assert_eq!(servers.database.tls, PostgresTls::Verified { roots: None });
+    let with_roots = [
+        ("database.url", DATABASE),
+        ("database.root_file", "root.pem"),
+        VALKEY,
+    ];
+    let roots = federated(&with_roots).unwrap().database.tls;
+    assert!(
+        matches!(roots, PostgresTls::Verified { roots: Some(_) }),
+        "{roots:?}"
+    );
+    for mode in ["disable", "require"] {
+        let url = format!("{DATABASE}?sslmode={mode}");
+        let problems = federated(&[("database.url", &url), VALKEY]).unwrap_err();
+        assert!(
+            problems
+                .join("\n")
+                .contains("without a verified connection"),
+            "{problems:?}"
+        );
+        let allowed = [
+            ("database.url", url.as_str()),
+            ("database.allow_unverified", "true"),
+            VALKEY,
+        ];
+        let tls = federated(&allowed).unwrap().database.tls;
+        assert!(!matches!(tls, PostgresTls::Verified { .. }), "{tls:?}");
+    }
+    for local in ["127.0.0.1", "[::1]", "localhost"] {
+        let url = format!("postgres://mosaic@{local}/federation");
+        let tls = federated(&[("database.url", &url), VALKEY])
+            .unwrap()
+            .database
+            .tls;
+        assert_eq!(tls, PostgresTls::Off);
+        let useless = [
+            ("database.url", url.as_str()),
+            ("database.root_file", "root.pem"),
+            VALKEY,
+        ];
+        assert!(federated(&useless).is_err());
+    }
+    let plain = [
+        ("database.url", DATABASE),
+        ("valkey.url", "redis://limits.example"),
+    ];
+    let problems = federated(&plain).unwrap_err().join("\n");
+    assert!(problems.contains("in the clear"), "{problems}");
+}
+
+#[test]
+fn a_password_stands_in_one_place_and_is_shown_nowhere() {
+    let url = "postgres://mosaic:geheim@db.example/federation";
+    let valkey = ("valkey.url", "rediss://:verborgen@limits.example");
+    let servers = federated(&[("database.url", url), valkey]).unwrap();
+    let shown = format!("{servers:?}");
+    assert!(
+        !shown.contains("geheim") && !shown.contains("verborgen"),
+        "{shown}"
+    );
+    for second in ["database.password_file", "database.password_credential"] {
+        let problems =
+            federated(&[("database.url", url), (second, "password"), valkey]).unwrap_err();
+        let problems = problems.join("\n");
+        assert!(problems.contains("holds a password"), "{problems}");
+        assert!(!problems.contains("geheim"), "{problems}");
+    }
+    let schema = [
+        ("database.url", DATABASE),
+        ("database.schema", "pg_mine"),
+        VALKEY,
+    ];
+    assert!(federated(&schema).is_err());
+}
