@@ -92,6 +92,9 @@ fn is_known(headers: &HeaderMap, tag: &str, changed: i64) -> bool {
 
 async fn ocsp_post(State(parts): State<Arc<StatusRoutes>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    // Also of a request that is refused: in HTTP/2 an answer before the end of the body resets the stream, and some clients take that for
+    // a failure.
+    let body = to_bytes(body, MAX_READ).await;
     let media = head.headers.get(header::CONTENT_TYPE);
     let media = media
         .and_then(|value| value.to_str().ok())
@@ -101,7 +104,7 @@ async fn ocsp_post(State(parts): State<Arc<StatusRoutes>>, request: Request) -> 
         let what = "send the request as `content-type: application/ocsp-request`";
         return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
     }
-    let Ok(body) = to_bytes(body, MAX_READ).await else {
+    let Ok(body) = body else {
         return malformed();
     };
     let answer = parts.responder.answer(&body).await;
