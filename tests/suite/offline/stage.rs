@@ -13,7 +13,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -66,13 +66,24 @@ pub struct Stage {
     far: SocketAddr,
     play: watch::Sender<Play>,
     accepting: Option<JoinHandle<()>>,
+    /// Bound and never listening: while nobody listens, the system gives the port to no connection.
+    _place: TcpSocket,
+}
+
+/// A socket that is bound there, beside others that do not listen.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 impl Stage {
     /// Before `far`, passing everything on at first.
     pub async fn before(far: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let place = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = place.local_addr().unwrap();
+        let listener = bound(address).listen(1_024).unwrap();
         let (play, _) = watch::channel(Play::Relay);
         let accepting = Some(tokio::spawn(accept(listener, far, play.subscribe())));
         Self {
@@ -80,6 +91,7 @@ impl Stage {
             far,
             play,
             accepting,
+            _place: place,
         }
     }
 
@@ -93,7 +105,7 @@ impl Stage {
         let nobody = matches!(play, Play::Nobody);
         self.play.send_replace(play);
         if !nobody {
-            let listener = TcpListener::bind(self.address).await.unwrap();
+            let listener = bound(self.address).listen(1_024).unwrap();
             let playing = accept(listener, self.far, self.play.subscribe());
             self.accepting = Some(tokio::spawn(playing));
         }
