@@ -103,7 +103,7 @@ async fn a_head_that_trickles_in_is_cut_off_and_an_idle_connection_is_not() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_hangs_costs_as_many_requests_as_may_wait_for_it() {
     let world = World::builder()
-        .gateway("max_requests = 1\nmax_waiting = 0\nread_timeout_ms = 2000\n")
+        .gateway("max_requests = 1\nmax_waiting = 0\nread_timeout_ms = 8000\n")
         .settings("[limits]\nfacts_cache_ms = 10000\n")
         .start()
         .await;
