@@ -23,6 +23,7 @@ mod place;
 mod query;
 mod record;
 mod sink;
+mod span;
 mod state;
 mod text;
 mod writer;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::audit::{AuditOutcome, AuditRecord, AuditSink, AuditSlot, AuditText, Direction};
 use crate::message::headers::RequestTag;
 use crate::telemetry::metrics::{RowsKind, Side};
-use crate::telemetry::spans::{RequestSpan, SpanFacts, Spans};
+use crate::telemetry::spans::{RequestSpan, Spans};
 use crate::telemetry::{Metrics, TraceParent};
 
 /// What every exchange needs to record itself.
@@ -243,33 +243,9 @@ impl Exchange {
         record.rows_withheld = figures.withheld;
         record.bytes_out = figures.bytes;
         record.latency_us = elapsed / 1000;
-        self.end_span(Duration::from_nanos(elapsed));
-    }
-
-    fn end_span(&mut self, latency: Duration) {
-        if self.span.here().is_none() {
-            return;
-        }
-        let record = &self.record;
-        let text = |value: &Option<AuditText>| value.as_ref().map(|text| text.as_str().to_owned());
-        let grant = record.grant.map(|grant| grant.to_string());
-        let peer = record.peer.map(|peer| peer.to_string());
-        let (verb, resource) = (text(&record.verb), text(&record.resource));
-        let reason = text(&record.deny_code);
-        self.span.end(&SpanFacts {
-            request_id: record.request_id.as_str(),
-            grant: grant.as_deref(),
-            peer: peer.as_deref(),
-            verb: verb.as_deref(),
-            resource: resource.as_deref(),
-            outcome: record.outcome.as_str(),
-            reason: reason.as_deref(),
-            failed: matches!(record.outcome, AuditOutcome::Error | AuditOutcome::Aborted),
-            status: record.http_status,
-            latency,
-            cached: false,
-            rows: record.rows_returned,
-        });
+        let latency = Duration::from_nanos(elapsed);
+        let peer = || record.peer.map(|peer| peer.to_string());
+        record.end_span(&mut self.span, peer, (latency, false));
     }
 
     fn count(&self, ending: Ending, elapsed: Duration) {

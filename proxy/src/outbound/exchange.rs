@@ -24,7 +24,7 @@ use crate::audit::{
 use crate::message::target::Route;
 use crate::telemetry::TraceParent;
 use crate::telemetry::metrics::Side;
-use crate::telemetry::spans::{RequestSpan, SpanFacts, Spans};
+use crate::telemetry::spans::{RequestSpan, Spans};
 
 const NANOS_PER_MICRO: u64 = 1_000;
 
@@ -167,33 +167,10 @@ impl Exchange {
             record.latency_us =
                 self.clock.boot_nanos().saturating_sub(self.began) / NANOS_PER_MICRO;
             slot.settle(&record);
-            self.end_span(&record);
+            let latency = Duration::from_micros(record.latency_us);
+            let peer = || self.peer.as_ref().map(ToString::to_string);
+            record.end_span(&mut self.span, peer, (latency, self.cached));
         }
-    }
-
-    fn end_span(&mut self, record: &AuditRecord) {
-        if self.span.here().is_none() {
-            return;
-        }
-        let text =
-            |value: &'_ Option<AuditText>| value.as_ref().map(|text| text.as_str().to_owned());
-        let grant = record.grant.map(|grant| grant.to_string());
-        let (verb, resource) = (text(&record.verb), text(&record.resource));
-        let reason = text(&record.deny_code);
-        self.span.end(&SpanFacts {
-            request_id: record.request_id.as_str(),
-            grant: grant.as_deref(),
-            peer: self.peer.as_ref().map(PeerName::as_str),
-            verb: verb.as_deref(),
-            resource: resource.as_deref(),
-            outcome: record.outcome.as_str(),
-            reason: reason.as_deref(),
-            failed: matches!(record.outcome, AuditOutcome::Error | AuditOutcome::Aborted),
-            status: record.http_status,
-            latency: Duration::from_micros(record.latency_us),
-            cached: self.cached,
-            rows: record.rows_returned,
-        });
     }
 }
 

@@ -176,6 +176,12 @@ impl RequestSpan {
         )
     }
 
+    /// Whether anybody will see what it says.
+    #[must_use]
+    pub fn is_recording(&self) -> bool {
+        self.span.as_ref().is_some_and(|span| span.0.is_recording())
+    }
+
     /// What is sent on: the span itself, else what came.
     #[must_use]
     pub fn onward(&self) -> Option<TraceParent> {
