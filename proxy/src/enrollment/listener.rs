@@ -86,15 +86,10 @@ pub async fn serve(
                 let connection = async move {
                     let (mut socket, mut caller) = (socket, direct);
                     if is_behind {
-                        let named = balancers.other_end(&mut socket, source);
-                        match tokio::time::timeout(limits.handshake_timeout, named).await {
-                            Ok(Ok(named)) => caller = Caller::new(named.ip(), sources),
-                            Ok(Err(error)) => {
-                                tracing::warn!(%error, balancer = %source, "a connection of a balancer was closed before TLS");
-                                return;
-                            }
-                            Err(_) => return,
-                        }
+                        let limit = limits.handshake_timeout;
+                        let named = balancers.other_end_within(limit, &mut socket, source);
+                        let Ok(named) = named.await else { return };
+                        caller = Caller::new(named.ip(), sources);
                         if caller.admit().is_err() {
                             return;
                         }

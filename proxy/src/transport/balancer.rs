@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use ppp::v2::{Addresses, Command, Header, Protocol};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -28,6 +29,9 @@ pub enum BalancerError {
     /// It broke before the header was whole.
     #[error("no PROXY header: {0}")]
     Io(#[from] io::Error),
+    /// It was not whole in time.
+    #[error("no PROXY header in time")]
+    TooLate,
     /// Not a header of version 2, or one of something else than a TCP connection.
     #[error("not a usable PROXY header of version 2: {0}")]
     Malformed(&'static str),
@@ -44,6 +48,28 @@ impl Balancers {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|range| range.contains(address))
+    }
+
+    /// As [`other_end`](Self::other_end), for at most `limit`; a connection of a balancer that has no usable header is told in the log.
+    ///
+    /// # Errors
+    /// [`BalancerError`]; the connection is to be closed.
+    pub async fn other_end_within<S>(
+        &self,
+        limit: Duration,
+        stream: &mut S,
+        from: SocketAddr,
+    ) -> Result<SocketAddr, BalancerError>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let named = tokio::time::timeout(limit, self.other_end(stream, from))
+            .await
+            .unwrap_or(Err(BalancerError::TooLate));
+        if let Err(error @ (BalancerError::Io(_) | BalancerError::Malformed(_))) = &named {
+            tracing::warn!(%error, balancer = %from, "a connection of a balancer was closed before TLS");
+        }
+        named
     }
 
     /// Who is at the other end of a connection from `from`: what its header says when it is a balancer's, else `from` itself.

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use super::balancer::Balancers;
+use super::balancer::{BalancerError, Balancers};
 use super::gate::ConnectionGate;
 use super::pause::PauseWatch;
 use super::stream::{GatedStream, MtlsStream};
@@ -226,14 +226,12 @@ impl Acceptor {
                 let mut socket = socket;
                 let mut source = source;
                 if is_behind {
-                    let named = balancers.other_end(&mut socket, source);
-                    source = match tokio::time::timeout(limit, named).await {
-                        Ok(Ok(named)) => named,
-                        Ok(Err(error)) => {
-                            tracing::warn!(%error, balancer = %source, "a connection of a balancer was closed before TLS");
-                            return observe(HandshakeResult::ProxyHeader, source);
+                    source = match balancers.other_end_within(limit, &mut socket, source).await {
+                        Ok(named) => named,
+                        Err(BalancerError::TooLate) => {
+                            return observe(HandshakeResult::Timeout, source);
                         }
-                        Err(_) => return observe(HandshakeResult::Timeout, source),
+                        Err(_) => return observe(HandshakeResult::ProxyHeader, source),
                     };
                     if !admit(&sources, source) {
                         return;
