@@ -18,6 +18,7 @@ pub mod hardening;
 pub mod inbound;
 pub mod limit;
 pub mod message;
+pub mod one_call;
 pub mod outbound;
 pub mod policy_files;
 pub mod revocation;

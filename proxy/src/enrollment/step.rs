@@ -13,15 +13,13 @@ use certs::ca::step::{
 use certs::tls::anchored_client_config;
 use certs::{Clock, TrustAnchors};
 use http::{HeaderValue, Method, Request, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Largest response head, bytes.
-const MAX_HEAD: usize = 32 * 1024;
+use crate::one_call::one_call;
+
 /// The port of https.
 const HTTPS: u16 = 443;
 
@@ -73,55 +71,30 @@ impl HttpsToStep {
             .map_err(|error| format!("TLS: {error}"))?;
         let chain = tls.get_ref().1.peer_certificates();
         let chain = chain.map(<[_]>::to_vec).unwrap_or_default();
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
-            .handshake(TokioIo::new(tls))
-            .await
-            .map_err(|error| format!("HTTP: {error}"))?;
-        let exchange = async {
-            let head = Request::builder()
-                .uri(request.path)
-                .header(header::HOST, &self.authority);
-            let asked = match request.body {
-                None => head.method(Method::GET).body(Full::new(Bytes::new())),
-                Some(body) => head
-                    .method(Method::POST)
-                    .header(header::ACCEPT, "application/json")
-                    .header(header::CONTENT_TYPE, "application/json")
-                    .body(Full::new(Bytes::from(body))),
-            };
-            let asked = asked.map_err(|error| error.to_string())?;
-            let answer = sender
-                .send_request(asked)
-                .await
-                .map_err(|error| format!("asking: {error}"))?;
-            let (head, body) = answer.into_parts();
-            let body = Limited::new(body, MAX_ANSWER)
-                .collect()
-                .await
-                .map_err(|error| format!("reading the answer: {error}"))?;
-            let date = head
-                .headers
-                .get(header::DATE)
-                .and_then(|value| value.to_str().ok())
-                .and_then(http_date);
-            Ok(StepAnswer {
-                status: head.status.as_u16(),
-                date,
-                body: body.to_bytes().to_vec(),
-                chain,
-            })
+        let head = Request::builder()
+            .uri(request.path)
+            .header(header::HOST, &self.authority);
+        let asked = match request.body {
+            None => head.method(Method::GET).body(Full::new(Bytes::new())),
+            Some(body) => head
+                .method(Method::POST)
+                .header(header::ACCEPT, "application/json")
+                .header(header::CONTENT_TYPE, "application/json")
+                .body(Full::new(Bytes::from(body))),
         };
-        tokio::pin!(connection);
-        tokio::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = &mut connection => match ended {
-                // The connection may end with the answer already complete.
-                Ok(()) => exchange.await,
-                Err(error) => Err(format!("HTTP: {error}")),
-            },
-        }
+        let asked = asked.map_err(|error| error.to_string())?;
+        let (head, body) = one_call(tls, asked, MAX_ANSWER).await?;
+        let date = head
+            .headers
+            .get(header::DATE)
+            .and_then(|value| value.to_str().ok())
+            .and_then(http_date);
+        Ok(StepAnswer {
+            status: head.status.as_u16(),
+            date,
+            body: body.to_vec(),
+            chain,
+        })
     }
 }
 

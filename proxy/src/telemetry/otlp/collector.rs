@@ -13,10 +13,7 @@ use certs::TrustAnchors;
 use certs::clock::Clock;
 use certs::tls::anchored_client_config;
 use http::{HeaderValue, Request, Response, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use opentelemetry_http::{HttpClient, HttpError};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,11 +21,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::one_call::one_call;
+
 /// For one request, from connecting to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(8);
-/// Longest answer and longest head of one, bytes.
+/// Longest answer, bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-const MAX_HEAD: usize = 32 * 1024;
 
 /// A collector.
 #[derive(Clone)]
@@ -125,38 +123,10 @@ impl Collector {
         if let Some(value) = &self.authorization {
             head.headers.insert(header::AUTHORIZATION, value.clone());
         }
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| format!("HTTP: {error}"))?;
-        let exchange = async {
-            let answer = sender
-                .send_request(Request::from_parts(head, Full::new(body)))
-                .await
-                .map_err(|error| format!("asking: {error}"))?;
-            read(answer).await
-        };
-        tokio::pin!(connection);
-        tokio::pin!(exchange);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = &mut connection => match ended {
-                // The connection may end with the answer already complete.
-                Ok(()) => exchange.await,
-                Err(error) => Err(format!("HTTP: {error}")),
-            },
-        }
+        let request = Request::from_parts(head, Full::new(body));
+        let (head, body) = one_call(stream, request, MAX_ANSWER).await?;
+        Ok(Response::from_parts(head, body))
     }
-}
-
-async fn read(answer: Response<Incoming>) -> Result<Response<Bytes>, String> {
-    let (head, body) = answer.into_parts();
-    let body = Limited::new(body, MAX_ANSWER)
-        .collect()
-        .await
-        .map_err(|error| format!("reading the answer: {error}"))?;
-    Ok(Response::from_parts(head, body.to_bytes()))
 }
 
 impl fmt::Debug for Collector {
