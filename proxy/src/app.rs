@@ -68,10 +68,13 @@ use crate::outbound::{
     ReachRules, Reaches,
 };
 use crate::revocation::{PublishedCrl, Responder};
-use crate::server_certificate::{KeptCertificate, ServerCertificate, ServerFiles, ServerSource};
+use crate::server_certificate::{
+    KEPT_CERTIFICATE, KeptCertificate, ServerCertificate, ServerFiles, ServerSource,
+};
 use crate::service_manager::Inherited;
 use crate::store::{Act, Actor, Store, StoreError};
-use crate::telemetry::{Metrics, ops, steps};
+use crate::telemetry::ops::{self, Readiness as _};
+use crate::telemetry::{Metrics, steps};
 use crate::tier::{self, TierError};
 use crate::transport::{Acceptor, Balancers, ListenerLimits, PauseWatch};
 
@@ -300,7 +303,7 @@ pub async fn start_with(
         state,
         histories,
     } = audit::start(&base, log).await?;
-    let telemetry = otlp::start(&base).await?;
+    let mut telemetry = otlp::start(&base).await?;
     let recorder = Recorder {
         audit: sink,
         metrics: Arc::clone(&base.metrics),
@@ -312,7 +315,9 @@ pub async fn start_with(
     listeners.spawn(Arc::clone(&checkpoints).run(base.config.audit.checkpoint, stopped.clone()));
     listeners.spawn(Arc::clone(&histories).run(stopped.clone()));
     let audit = AuditParts { state, histories };
-    let control = compose(&base, recorder, audit, &mut listeners, &stopped).await?;
+    let checks = compose(&base, recorder, audit, &mut listeners, &stopped).await?;
+    let control = Arc::clone(&checks.control);
+    telemetry.send_metrics(Box::new(move || checks.before_scrape()));
     Ok(Running {
         control,
         metrics: base.metrics,
@@ -337,7 +342,7 @@ async fn compose(
     audit: AuditParts,
     listeners: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
-) -> Result<Arc<Control>, StartError> {
+) -> Result<Arc<readiness::Checks>, StartError> {
     let config = &base.config;
     let act = || base.act();
     let secrets = Secrets {
@@ -581,13 +586,14 @@ async fn compose(
             tracing::error!(%error, "the admin socket failed");
         }
     });
-    let ready = readiness::Checks {
+    let checks = Arc::new(readiness::Checks {
         control: Arc::clone(&control),
         metrics: Arc::clone(&base.metrics),
         serving_pauses: Arc::clone(&base.serving_pauses),
         stopped: stopped.clone(),
-    };
-    let routes = ops::router(Arc::clone(&base.metrics), Arc::new(ready));
+    });
+    let ready: Arc<dyn ops::Readiness> = Arc::clone(&checks) as _;
+    let routes = ops::router(Arc::clone(&base.metrics), ready);
     let mut stop = stopped.clone();
     listeners.spawn(async move {
         let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
@@ -609,8 +615,8 @@ async fn compose(
         let every = config.revocation_canary;
         listeners.spawn(canary::keep(Arc::clone(&control), every, stopped.clone()));
     }
-    listeners.spawn(archiving::daily(Arc::clone(&control), stopped.clone()));
-    Ok(control)
+    listeners.spawn(archiving::daily(control, stopped.clone()));
+    Ok(checks)
 }
 
 /// What moves old rows of the audit log away.

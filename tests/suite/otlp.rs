@@ -12,10 +12,11 @@ mod support;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use certs::testing::{Mint, TestCa};
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -41,6 +42,8 @@ use tokio_rustls::TlsAcceptor;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
+/// A trace whose spans the collector refuses for good.
+const UNWANTED: &str = "bad0bad0bad0bad0bad0bad0bad0bad0";
 
 /// What a collector was sent.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +51,10 @@ struct Received {
     spans: Vec<Span>,
     /// Sums of counters by name.
     counters: BTreeMap<String, f64>,
+    /// Sums of gauges by name.
+    gauges: BTreeMap<String, f64>,
+    /// Requests with spans that were answered with a failure.
+    turned_away: usize,
     authorizations: Vec<String>,
     instances: Vec<String>,
 }
@@ -118,8 +125,15 @@ where
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
-            told.send_modify(|received| take(received, &head, &body));
-            Ok::<_, Infallible>(Response::new(Full::new(Bytes::new())))
+            let mut answer = Response::new(Full::new(Bytes::new()));
+            // A span cannot be taken when its trace says so.
+            if head.uri.path() == "/v1/traces" && hex(&body).contains(UNWANTED) {
+                *answer.status_mut() = StatusCode::BAD_REQUEST;
+                told.send_modify(|received| received.turned_away += 1);
+            } else {
+                told.send_modify(|received| take(received, &head, &body));
+            }
+            Ok::<_, Infallible>(answer)
         }
     });
     let _ = http1::Builder::new()
@@ -156,14 +170,16 @@ fn take(received: &mut Received, head: &http::request::Parts, body: &[u8]) {
                 .flat_map(|group| group.scope_metrics)
                 .flat_map(|scope| scope.metrics)
             {
-                let Some(Data::Sum(sum)) = metric.data else {
-                    continue;
+                let (points, into) = match metric.data {
+                    Some(Data::Sum(sum)) => (sum.data_points, &mut received.counters),
+                    Some(Data::Gauge(gauge)) => (gauge.data_points, &mut received.gauges),
+                    _ => continue,
                 };
-                let total = sum.data_points.iter().map(|point| match point.value {
+                let total = points.iter().map(|point| match point.value {
                     Some(Value::AsDouble(value)) => value,
                     _ => panic!("{point:?}"),
                 });
-                received.counters.insert(metric.name, total.sum());
+                into.insert(metric.name, total.sum());
             }
         }
         other => panic!("{other}"),
@@ -191,12 +207,15 @@ fn of_kind(received: &Received, kind: SpanKind) -> Vec<Span> {
 
 /// A question about tasks at the desk's door that belongs to a trace.
 async fn ask(desk: &World, session: &str, flags: &str) -> u16 {
-    let parent = format!("00-{TRACE}-{PARENT}-{flags}");
+    ask_within(desk, session, &format!("00-{TRACE}-{PARENT}-{flags}")).await
+}
+
+async fn ask_within(desk: &World, session: &str, parent: &str) -> u16 {
     let credentials = format!("Bearer {session}");
     let headers = [
         ("authorization", credentials.as_str()),
         ("content-type", "application/json"),
-        ("traceparent", parent.as_str()),
+        ("traceparent", parent),
     ];
     let query = json!({"source": "federated:work", "verb": "list", "resource": "tasks"});
     let socket = &desk.config.session.socket;
@@ -341,6 +360,11 @@ async fn metrics_are_sent_as_they_are_shown() {
             .counters
             .contains_key("mosaic_federation_otlp_spans_dropped_total")
     );
+    // What is only counted when somebody looks.
+    let name = "mosaic_federation_cache_entries";
+    collector
+        .until(|received| received.gauges.get(name).is_some_and(|sum| *sum > 0.0))
+        .await;
     work.stop().await;
     desk.stop().await;
 }
@@ -386,4 +410,52 @@ async fn a_collector_that_is_gone_is_nobodys_trouble() {
     }
     desk.stop().await;
     work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_says_nothing_delays_no_stop() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (asked, mut was_asked) = watch::channel(0);
+    let silent = tokio::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((socket, _)) = listener.accept().await {
+            kept.push(socket);
+            asked.send_modify(|asked| *asked += 1);
+        }
+    });
+    let settings = format!("[otlp]\nendpoint = \"http://localhost:{port}\"\n");
+    let work = World::builder().settings(&settings).start().await;
+    let holder = work.amira().await;
+    let answer = work.ask(&holder.minted, "/list/tasks", &json!({})).await;
+    assert_eq!(answer.status, 200);
+    // Figures and a span are on their way and will not arrive.
+    was_asked.wait_for(|asked| *asked >= 2).await.unwrap();
+    // Its own bounds are 8 s and 10 s; what is left gets 3 s.
+    let stopping = tokio::time::timeout(Duration::from_secs(7), work.stop());
+    stopping.await.expect("stopping waits for no collector");
+    silent.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_that_are_refused_for_good_are_dropped_and_counted() {
+    let mut collector = CollectorServer::start(None).await;
+    let (desk, work, session) = two_sides(&collector, "sample_percent = 0\n").await;
+    let unwanted = format!("00-{UNWANTED}-{PARENT}-01");
+    assert_eq!(ask_within(&desk, &session, &unwanted).await, 200);
+    collector.until(|received| received.turned_away == 1).await;
+    assert_eq!(ask(&desk, &session, "01").await, 200);
+    let dropped = "mosaic_federation_otlp_spans_dropped_total";
+    let received = collector
+        .until(|received| {
+            received.counters.get(dropped).is_some_and(|sum| *sum > 0.0)
+                && received
+                    .spans
+                    .iter()
+                    .any(|span| hex(&span.trace_id) == TRACE)
+        })
+        .await;
+    assert_eq!(received.turned_away, 1, "it is not tried again");
+    work.stop().await;
+    desk.stop().await;
 }

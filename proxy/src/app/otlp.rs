@@ -5,7 +5,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use certs::clock::Clock;
+use opentelemetry_sdk::Resource;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::sync::watch;
@@ -13,7 +16,8 @@ use tokio::task::JoinSet;
 
 use super::{Base, StartError};
 use crate::config;
-use crate::telemetry::otlp::{Collector, SpanSender, resource, send_metrics, span_queue};
+use crate::telemetry::Metrics;
+use crate::telemetry::otlp::{Collector, Refresh, SpanSender, resource, send_metrics, span_queue};
 use crate::telemetry::spans::{SpanRules, Spans};
 
 /// What sends, as long as the sidecar runs.
@@ -21,12 +25,32 @@ pub(super) struct Sending {
     spans: Spans,
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    figures: Option<Figures>,
+}
+
+/// What sends metrics, until there is somebody who brings them up to date.
+struct Figures {
+    collector: Collector,
+    every: Duration,
+    resource: Resource,
+    parts: (Arc<Metrics>, Arc<dyn Clock>),
+    stopped: watch::Receiver<bool>,
 }
 
 impl Sending {
     /// Where spans are made.
     pub(super) fn spans(&self) -> Spans {
         self.spans.clone()
+    }
+
+    /// Begins to send metrics, if the settings ask for it; `refresh` is called each time before they are read.
+    pub(super) fn send_metrics(&mut self, refresh: Refresh) {
+        if let Some(figures) = self.figures.take() {
+            let often = (figures.every, figures.resource);
+            let (parts, stopped) = (figures.parts, figures.stopped);
+            let task = send_metrics(figures.collector, often, parts, refresh, stopped);
+            self.tasks.spawn(task);
+        }
     }
 
     /// Sends what is left; nothing begins any more.
@@ -44,6 +68,7 @@ pub(super) async fn start(base: &Base) -> Result<Sending, StartError> {
         spans: Spans::off(),
         stop,
         tasks: JoinSet::new(),
+        figures: None,
     };
     let Some(settings) = &base.config.otlp else {
         return Ok(sending);
@@ -66,9 +91,13 @@ pub(super) async fn start(base: &Base) -> Result<Sending, StartError> {
     }
     if let Some(every) = settings.metrics {
         metrics.otlp.expect(&["metrics"]);
-        let parts = (Arc::clone(metrics), Arc::clone(&base.clock));
-        let task = send_metrics(collector, every, resource, parts, stopped);
-        sending.tasks.spawn(task);
+        sending.figures = Some(Figures {
+            collector,
+            every,
+            resource,
+            parts: (Arc::clone(metrics), Arc::clone(&base.clock)),
+            stopped,
+        });
     }
     Ok(sending)
 }

@@ -46,6 +46,9 @@ pub struct OtlpMetrics {
     dropped: IntCounter,
 }
 
+/// Brings figures up to date that are only read when somebody looks at them.
+pub type Refresh = Box<dyn Fn() + Send + Sync>;
+
 impl OtlpMetrics {
     pub(super) fn new(prefix: &str, registry: &Registry) -> Result<Self, prometheus::Error> {
         let exports = IntCounterVec::new(
@@ -165,6 +168,7 @@ impl Standing {
 /// Sends spans until `stop`, and then what is left.
 pub struct SpanSender {
     exporter: SpanExporter,
+    collector: Collector,
     ended: mpsc::Receiver<SpanData>,
     /// What is under way, oldest first.
     waiting: Vec<SpanData>,
@@ -186,7 +190,7 @@ impl SpanSender {
         let endpoint = collector.url("/v1/traces");
         let mut exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(collector)
+            .with_http_client(collector.clone())
             .with_endpoint(endpoint)
             .with_protocol(Protocol::HttpBinary)
             .with_timeout(TIMEOUT)
@@ -194,6 +198,7 @@ impl SpanSender {
         exporter.set_resource(resource);
         Ok(Self {
             exporter,
+            collector,
             ended,
             waiting: Vec::new(),
             metrics,
@@ -211,7 +216,11 @@ impl SpanSender {
                 _ = due.tick() => {}
                 () = self.full() => {}
             }
-            self.send().await;
+            // A collector that does not answer holds up nothing: what was not taken is still there.
+            tokio::select! {
+                () = stopping(&mut stop) => break,
+                () = self.send() => {}
+            }
         }
         // Whoever makes spans has ended them by now or will not.
         let farewell = async {
@@ -264,6 +273,11 @@ impl SpanSender {
             self.waiting.drain(..size);
             return true;
         }
+        if self.collector.has_refused_for_good() {
+            self.waiting.drain(..size);
+            self.drop_spans(size);
+            return true;
+        }
         // The oldest go first when they are too many.
         let over = self.waiting.len().saturating_sub(QUEUE - BATCH);
         self.waiting.drain(..over);
@@ -277,12 +291,12 @@ impl SpanSender {
     }
 }
 
-/// Sends what `/metrics` shows, until `stop` and once then.
+/// Sends what `/metrics` shows, until `stop` and once then; `refresh` is called before they are read.
 pub async fn send_metrics(
     collector: Collector,
-    every: Duration,
-    resource: Resource,
+    (every, resource): (Duration, Resource),
     (metrics, clock): (Arc<Metrics>, Arc<dyn Clock>),
+    refresh: Refresh,
     mut stop: watch::Receiver<bool>,
 ) {
     let began = clock.unix_millis();
@@ -294,10 +308,15 @@ pub async fn send_metrics(
             () = stopping(&mut stop) => true,
             _ = due.tick() => false,
         };
+        refresh();
         let span = (began, clock.unix_millis());
         let body = figures::request(&metrics.families(), &resource, span).encode_to_vec();
         let limit = if is_last { FAREWELL } else { TIMEOUT };
-        let sent = timeout(limit, post(&collector, "/v1/metrics", body)).await;
+        let sent = tokio::select! {
+            // The last figures are newer than these.
+            () = stopping(&mut stop), if !is_last => continue,
+            sent = timeout(limit, post(&collector, "/v1/metrics", body)) => sent,
+        };
         let sent = sent.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
         standing.learn(&metrics, &sent);
         if is_last {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use certs::TrustAnchors;
 use certs::clock::Clock;
 use certs::tls::anchored_client_config;
-use http::{HeaderValue, Request, Response, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use opentelemetry_http::{HttpClient, HttpError};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -37,6 +38,7 @@ pub struct Collector {
     authority: HeaderValue,
     authorization: Option<HeaderValue>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
+    refused_for_good: Arc<AtomicBool>,
 }
 
 impl Collector {
@@ -83,7 +85,14 @@ impl Collector {
             host,
             authorization,
             tls,
+            refused_for_good: Arc::default(),
         })
+    }
+
+    /// Whether the last answer said that the same request will never be taken.
+    #[must_use]
+    pub fn has_refused_for_good(&self) -> bool {
+        self.refused_for_good.load(Ordering::Acquire)
     }
 
     /// The URL of a path there.
@@ -139,9 +148,24 @@ impl fmt::Debug for Collector {
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let late = || format!("no answer within {} s", TIMEOUT.as_secs());
-        timeout(TIMEOUT, self.call(request))
+        self.refused_for_good.store(false, Ordering::Release);
+        let answer = timeout(TIMEOUT, self.call(request))
             .await
-            .unwrap_or_else(|_| Err(late()))
-            .map_err(HttpError::from)
+            .unwrap_or_else(|_| Err(late()))?;
+        let is_final = is_refused_for_good(answer.status());
+        self.refused_for_good.store(is_final, Ordering::Release);
+        Ok(answer)
     }
+}
+
+/// Whether a request answered so must not be sent again (OTLP 1.x, "OTLP/HTTP Response").
+fn is_refused_for_good(status: StatusCode) -> bool {
+    !status.is_success()
+        && !matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        )
 }
