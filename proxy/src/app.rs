@@ -436,8 +436,12 @@ async fn compose(
         stopped.clone(),
     ));
     let cursors = secrets.cursors().await?;
+    let kept = Arc::new(KeptCertificate::new(
+        config.data_dir.join(KEPT_CERTIFICATE),
+        Arc::clone(&base.sealer),
+    ));
     if config.roles.serve {
-        let server = server_certificate(base, &authority, own_step).await?;
+        let server = server_certificate(base, &authority, own_step, Arc::clone(&kept)).await?;
         let told = Arc::clone(&server);
         let heard = Arc::clone(&reaches);
         let inbound = Arc::new(Inbound {
@@ -553,6 +557,7 @@ async fn compose(
         resealer: Resealer::new(
             Arc::clone(&base.store),
             Arc::clone(&base.sealer),
+            kept,
             RESEAL_BATCH,
             Box::new(|step| tracing::debug!(?step, "changing the sealing secret")),
         ),
@@ -790,14 +795,12 @@ async fn server_certificate(
     base: &Base,
     authority: &Arc<dyn CertificateAuthority>,
     step: Option<Arc<StepCa>>,
+    kept: Arc<KeptCertificate>,
 ) -> Result<Arc<ServerCertificate>, StartError> {
     let tls = &base.config.tls;
     let source = match (&tls.files, step) {
         (None, None) => ServerSource::Authority(Arc::clone(authority)),
-        (None, Some(step)) => {
-            let file = base.config.data_dir.join("server-certificate.sealed");
-            ServerSource::Step(step, KeptCertificate::new(file, Arc::clone(&base.sealer)))
-        }
+        (None, Some(step)) => ServerSource::Step(step, kept),
         (Some(files), _) => ServerSource::Files(ServerFiles {
             certificate: files.certificate.clone(),
             key: files.key.clone(),

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::telemetry::Metrics;
 
-pub use kept::KeptCertificate;
+pub use kept::{KEPT_CERTIFICATE, KeptCertificate};
 
 /// How often files and the remaining life are looked at.
 const LOOK: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub enum ServerSource {
     /// Our own authority.
     Authority(Arc<dyn CertificateAuthority>),
     /// A step-ca, and what it issued last.
-    Step(Arc<StepCa>, KeptCertificate),
+    Step(Arc<StepCa>, Arc<KeptCertificate>),
     /// Files of the operator's.
     Files(ServerFiles),
 }

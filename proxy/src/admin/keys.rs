@@ -179,7 +179,9 @@ impl From<ResealError> for AdminFailure {
             ResealError::Row { .. } => Self::new(AdminCode::Unavailable, message).hint(
                 "register that token again, remove that peer, or restore the row from a backup; then repeat the command",
             ),
-            ResealError::Seal(_) => Self::new(AdminCode::Unavailable, message),
+            ResealError::Seal(_) | ResealError::File(_) => {
+                Self::new(AdminCode::Unavailable, message)
+            }
             ResealError::Store(error) => {
                 let failure = Self::from(error);
                 if failure.code == AdminCode::Conflict {

@@ -3,7 +3,7 @@
 //! Invariant: the order of the steps, so that it can be cut off behind any of them and gone on with. The change is noted, with
 //! the secret before sealed under the next one; from then on what is sealed is sealed with the next one, and both open; rows
 //! are sealed again a bounded batch a transaction, until none is left; ending is refused while one is. Only then the secret before is forgotten.
-//! Rows are read, opened and written one by one: nobody waits for more than a batch.
+//! Rows are read, opened and written one by one: nobody waits for more than a batch. The sealed file beside the store follows them.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use certs::seal::{ChangeError, KeyId, SealError};
 use certs::{SealPurpose, Sealer};
 
+use crate::server_certificate::KeptCertificate;
 use crate::store::{
     Act, Committed, NextSecret, ResealedRow, SealedKind, SealedRow, SecretPurpose, Store,
     StoreError,
@@ -77,6 +78,9 @@ pub enum ResealError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The file beside it.
+    #[error("{0}")]
+    File(String),
 }
 
 /// Is told of every step.
@@ -86,6 +90,7 @@ pub type ObserveReseal = Box<dyn Fn(ResealStep) + Send + Sync>;
 pub struct Resealer {
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
+    kept: Arc<KeptCertificate>,
     batch: NonZeroU32,
     observe: ObserveReseal,
     /// One change at a time.
@@ -98,12 +103,14 @@ impl Resealer {
     pub fn new(
         store: Arc<dyn Store>,
         sealer: Arc<Sealer>,
+        kept: Arc<KeptCertificate>,
         batch: NonZeroU32,
         observe: ObserveReseal,
     ) -> Self {
         Self {
             store,
             sealer,
+            kept,
             batch,
             observe,
             turn: tokio::sync::Mutex::new(()),
@@ -138,6 +145,7 @@ impl Resealer {
             done = done.saturating_add(put.value);
             (self.observe)(ResealStep::Batch);
         }
+        self.kept.reseal().map_err(ResealError::File)?;
         (self.observe)(ResealStep::Resealed);
         Ok(done)
     }
@@ -194,6 +202,8 @@ impl Resealer {
     /// [`ResealError`]; a conflict while a row is of the secret before, or when none is under way.
     pub async fn finish(&self, act: &Act) -> Result<Committed<KeyId>, ResealError> {
         let _one = self.turn.lock().await;
+        // Once more: a change may have been cut off between the last row and this.
+        self.kept.reseal().map_err(ResealError::File)?;
         let Committed {
             revision, changed, ..
         } = self.store.finish_reseal(act).await?;

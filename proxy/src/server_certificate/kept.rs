@@ -10,8 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use certs::{Credential, PrivateKey, SealPurpose, Sealer};
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
+/// Its name in the data directory.
+pub const KEPT_CERTIFICATE: &str = "server-certificate.sealed";
 /// The row that the file is sealed as.
 const ROW: &str = "listeners";
 /// Where the chain begins in the text, behind the key.
@@ -21,6 +24,8 @@ const CHAIN: &str = "-----BEGIN CERTIFICATE-----";
 pub struct KeptCertificate {
     file: PathBuf,
     sealer: Arc<Sealer>,
+    /// One exchange at a time.
+    turn: Mutex<()>,
 }
 
 /// What was in it.
@@ -35,7 +40,11 @@ impl KeptCertificate {
     /// In this file, which need not be there.
     #[must_use]
     pub const fn new(file: PathBuf, sealer: Arc<Sealer>) -> Self {
-        Self { file, sealer }
+        Self {
+            file,
+            sealer,
+            turn: Mutex::new(()),
+        }
     }
 
     /// Puts another one in place of what is there.
@@ -49,8 +58,35 @@ impl KeptCertificate {
         let mut text = Zeroizing::new(Vec::with_capacity(room));
         text.extend_from_slice(key.as_bytes());
         text.extend_from_slice(chain.as_bytes());
+        let _one = self.turn.lock();
         let sealed = self.sealer.seal(SealPurpose::ServerKey, ROW, &text);
-        let sealed = sealed.map_err(|error| error.to_string())?;
+        self.put(&sealed.map_err(|error| error.to_string())?)
+    }
+
+    /// Seals what is kept with the secret in force, where that is another. What opens with no secret is left as it is: no start can
+    /// use it.
+    ///
+    /// # Errors
+    /// Why not, in words for the operator.
+    pub fn reseal(&self) -> Result<(), String> {
+        let _one = self.turn.lock();
+        let sealed = match std::fs::read(&self.file) {
+            Ok(sealed) => sealed,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                return Err(format!("`{}` cannot be read: {error}", self.file.display()));
+            }
+        };
+        match self.sealer.reseal(SealPurpose::ServerKey, ROW, &sealed) {
+            Ok(sealed) => self.put(&sealed),
+            Err(error) => {
+                tracing::warn!(file = %self.file.display(), %error, "the kept server certificate does not open and stays as it is");
+                Ok(())
+            }
+        }
+    }
+
+    fn put(&self, sealed: &[u8]) -> Result<(), String> {
         let part = self.file.with_extension("part");
         let written = OpenOptions::new()
             .write(true)
@@ -59,7 +95,7 @@ impl KeptCertificate {
             .mode(0o600)
             .open(&part)
             .and_then(|mut file| {
-                file.write_all(&sealed)?;
+                file.write_all(sealed)?;
                 file.sync_all()
             })
             .and_then(|()| std::fs::rename(&part, &self.file))
@@ -96,5 +132,43 @@ impl KeptCertificate {
             key: PrivateKey::from_pem(key.as_bytes()).map_err(|_| broken())?,
             chain: chain.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use certs::seal::{SealingSecret, sealed_with};
+
+    use super::*;
+
+    fn sealer(byte: u8) -> Sealer {
+        let secret = SealingSecret::from_bytes(Zeroizing::new(vec![byte; 32])).unwrap();
+        Sealer::new(secret).unwrap()
+    }
+
+    #[test]
+    fn it_follows_a_change_of_the_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(KEPT_CERTIFICATE);
+        let (sealer, next) = (Arc::new(sealer(1)), sealer(2));
+        let kept = KeptCertificate::new(file.clone(), Arc::clone(&sealer));
+        // There may be none.
+        kept.reseal().unwrap();
+        assert!(!file.exists());
+        let sealed = sealer.seal(SealPurpose::ServerKey, ROW, b"key and chain");
+        std::fs::write(&file, sealed.unwrap()).unwrap();
+        sealer.take(&next).unwrap();
+        kept.reseal().unwrap();
+        sealer.forget_former();
+        let sealed = std::fs::read(&file).unwrap();
+        assert_eq!(sealed_with(&sealed).unwrap(), next.key_id());
+        let opened = next.unseal(SealPurpose::ServerKey, ROW, &sealed);
+        assert_eq!(opened.unwrap().as_slice(), b"key and chain");
+        // What cannot be opened holds up no change.
+        std::fs::write(&file, b"something else").unwrap();
+        kept.reseal().unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"something else");
     }
 }

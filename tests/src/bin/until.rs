@@ -29,6 +29,7 @@ use proxy::app::{self, Circumstances};
 use proxy::audit::archive::{ArchiveCounts, Shelf};
 use proxy::audit::chain::ChainKey;
 use proxy::audit::record_id;
+use proxy::server_certificate::{KEPT_CERTIFICATE, KeptCertificate};
 use proxy::store::{Act, Actor, ChainBeginning, SecretPurpose, SqliteOptions, SqliteStore, Store};
 use proxy::telemetry::steps::RenewalStep;
 use uuid::Uuid;
@@ -112,8 +113,15 @@ async fn reseal(data: PathBuf, now: UnixMillis, last: String) -> u64 {
     let present = sealer(&data.join("sealing.key"));
     let store = open(&data, now, &present).await;
     let told = move |step: ResealStep| observe(&step, &last);
-    let batch = NonZeroU32::new(2).unwrap();
-    let resealer = Resealer::new(Arc::new(store), Arc::new(present), batch, Box::new(told));
+    let (batch, present) = (NonZeroU32::new(2).unwrap(), Arc::new(present));
+    let kept = KeptCertificate::new(data.join(KEPT_CERTIFICATE), Arc::clone(&present));
+    let resealer = Resealer::new(
+        Arc::new(store),
+        present,
+        Arc::new(kept),
+        batch,
+        Box::new(told),
+    );
     let next = sealer(&data.join("sealing.key.next"));
     let rows = resealer.run(&next, &|| act(now)).await.unwrap();
     let _ = resealer.finish(&act(now)).await.unwrap();
