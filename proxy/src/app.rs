@@ -392,15 +392,17 @@ async fn compose(
         Arc::clone(&base.clock),
     )?);
     let credentials = Arc::new(subject_credentials(base, &secrets, &origin).await?);
+    let turns = TurnLimits {
+        at_once: config.gateway.max_requests,
+        waiting: config.gateway.max_waiting,
+        patience: config.gateway.connect_timeout,
+    };
     let gateway = Arc::new(Gateway {
         client: Arc::clone(&client),
         credentials: Arc::clone(&credentials),
         facts: FactsCache::new(config.limits.facts_cache, Arc::clone(&base.clock)),
-        turns: Turns::new(TurnLimits {
-            at_once: config.gateway.max_requests,
-            waiting: config.gateway.max_waiting,
-            patience: config.gateway.connect_timeout,
-        }),
+        turns: Turns::new(turns),
+        own_turns: Turns::new(turns),
         metrics: Arc::clone(&base.metrics),
     });
     let (trust_publisher, trust) = channel(anchors.clone());

@@ -42,8 +42,10 @@ pub struct Gateway {
     pub credentials: Arc<SubjectCredentials>,
     /// What it said about subjects lately.
     pub facts: FactsCache,
-    /// How many ask it at once.
+    /// How many questions of peers ask it at once.
     pub turns: Turns,
+    /// How many questions of users of this machine ask it at once: peers do not take their turns.
+    pub own_turns: Turns,
     /// Counted events.
     pub metrics: Arc<Metrics>,
 }

@@ -1,4 +1,4 @@
-//! How many federated requests ask the gateway at once, and how many wait for their turn.
+//! How many requests ask the gateway at once, and how many wait for their turn.
 //!
 //! Invariant: a request takes one turn for all its questions, before the first of them, so that requests that hold one never wait
 //! for another: what waits always gets on or is told so. A gateway that slows down costs a bounded number of requests and no memory.

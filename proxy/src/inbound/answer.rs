@@ -20,12 +20,12 @@ use policy::snapshot::GrantEntry;
 use policy::time::UnixMillis;
 
 use crate::directory::View;
-use crate::gateway::GatewayError;
 use crate::gateway::cursor::{self, CursorBinding};
 use crate::gateway::facts::FetchedFacts;
 use crate::gateway::item;
 use crate::gateway::list::{Next, OwnedKey, READ_ON, Rows};
 use crate::gateway::page::{PageError, ReadError};
+use crate::gateway::{GatewayError, Turn};
 use crate::message::failure::Failure;
 use crate::message::rate::RateFields;
 use crate::transport::{AnswerGuard, Stale};
@@ -122,6 +122,8 @@ pub struct Answering<'a> {
     pub rate: &'a mut Option<RateFields>,
     /// Held from the first byte of an answer until its last is flushed.
     pub under_way: &'a mut Option<AnswerGuard>,
+    /// The turn to ask the gateway, until it has been read: a peer that takes its time to read keeps it from nobody.
+    pub turn: Option<Turn<'a>>,
 }
 
 /// A list question, parsed.
@@ -456,6 +458,7 @@ impl Body {
 
     /// Sends what is collected as the end of the body.
     pub(super) async fn end(mut self, answering: &mut Answering<'_>) -> Result<(), Halt> {
+        answering.turn = None;
         if !self.begun {
             let length = self.buffer.len();
             self.head(answering, Some(length)).await?;

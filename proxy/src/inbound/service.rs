@@ -560,6 +560,7 @@ impl ConnectionApp {
             lease,
             rate,
             under_way,
+            turn: None,
         };
         if let (true, Some(csr_pem)) = (renews, &body.csr_pem) {
             return Box::pin(answering.renew(entry, csr_pem)).await;
@@ -569,16 +570,15 @@ impl ConnectionApp {
             let named = body.resources.as_deref();
             let admitted = admit_search(&view.snapshot, &request, named)
                 .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
-            let _turn = turns.take().await?;
+            answering.turn = Some(turns.take().await?);
             let answer = answering.search(revision, admitted, named.is_some(), limit, &query);
             return Box::pin(answer).await;
         }
         let admission = admit(&view.snapshot, &request)
             .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
-        let _turn = match &admission {
-            Admission::Capabilities(_) => None,
-            Admission::Rows(_) => Some(turns.take().await?),
-        };
+        if matches!(admission, Admission::Rows(_)) {
+            answering.turn = Some(turns.take().await?);
+        }
         match (admission, route) {
             (Admission::Capabilities(capabilities), _) => {
                 Box::pin(answering.capabilities(revision, &capabilities)).await

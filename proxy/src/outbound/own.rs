@@ -61,15 +61,19 @@ pub struct OwnGateway {
 #[async_trait]
 impl LocalSource for OwnGateway {
     async fn answer(&self, question: LocalQuestion<'_>) -> Result<LocalAnswer, Failure> {
+        let refused = |problem: BodyProblem| Failure::saying(problem.code, problem.message);
+        let body = Body::parse(question.body).map_err(refused)?;
+        let route = question.route;
+        let _turn = match route {
+            Route::Capabilities => None,
+            _ => Some(self.turn().await?),
+        };
+        // Only now: what is decided under it does not wait any more.
         if self.directory.is_fenced() {
             return Err(DenyCode::Fenced.into());
         }
         let view = self.directory.view();
-        let refused = |problem: BodyProblem| Failure::saying(problem.code, problem.message);
-        let body = Body::parse(question.body).map_err(refused)?;
-        let route = question.route;
         if *route == Route::Search {
-            let _turn = self.turn().await?;
             return self.search(&view, &body, question).await;
         }
         let admission = admit_local(
@@ -80,10 +84,6 @@ impl LocalSource for OwnGateway {
             body.limit,
         )
         .map_err(|deny| Failure::from(deny.code()))?;
-        let _turn = match &admission {
-            Admission::Capabilities(_) => None,
-            Admission::Rows(_) => Some(self.turn().await?),
-        };
         let mut tally = Tally::default();
         let answered = match (admission, route) {
             (Admission::Capabilities(capabilities), _) => {
@@ -111,7 +111,7 @@ impl LocalSource for OwnGateway {
 
 impl OwnGateway {
     async fn turn(&self) -> Result<Turn<'_>, Failure> {
-        let turn = self.gateway.turns.take().await;
+        let turn = self.gateway.own_turns.take().await;
         turn.map_err(|error| error.deny_code().into())
     }
 
