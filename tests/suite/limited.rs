@@ -212,3 +212,51 @@ async fn patience_asks_again_for_all_who_have_it() {
     until(|| Arc::strong_count(&pair) == 1).await;
     pair.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_at_the_peer_is_waited_for_and_is_no_outage() {
+    let world = World::builder()
+        .gateway("max_requests = 1\nmax_waiting = 0\nread_timeout_ms = 1500\n")
+        .settings("[limits]\nfacts_cache_ms = 10000\n")
+        .start()
+        .await;
+    let other = world.amira().await;
+    let home = Home::start_with("[breaker]\nfailures = 1\n").await;
+    onboard(&world, &home, "home", plan::AMIRA, "amira").await;
+    let session = home.session("amira").await;
+    let pair = Arc::new(Pair {
+        world,
+        home,
+        session,
+    });
+    let world = &pair.world;
+    assert_eq!(pair.ask("federated:work", 1).await.status, 200);
+    let facts = world.ask(&other.minted, "/list/tasks", &json!({})).await;
+    assert_eq!(facts.status, 200, "{}", facts.text());
+    world.gateway.forget_requests().await;
+    world.gateway.behave(&json!({"over_share": ["hang"]})).await;
+    let (holder, asking) = (other.minted.clone(), Arc::clone(&pair));
+    let hung = tokio::spawn(async move {
+        let nothing = json!({});
+        asking.world.ask(&holder, "/list/notes", &nothing).await
+    });
+    while world.gateway.requests().await.is_empty() {}
+    world.gateway.behave_honestly().await;
+    // The only turn is taken for 1.5 s: so the first try is refused, and one that comes later is not.
+    let answer = pair.ask("federated:work", 2).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(hung.await.unwrap().status, 504);
+    let query = AuditQuery {
+        limit: Some(1_000),
+        ..AuditQuery::default()
+    };
+    tokio::time::sleep(tests::audit::AUDIT_WITHIN).await;
+    let rows = world.control().query_audit(query).await.unwrap();
+    let busy = rows.iter().filter(|row| row["deny_code"] == "gateway_busy");
+    let busy = busy.count();
+    assert!((1..=2).contains(&busy), "{busy} times");
+    let status = pair.home.control().status().await.unwrap();
+    let reach = status.outbound[0].reach.as_ref().unwrap();
+    assert_eq!(reach.breaker, "closed");
+    pair.stop().await;
+}

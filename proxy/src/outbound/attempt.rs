@@ -1,7 +1,7 @@
 //! One question out to the network: whether it may go, waiting as the peer has told, and going again.
 //!
-//! Invariant: nothing goes out without an [`Admission`], and a 429 is followed by another try only when the time
-//! it named has passed and the deadline is not reached; every try keeps the request id and counts its attempt.
+//! Invariant: nothing goes out without an [`Admission`], and a refusal that names a time, a 429 or a full queue, is followed by
+//! another try only when that time has passed and the deadline is not reached; every try keeps the request id and counts its attempt.
 //!
 //! The state of a peer is in `reach.rs`; what a reply means, in `ask.rs`.
 
@@ -67,9 +67,8 @@ pub(super) async fn attempt(
         if reply.head.status == StatusCode::OK {
             return Attempted::Answer(Box::new(reply), admission);
         }
-        let wait = wait_of(&reply);
         let refusal = read_refusal(reply, admission).await;
-        let Some(wait) = wait else {
+        let Some(wait) = wait_of(&refusal) else {
             return Attempted::Refused(refusal);
         };
         reach.told_to_wait(quota, wait);
@@ -78,12 +77,13 @@ pub(super) async fn attempt(
     }
 }
 
-/// How long a 429 says to wait; one that says nothing is not waited for.
-fn wait_of(reply: &Reply) -> Option<Duration> {
-    if reply.head.status != StatusCode::TOO_MANY_REQUESTS {
+/// How long the peer says to wait; a refusal that says nothing is not waited for.
+fn wait_of(refusal: &Refusal) -> Option<Duration> {
+    let is_busy = matches!(&refusal.failure, DoorFailure::Peer(error) if error.is_busy());
+    if refusal.head.status != StatusCode::TOO_MANY_REQUESTS && !is_busy {
         return None;
     }
-    let after = relay::retry_after(&reply.head.headers)?;
+    let after = relay::retry_after(&refusal.head.headers)?;
     let seconds: u64 = after.to_str().ok()?.parse().ok()?;
     // Zero would be a busy loop between two machines.
     Some(Duration::from_secs(seconds.max(1)))

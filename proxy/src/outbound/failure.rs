@@ -116,6 +116,14 @@ impl PeerError {
         })
     }
 
+    /// Whether the peer works but has too many questions waiting: the same one is answered later.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let reason = self.details.get("reason").and_then(Value::as_str);
+        self.code == WireCode::Unavailable.as_str()
+            && reason == Some(DenyCode::GatewayBusy.as_str())
+    }
+
     /// `details.reason` of a `forbidden`.
     #[must_use]
     pub fn forbidden_reason(&self) -> Option<&str> {

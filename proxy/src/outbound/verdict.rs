@@ -1,6 +1,6 @@
 //! What the end of a request says of reaching its peer: did it answer, did it fail, or is nothing learned.
 //!
-//! Invariant: whatever shows that the peer works counts as answered, a refusal as much as rows: 4xx, 429, an
+//! Invariant: whatever shows that the peer works counts as answered, a refusal as much as rows: 4xx, 429, a full queue, an
 //! alert for a revoked certificate, an answer larger than is accepted. What yields no usable answer is a failure:
 //! the network, the deadlines (of a fan-out too), 5xx, what is not of the protocol. Pure.
 
@@ -36,7 +36,9 @@ pub const fn of_silence(error: AskError) -> Verdict {
 #[must_use]
 pub fn of_refusal(status: StatusCode, failure: &DoorFailure) -> Verdict {
     match failure {
-        DoorFailure::Peer(_) if !status.is_server_error() => Verdict::Answered,
+        DoorFailure::Peer(error) if !status.is_server_error() || error.is_busy() => {
+            Verdict::Answered
+        }
         DoorFailure::BadAnswer(fault) => of_fault(*fault),
         DoorFailure::Offline(error) => of_silence(*error),
         _ => Verdict::Failed,
@@ -75,6 +77,17 @@ mod tests {
             assert_eq!(of_refusal(status, &failure), verdict, "{status}");
             let strange = DoorFailure::Strange(status);
             assert_eq!(of_refusal(status, &strange), Verdict::Failed, "{status}");
+        }
+        for (reason, verdict) in [
+            ("gateway_busy", Verdict::Answered),
+            ("gateway_timeout", Verdict::Failed),
+        ] {
+            let body = format!(
+                r#"{{"error":{{"code":"unavailable","message":"x","details":{{"reason":"{reason}"}}}}}}"#
+            );
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            let error = PeerError::parse(status, body.as_bytes()).unwrap();
+            assert_eq!(of_refusal(status, &DoorFailure::Peer(error)), verdict);
         }
     }
 
