@@ -29,6 +29,9 @@ pub enum BalancerError {
     /// It broke before the header was whole.
     #[error("no PROXY header: {0}")]
     Io(#[from] io::Error),
+    /// The balancer closed it without a word.
+    #[error("no PROXY header: closed at once")]
+    Closed,
     /// It was not whole in time.
     #[error("no PROXY header in time")]
     TooLate,
@@ -66,8 +69,15 @@ impl Balancers {
         let named = tokio::time::timeout(limit, self.other_end(stream, from))
             .await
             .unwrap_or(Err(BalancerError::TooLate));
-        if let Err(error @ (BalancerError::Io(_) | BalancerError::Malformed(_))) = &named {
-            tracing::warn!(%error, balancer = %from, "a connection of a balancer was closed before TLS");
+        match &named {
+            Ok(_) => {}
+            // Its look at whether anybody listens.
+            Err(error @ BalancerError::Closed) => {
+                tracing::debug!(%error, balancer = %from, "a connection of a balancer was closed");
+            }
+            Err(error) => {
+                tracing::warn!(%error, balancer = %from, "a connection of a balancer was closed before TLS");
+            }
         }
         named
     }
@@ -88,7 +98,13 @@ impl Balancers {
             return Ok(from);
         }
         let mut header = vec![0; FIXED];
-        stream.read_exact(&mut header).await?;
+        let read = stream.read(&mut header).await?;
+        if read == 0 {
+            return Err(BalancerError::Closed);
+        }
+        stream
+            .read_exact(header.get_mut(read..).unwrap_or_default())
+            .await?;
         let (Some(signature), Some(length)) = (header.get(..12), header.last_chunk::<2>()) else {
             return Err(BalancerError::Malformed("too short"));
         };
@@ -227,7 +243,7 @@ mod tests {
             (header(1, 0x11, &V4[..11]), "parse"),
             (header(1, 0x11, &long), "too long"),
             (header(1, 0x11, &V4)[..20].to_vec(), "no PROXY header"),
-            (Vec::new(), "no PROXY header"),
+            (Vec::new(), "closed at once"),
         ] {
             let (end, _) = read("10.1.2.3:5", &bytes).await;
             let said = end.unwrap_err().to_string();

@@ -228,9 +228,7 @@ impl Acceptor {
                 if is_behind {
                     source = match balancers.other_end_within(limit, &mut socket, source).await {
                         Ok(named) => named,
-                        Err(BalancerError::TooLate) => {
-                            return observe(HandshakeResult::Timeout, source);
-                        }
+                        Err(BalancerError::Closed) => return,
                         Err(_) => return observe(HandshakeResult::ProxyHeader, source),
                     };
                     if !admit(&sources, source) {
