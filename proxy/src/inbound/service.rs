@@ -266,6 +266,8 @@ impl ConnectionApp {
         match Exchange::begin(&self.inbound.recorder) {
             Ok(mut exchange) => {
                 self.note_connection(&mut exchange);
+                // Nothing in it can be trusted to be what it says: a span of its own.
+                exchange.note_peer(None, 1, None);
                 let mut rate = None;
                 let mut failure = Failure::from(DenyCode::AmbiguousFraming);
                 // Such a request counts as well, unless there is no room for it.
