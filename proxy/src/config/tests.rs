@@ -213,6 +213,10 @@ fn a_server_certificate_of_a_step_ca_is_named_whole_and_alone() {
     let for_peers = STEP.replace("mosaic-server", "mosaic-fed");
     for (lines, key) in [
         (STEP.to_owned(), "tls.step_ca_provisioner"),
+        (
+            format!("{CA}{STEP}[roles]\nserve = false\nask = true\n"),
+            "tls.step_ca_provisioner",
+        ),
         (format!("{CA}{STEP}{files}"), "tls.step_ca_provisioner"),
         (format!("{CA}{for_peers}"), "tls.step_ca_provisioner"),
         (

@@ -98,7 +98,7 @@ impl Check<'_> {
         let federation = self.federation(&settings.federation, roles);
         let enrollment = self.enrollment(&settings.enrollment, roles);
         let files = self.tls_files(&settings.tls, settings.enrollment.root.as_deref());
-        let step = self.tls_step(&settings.tls, &settings.ca);
+        let step = self.tls_step(&settings.tls, &settings.ca, roles.serve);
         let session = self.session(settings.session, &data_dir);
         let admin_socket = self.socket(
             "admin.socket",

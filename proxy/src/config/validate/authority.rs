@@ -23,6 +23,7 @@ impl Check<'_> {
         &mut self,
         section: &settings::Tls,
         ca: &settings::Ca,
+        serves: bool,
     ) -> Option<TlsStep> {
         let (name, key) = (&section.step_ca_provisioner, &section.step_ca_key_file);
         let mut wrong = |key: &str, message: &str, hint: &str| {
@@ -50,6 +51,11 @@ impl Check<'_> {
             }
             return None;
         };
+        if !serves {
+            let message = "has no effect without roles.serve: there is no listener for it";
+            let hint = "remove it, or switch roles.serve on";
+            wrong("tls.step_ca_provisioner", message, hint);
+        }
         if name.is_empty() {
             wrong("tls.step_ca_provisioner", "is empty", "name it");
         }
