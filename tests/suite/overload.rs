@@ -77,9 +77,9 @@ async fn trickle(connection: RawConnection) {
     .expect("a slow head is cut off");
 }
 
-fn slow_heads(world: &World) -> bool {
+fn slow_heads(world: &World, count: usize) -> bool {
     let text = String::from_utf8(world.sidecar.metrics.render().unwrap()).unwrap();
-    text.contains("mosaic_federation_slow_heads_total 2\n")
+    text.contains(&format!("mosaic_federation_slow_heads_total {count}\n"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,10 +93,57 @@ async fn a_head_that_trickles_in_is_cut_off_and_an_idle_connection_is_not() {
     let (fresh, mut used) = tokio::join!(open(&world, &holder), open(&world, &holder));
     assert_eq!(answered(&mut used).await, 200);
     tokio::join!(trickle(fresh), trickle(used));
-    until(|| slow_heads(&world)).await;
+    until(|| slow_heads(&world, 2)).await;
     // It has been open for longer than a head may take.
     assert_eq!(answered(&mut idle).await, 200);
     assert_eq!(answered(&mut idle).await, 200);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_agrees_on_http2_and_does_not_speak_it_is_cut_off() {
+    let world = World::builder()
+        .federation("header_timeout_ms = 300\n")
+        .start()
+        .await;
+    let holder = world.amira().await;
+    let config = Arc::new(speaking(&world, &holder, "h2"));
+    let open = || async {
+        tls::connect(world.federation(), Arc::clone(&config))
+            .await
+            .unwrap()
+    };
+    let (mut silent, mut halfway, mut idle) = tokio::join!(open(), open(), open());
+    halfway.write_all(&preface()[..20]).await.unwrap();
+    halfway.flush().await.unwrap();
+    idle.write_all(&preface()).await.unwrap();
+    idle.flush().await.unwrap();
+    for stream in [&mut silent, &mut halfway] {
+        let mut answer = Vec::new();
+        // Closed or reset: both are an end.
+        let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer));
+        let _ = ended.await.expect("it is cut off");
+    }
+    until(|| slow_heads(&world, 2)).await;
+    // Who has spoken may ask later.
+    let asked = frame(
+        HEADERS,
+        END_STREAM | END_HEADERS,
+        1,
+        &head(&format!("{BASE}/capabilities")),
+    );
+    idle.write_all(&asked).await.unwrap();
+    idle.flush().await.unwrap();
+    let mut kinds = Vec::new();
+    while !kinds.contains(&HEADERS) {
+        let mut begins = [0; 9];
+        let read = tokio::time::timeout(PATIENCE, idle.read_exact(&mut begins));
+        read.await.expect("it is answered").unwrap();
+        let length = u32::from_be_bytes([0, begins[0], begins[1], begins[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        idle.read_exact(&mut payload).await.unwrap();
+        kinds.push(begins[3]);
+    }
     world.stop().await;
 }
 
@@ -243,7 +290,9 @@ async fn streams_that_are_reset_at_once_disturb_nobody() {
         frames.extend(frame(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
         frames
     });
-    flooded(streams).await;
+    let taken = flooded(streams).await;
+    // So many were opened and reset at least, of some 30 bytes each.
+    assert!(taken > 3_000, "{taken} bytes were read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,4 +307,6 @@ async fn a_head_without_an_end_is_not_read_for_ever() {
     let endless = std::iter::repeat_n(more, MOST / (16 * 1024));
     let taken = flooded(first.chain(endless)).await;
     assert!(taken < MOST / 4, "{taken} bytes were read");
+    // It did get beyond what one frame holds.
+    assert!(taken > 32 * 1024, "{taken} bytes were read");
 }

@@ -213,7 +213,8 @@ pub(crate) struct Federation {
     /// How long a TLS handshake may take, milliseconds.
     #[schemars(range(min = 100, max = 60_000))]
     pub handshake_timeout_ms: u64,
-    /// How long the head of a request may take from its first byte on, milliseconds; then the connection is closed.
+    /// How long the head of a request may take from its first byte on, milliseconds; then the connection is closed. In HTTP/2, how
+    /// long the client may take to begin; a connection on which nothing is asked is closed after 75 s.
     #[schemars(range(min = 100, max = 60_000))]
     pub header_timeout_ms: u64,
     /// Connections open at once; further ones wait in the kernel's backlog.

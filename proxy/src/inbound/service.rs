@@ -61,6 +61,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE_SECONDS: u64 = 75;
 /// Bytes of the body of a refused request that are read before the connection is closed.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
+/// Bytes that a client of HTTP/2 sends first: the preface and a frame of settings without any.
+const PREFACE: u64 = 24 + 9;
 /// How long an idle connection of a grant that ended stays open, so that a request already on its
 /// way is told why.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -74,7 +76,7 @@ pub struct AnswerLimits {
     pub lease: Duration,
     /// Rows of one resource that one search looks through.
     pub search_rows: u32,
-    /// For the head of a request of HTTP/1.1, from its first byte to its last.
+    /// For the head of a request of HTTP/1.1, from its first byte to its last; for the first words of HTTP/2.
     pub head: Duration,
 }
 
@@ -125,10 +127,16 @@ pub async fn serve_connection(
         ending,
     });
     // What can end the connection from outside. It is looked at again when it has news, not each time the connection has.
+    let unspoken = unspoken(
+        stream.is_http2(),
+        Arc::clone(&app.heard),
+        app.inbound.limits.head,
+    );
     let ended = async {
         tokio::select! {
             biased;
             () = gate.cut() => {}
+            () = unspoken => app.inbound.recorder.metrics.slow_head(),
             () = async { gate.ending().await; tokio::time::sleep(FAREWELL).await } => {}
             () = app.dismissed() => {}
             () = app.drained(shutdown) => {}
@@ -640,6 +648,24 @@ impl ConnectionApp {
             .then(|| bounds.millis(self.inbound.limits.lease));
         Ok(AnswerLease::new(cell, exchange.began(), millis))
     }
+}
+
+/// Ends when a client of HTTP/2 has not begun to speak it within `limit`: it speaks first (RFC 9113, section 3.4), and Pingora would
+/// wait for it without end. One that has is idle when it does not go on.
+async fn unspoken(is_http2: bool, heard: Arc<Heard>, limit: Duration) {
+    if is_http2
+        && tokio::time::timeout(limit, heard.bytes(PREFACE))
+            .await
+            .is_err()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Ends a connection that cannot go on. Who does not read its end is not waited for: dropping the session closes it.
+async fn shut_down(session: &mut ServerSession) {
+    let _ = tokio::time::timeout(FAREWELL, session.shutdown()).await;
 }
 
 fn refused(problem: BodyProblem) -> Halt {

@@ -125,6 +125,7 @@ impl AsyncWrite for GatedStream {
 #[derive(Debug, Default)]
 pub struct Heard {
     reads: AtomicU64,
+    bytes: AtomicU64,
     told: Notify,
 }
 
@@ -146,7 +147,20 @@ impl Heard {
         }
     }
 
-    fn note(&self) {
+    /// Waits until so many bytes have been read in all.
+    pub async fn bytes(&self, enough: u64) {
+        loop {
+            let told = self.told.notified();
+            if self.bytes.load(Ordering::Acquire) >= enough {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    fn note(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
         self.reads.fetch_add(1, Ordering::AcqRel);
         self.told.notify_waiters();
     }
@@ -223,7 +237,7 @@ impl AsyncRead for MtlsStream {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.tls).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.heard.note();
+            self.heard.note(buf.filled().len().saturating_sub(before));
         }
         read
     }
