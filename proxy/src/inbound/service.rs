@@ -207,7 +207,7 @@ impl HttpServerApp for ConnectionApp {
             head = session.read_request() => head,
             () = overdue => {
                 self.inbound.recorder.metrics.slow_head();
-                session.shutdown().await;
+                shut_down(&mut session).await;
                 return None;
             }
         };
@@ -228,7 +228,7 @@ impl HttpServerApp for ConnectionApp {
         let mut under_way = None;
         let whole = self.exchange(&mut session, &mut under_way).await;
         if !whole {
-            session.shutdown().await;
+            shut_down(&mut session).await;
             return None;
         }
         let settings = HttpPersistentSettings::for_session(&session);
