@@ -743,7 +743,8 @@ pub(crate) struct Otlp {
     /// never taken over.
     #[schemars(range(min = 0, max = 100))]
     pub sample_percent: u8,
-    /// Continue the trace that a peer names, instead of linking it: for sides that belong to the same people.
+    /// Continue the trace that a peer names, instead of linking it: for sides that belong to the same people, since the id of a trace
+    /// then decides on both whether it is recorded.
     pub join_peers: bool,
     /// Send the metrics that `/metrics` shows.
     pub metrics: bool,

@@ -2,7 +2,8 @@
 //!
 //! Invariant: what a span says is in the audit record as well; nothing of a question's or an answer's content is in it. A peer
 //! cannot make this process record its traces: whether a question of a peer is sampled is decided here alone, and its trace is
-//! linked, or continued where the operator says so. How spans leave the process is in `otlp.rs`.
+//! linked, or continued where the operator says so; who names the id of a continued trace chooses whether it is among the recorded
+//! ones. How spans leave the process is in `otlp.rs`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
