@@ -283,6 +283,12 @@ impl Admitted {
         self.resource
     }
 
+    /// The rows that were asked for.
+    #[must_use]
+    pub const fn limit(&self) -> Option<RowLimit> {
+        self.limit
+    }
+
     /// The refusal of this question for a cause found later, such as facts that cannot be had.
     #[must_use]
     pub fn refuse(&self, code: DenyCode) -> Deny {

@@ -31,6 +31,7 @@ pub mod revision;
 pub mod rows;
 pub mod rules;
 pub mod scope;
+pub mod shadow;
 pub mod snapshot;
 pub mod strict_json;
 pub mod time;

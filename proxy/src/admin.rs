@@ -30,6 +30,7 @@ mod rotation;
 mod routes;
 mod secret_body;
 mod sessions;
+mod shadow;
 mod socket;
 mod status;
 mod users;
@@ -52,6 +53,7 @@ use crate::gateway::GatewayClient;
 use crate::gateway::credential::SubjectCredentials;
 use crate::hardening::Hardening;
 use crate::inbound::self_attack::SelfAttackView;
+use crate::inbound::shadow::PolicyShadow;
 use crate::limit::Limits;
 use crate::outbound::Outbound;
 use crate::revocation::{Lists, PublishedCrl};
@@ -88,6 +90,7 @@ pub use rotation::{
 pub use routes::router;
 pub use secret_body::secret_json;
 pub use sessions::{CreateSession, SessionView};
+pub use shadow::{ShadowDifference, ShadowView, StartShadow};
 pub use socket::{SocketError, bind, serve};
 pub use status::StatusView;
 pub use users::{ForgetUser, ForgottenView};
@@ -147,6 +150,8 @@ pub struct Control {
     pub enrollment_url: Option<PublicUrl>,
     /// How much may be asked.
     pub limits: Arc<Limits>,
+    /// Compares decisions with those of another policy.
+    pub shadow: Arc<PolicyShadow>,
     /// The certificate of our listeners; `None` when `roles.serve` is off.
     pub server_certificate: Option<Arc<ServerCertificate>>,
     /// Why the last `policy reload` failed, and when; cleared by one that works.

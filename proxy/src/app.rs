@@ -63,6 +63,7 @@ use crate::inbound::authenticate::Authenticator;
 use crate::inbound::finish::Recorder;
 use crate::inbound::renew::{RenewalParts, Renewals};
 use crate::inbound::service::{AnswerLimits, Inbound, serve_connection};
+use crate::inbound::shadow::PolicyShadow;
 use crate::outbound::{
     BreakerRules, Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway,
     ReachRules, Reaches,
@@ -442,6 +443,11 @@ async fn compose(
         config.data_dir.join(KEPT_CERTIFICATE),
         Arc::clone(&base.sealer),
     ));
+    let shadow = Arc::new(PolicyShadow::new(
+        Arc::clone(&directory),
+        Arc::clone(&base.clock),
+        Arc::clone(&base.metrics),
+    ));
     if config.roles.serve {
         let server = server_certificate(base, &authority, own_step, Arc::clone(&kept)).await?;
         let told = Arc::clone(&server);
@@ -466,6 +472,7 @@ async fn compose(
             contacted: Box::new(move |peer| heard.contacted(peer)),
             store: Arc::clone(&base.store),
             throttle: Arc::clone(&limits),
+            shadow: Arc::clone(&shadow),
             renewals: Renewals::new(RenewalParts {
                 store: Arc::clone(&base.store),
                 authority: Arc::clone(&clients),
@@ -576,6 +583,7 @@ async fn compose(
             .as_ref()
             .map(|serving: &Serving| serving.enrollment_url.clone()),
         limits,
+        shadow,
         server_certificate: serving.map(|serving| serving.server),
         policy_failure: Mutex::new(None),
         hardening: base.circumstances.hardening,

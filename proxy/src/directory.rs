@@ -10,6 +10,7 @@
 //! Committing a change is the store's; where policy texts come from is `policy_files`.
 
 mod applied;
+mod candidate;
 mod leases;
 
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ use crate::transport::{CutCount, GateRegistry};
 use applied::{Applications, Cut};
 use leases::{LeaseCells, RetiredLeases};
 
+pub use candidate::CandidatePolicy;
 pub use leases::{LeaseCell, Pending, Touched, UNLEASED_CACHE};
 
 /// What an operator is told when a touched grant was used by a peer without leases.
@@ -573,24 +575,28 @@ fn stored_rules(image: &StoreImage) -> Result<(Arc<RuleSet>, Option<&PolicyBundl
     }
 }
 
+/// How the gateway is asked under these rules.
+fn mapping_for(parts: &DirectoryParts, rules: &RuleSet) -> Result<Arc<Mapping>, ApplyError> {
+    match (&parts.preset, rules.mapping()) {
+        (Some(preset), None) => Ok(Arc::clone(preset)),
+        (None, Some(mapping)) => Ok(Arc::clone(mapping)),
+        (Some(_), Some(_)) => Err(ApplyError::Snapshot(
+            "the policy has a [mapping] but `gateway.preset` is not \"mapped\": remove one of them"
+                .to_owned(),
+        )),
+        (None, None) => Err(ApplyError::Snapshot(
+            "`gateway.preset` is \"mapped\" but the policy has no [mapping]".to_owned(),
+        )),
+    }
+}
+
 fn build(
     parts: &DirectoryParts,
     image: &StoreImage,
     rules: Arc<RuleSet>,
     bundle: Option<&PolicyBundle>,
 ) -> Result<View, ApplyError> {
-    let mapping = match (&parts.preset, rules.mapping()) {
-        (Some(preset), None) => Arc::clone(preset),
-        (None, Some(mapping)) => Arc::clone(mapping),
-        (Some(_), Some(_)) => {
-            return Err(ApplyError::Snapshot("the policy has a [mapping] but `gateway.preset` is not \"mapped\": remove one of them".to_owned()));
-        }
-        (None, None) => {
-            return Err(ApplyError::Snapshot(
-                "`gateway.preset` is \"mapped\" but the policy has no [mapping]".to_owned(),
-            ));
-        }
-    };
+    let mapping = mapping_for(parts, &rules)?;
     let peers = image
         .peers
         .iter()

@@ -17,3 +17,4 @@ pub mod respond;
 pub mod search;
 pub mod self_attack;
 pub mod service;
+pub mod shadow;

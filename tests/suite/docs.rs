@@ -370,7 +370,12 @@ fn unit_of(name: &str, kind: &str) -> &'static str {
         _ if name.ends_with("_bytes") => "bytes",
         _ if name.ends_with("_ratio") => "0 to 1",
         _ if name.ends_with("_crl_state") => "0 to 3",
-        _ if name.ends_with("_open") || name.ends_with("_failing") => "0 or 1",
+        _ if name.ends_with("_open")
+            || name.ends_with("_failing")
+            || name.ends_with("_running") =>
+        {
+            "0 or 1"
+        }
         _ => {
             assert_eq!(
                 kind == "counter",

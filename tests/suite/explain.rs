@@ -6,6 +6,8 @@
     clippy::panic
 )]
 
+mod support;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -194,6 +196,17 @@ async fn diff_names_the_grants_that_would_reach_something_else() {
         let line = line.unwrap_or_else(|| panic!("{change}: {}", ran.out));
         assert!(line.contains(&grant) && line.contains("home"), "{line}");
     }
+    let conflict =
+        tests::world::POLICY.replace("max_rows", "suspend_on_renewal_conflict = true\nmax_rows");
+    let stricter = candidate(&conflict);
+    let ran = run(&world, &["policy", "diff", path(stricter.path())]).await;
+    assert_eq!(ran.exit, 0, "{}", ran.errors);
+    assert!(
+        ran.out
+            .contains("a renewal conflict: now suspends its peer"),
+        "{}",
+        ran.out
+    );
     // Limits alone are a change too.
     let budget = tests::world::POLICY.replace("max_rows", "rows_per_day = 50\nmax_rows");
     let fewer = candidate(&budget);
@@ -220,6 +233,147 @@ async fn diff_names_the_grants_that_would_reach_something_else() {
     )
     .await;
     assert_eq!((ran.exit, ran.out.as_str()), (0, ""), "{}", ran.errors);
+    world.stop().await;
+}
+
+/// The lines of the table that hold all of these.
+fn lines<'a>(ran: &'a Ran, holding: &[&str]) -> Vec<&'a str> {
+    let all = ran.out.lines();
+    all.filter(|line| holding.iter().all(|text| line.contains(text)))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_tells_what_a_candidate_would_decide_and_changes_no_answer() {
+    let world = World::start().await;
+    let amira = world.amira().await;
+    let search = json!({"params": {"query": "the"}});
+    let ask = |path: &'static str, body: Value| {
+        let (world, amira) = (&world, &amira);
+        async move { world.ask(&amira.minted, path, &body).await }
+    };
+    let questions = [
+        ("/list/tasks", json!({})),
+        ("/list/notes", json!({})),
+        ("/list/projects", json!({})),
+        ("/list/memory", json!({})),
+        ("/search", search),
+        ("/capabilities", json!({})),
+    ];
+    let mut before = Vec::new();
+    for (path, body) in &questions {
+        before.push(ask(path, body.clone()).await);
+    }
+    let ran = run(&world, &["policy", "shadow"]).await;
+    assert_eq!(ran.exit, 0, "{}", ran.errors);
+    assert!(ran.errors.contains("no candidate runs"), "{}", ran.errors);
+
+    let broken = candidate("schema = 1\n[ceilling]\n");
+    let ran = run(&world, &["policy", "shadow", path(broken.path())]).await;
+    assert_eq!(ran.exit, 1);
+    assert!(ran.errors.contains("policy.toml:2:"), "{}", ran.errors);
+
+    let narrower = candidate(NARROWER);
+    let ran = run(&world, &["policy", "shadow", path(narrower.path())]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (0, ""), "{}", ran.errors);
+    world.gateway.forget_requests().await;
+    for ((path, body), before) in questions.iter().zip(&before) {
+        let answer = ask(path, body.clone()).await;
+        assert_eq!(answer.status, before.status, "{path}");
+        assert_eq!(answer.json(), before.json(), "{path}");
+    }
+    // Facts are fetched again when they are old, rows once for each question.
+    for resource in ["tasks", "notes"] {
+        let asked = world.gateway.requests().await;
+        let of = |request: &&Value| {
+            let path = request["path"].as_str().unwrap();
+            path.split('?')
+                .next()
+                .unwrap()
+                .ends_with(&format!("/{resource}"))
+        };
+        assert_eq!(asked.iter().filter(of).count(), 2, "{resource}: {asked:?}");
+    }
+    let ran = run(&world, &["policy", "shadow", "--exit-code"]).await;
+    assert_eq!(ran.exit, 1, "{}", ran.errors);
+    let grant = amira.grant.to_string();
+    for told in [
+        &["list", "notes", "let through", "refused, ceiling"][..],
+        &[
+            "list",
+            "tasks",
+            "teams platform",
+            "no team",
+            "at most 100 rows",
+            "at most 3 rows",
+            "removes nothing by name",
+        ],
+        &["list", "memory", "at most 100 rows", "at most 3 rows"],
+        &["search", "notes", "let through", "refused, ceiling"],
+        &["capabilities", "at most 100 rows", "at most 3 rows"],
+    ] {
+        let found = lines(&ran, told);
+        assert_eq!(found.len(), 1, "{told:?}: {}", ran.out);
+        assert!(
+            found[0].contains(&grant) && found[0].contains("home"),
+            "{}",
+            found[0]
+        );
+    }
+    // What is refused by both, for one reason, is no difference.
+    assert_eq!(lines(&ran, &["list", "projects"]), Vec::<&str>::new());
+    let ops = world.sidecar.addresses().ops.unwrap();
+    let metrics = support::enlist::http_get(ops, "/metrics").await;
+    for series in [
+        "policy_shadow_running 1",
+        "policy_shadow_decisions_total{result=\"refused\"} 2",
+        "policy_shadow_decisions_total{result=\"allowed\"} 0",
+    ] {
+        assert!(
+            metrics.contains(&format!("mosaic_federation_{series}\n")),
+            "{series}: {metrics}"
+        );
+    }
+    let status = run(&world, &["status"]).await;
+    assert!(status.out.contains("candidate beside it"), "{}", status.out);
+
+    let ran = run(&world, &["policy", "shadow", "--off", "--json"]).await;
+    let found = document(&ran);
+    assert_eq!(found["running"], false);
+    assert_eq!(found["unlisted"], 0);
+    assert!(found["differing"].as_u64() > Some(0), "{found}");
+    let answer = ask("/list/notes", json!({})).await;
+    assert_eq!(answer.status, 200);
+    let ran = run(&world, &["policy", "shadow", "--json"]).await;
+    let found = document(&ran);
+    assert_eq!(
+        (&found["running"], &found["decisions"]),
+        (&json!(false), &json!(0))
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shadow_follows_the_grants_that_are_in_force() {
+    let world = World::start().await;
+    let amira = world.amira().await;
+    let narrower = candidate(NARROWER);
+    let ran = run(&world, &["policy", "shadow", path(narrower.path())]).await;
+    assert_eq!(ran.exit, 0, "{}", ran.errors);
+    let nothing = json!({});
+    let list = || world.ask(&amira.minted, "/list/notes", &nothing);
+    assert_eq!(list().await.status, 200);
+    // The policy in force becomes the candidate: both refuse, which is no difference.
+    narrow(&world).await;
+    assert_eq!(list().await.status, 403);
+    let ran = run(&world, &["policy", "shadow", "--json"]).await;
+    let found = document(&ran);
+    assert_eq!(
+        (&found["decisions"], &found["differing"]),
+        (&json!(2), &json!(1)),
+        "{found}"
+    );
+    assert_eq!(found["differences"][0]["change"], "refused");
     world.stop().await;
 }
 

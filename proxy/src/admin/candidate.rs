@@ -123,7 +123,20 @@ impl Control {
                 continue;
             }
             diff.compared += 1;
-            let changes = grant_changes(before, after);
+            let mut changes = grant_changes(before, after);
+            let suspends = |snapshot: &Snapshot| {
+                let rules = snapshot.rules();
+                rules.suspends_on_renewal_conflict(&after.peer.name)
+            };
+            match (suspends(&current.snapshot), suspends(&candidate)) {
+                (false, true) => {
+                    changes.push("a renewal conflict: now suspends its peer".to_owned())
+                }
+                (true, false) => {
+                    changes.push("a renewal conflict: no longer suspends its peer".to_owned())
+                }
+                _ => {}
+            }
             if !changes.is_empty() {
                 diff.grants.push(GrantDiff {
                     grant: after.grant.id,

@@ -31,7 +31,7 @@ use super::{
     AddPeer, AdminCode, AdminFailure, ArchiveAudit, AuditQuery, ComparePolicy, Control,
     CreateGrant, CreateSession, CreateToken, EditGrant, Explain, FinishReseal, FinishRotation,
     ForgetUser, ImportPeers, RemovePeer, RenewCertificates, ReplayPolicy, RevokeCertificate,
-    RevokeGrant,
+    RevokeGrant, StartShadow,
 };
 use crate::store::Actor;
 
@@ -91,6 +91,13 @@ pub fn router(control: Arc<Control>) -> Router {
         .route(
             "/policy/replay",
             post(replay_policy).layer(DefaultBodyLimit::max(POLICY_BYTES)),
+        )
+        .route(
+            "/policy/shadow",
+            put(start_shadow)
+                .layer(DefaultBodyLimit::max(POLICY_BYTES))
+                .get(shadow)
+                .delete(end_shadow),
         )
         .route("/policy/reload", post(reload_policy))
         .route("/keys", get(sealing))
@@ -503,6 +510,21 @@ async fn replay_policy(
     Body(body): Body<ReplayPolicy>,
 ) -> Answer<impl Serialize> {
     control.replay_policy(body).await.map(Json)
+}
+
+async fn start_shadow(
+    State(control): Shared,
+    Body(body): Body<StartShadow>,
+) -> Answer<impl Serialize> {
+    control.start_shadow(&body).map(Json)
+}
+
+async fn shadow(State(control): Shared) -> Json<impl Serialize> {
+    Json(control.shadow())
+}
+
+async fn end_shadow(State(control): Shared) -> Json<impl Serialize> {
+    Json(control.end_shadow())
 }
 
 async fn reload_policy(State(control): Shared, Acting(actor): Acting) -> Answer<impl Serialize> {

@@ -152,6 +152,8 @@ pub struct PolicyView {
     pub applied_at: Option<UnixMillis>,
     /// Why a later one was not loaded.
     pub last_failure: Option<PolicyFailure>,
+    /// Hash of the candidate that decisions are compared with, if one runs beside it.
+    pub shadow: Option<String>,
 }
 
 /// A grant we serve.
@@ -282,6 +284,7 @@ impl Control {
                 hash: view.policy.hash.clone(),
                 applied_at: view.policy.applied_at,
                 last_failure: self.policy_failure.lock().clone(),
+                shadow: self.shadow.runs(),
             },
             audit: self.audit.view(),
             hardening: self.hardening,

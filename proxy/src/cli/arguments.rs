@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use audit::{AuditArchive, AuditCommand, AuditLook, AuditReconcile, AuditVerify};
 pub(super) use keys::{KeysCommand, ResealCommand};
-pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyReplay, PolicyTest};
+pub(super) use policy::{PolicyCommand, PolicyExplain, PolicyReplay, PolicyShadow, PolicyTest};
 pub(super) use store::StoreCommand;
 
 /// Federation between gateways: what peers may see of ours, and what we see of theirs.

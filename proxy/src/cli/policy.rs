@@ -2,6 +2,7 @@
 
 mod cases;
 mod replay;
+mod shadow;
 
 use std::path::Path;
 
@@ -34,9 +35,15 @@ pub(super) async fn run(
             return cases::run(&dir, &asked, console);
         }
         PolicyCommand::Diff {
+            dir,
             candidate,
             exit_code,
-        } => return replay::diff(context, &candidate, exit_code, console).await,
+        } => {
+            // The parser has one of them.
+            let candidate = dir.or(candidate).unwrap_or_default();
+            return replay::diff(context, &candidate, exit_code, console).await;
+        }
+        PolicyCommand::Shadow(asked) => return shadow::run(context, &asked, console).await,
         PolicyCommand::Replay(asked) => return replay::replay(context, &asked, console).await,
         PolicyCommand::Explain(explain) => explain_decision(context, explain, console).await?,
         PolicyCommand::Reload => {

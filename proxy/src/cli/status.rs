@@ -74,6 +74,7 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
         ("policy files", "/policy/files"),
         ("policy hash", "/policy/hash"),
         ("policy since", "/policy/applied_at"),
+        ("candidate beside it", "/policy/shadow"),
         ("POLICY NOT LOADED", "/policy/last_failure/at"),
         ("because", "/policy/last_failure/message"),
         ("server certificate until", "/server_certificate/not_after"),

@@ -345,7 +345,9 @@ impl Answering<'_> {
     /// Fetches the facts of the subject, or takes those still fresh, and decides.
     async fn permit(&mut self, admitted: Admitted) -> Result<(Permit, Arc<FetchedFacts>), Halt> {
         let facts = self.facts(&admitted).await?;
+        let limit = admitted.limit();
         let permit = admitted.decide(&facts.facts);
+        self.inbound.shadow.permitted(&permit, limit, &facts.facts);
         self.exchange.note_permit(&permit);
         Ok((permit, facts))
     }

@@ -70,12 +70,14 @@ impl Answering<'_> {
         };
         // One set of facts for all, so that they agree with each other.
         let facts = self.facts(first).await?;
+        let limit = first.limit();
         let permits: Vec<Permit> = admitted
             .into_iter()
             .map(|admitted| admitted.decide(&facts.facts))
             .collect();
         for permit in &permits {
             self.exchange.note_permit(permit);
+            self.inbound.shadow.permitted(permit, limit, &facts.facts);
         }
         let Some(permit) = permits.first() else {
             return Ok(Found::default());

@@ -50,6 +50,7 @@ use super::finish::{Ending, Exchange, Recorder};
 use super::lease::{AnswerLease, LeaseBounds};
 use super::renew::Renewals;
 use super::respond;
+use super::shadow::PolicyShadow;
 
 /// How often a question is planned again when its grant keeps changing under it.
 const MAX_PLANS: u32 = 8;
@@ -100,6 +101,8 @@ pub struct Inbound {
     pub store: Arc<dyn Store>,
     /// How much may be asked.
     pub throttle: Arc<Limits>,
+    /// Compares decisions with those of another policy.
+    pub shadow: Arc<PolicyShadow>,
     /// Renews certificates and confirms them.
     pub renewals: Arc<Renewals>,
     /// What answers carry of the histories of grants.
@@ -578,14 +581,18 @@ impl ConnectionApp {
         if *route == Route::Search {
             let query = body.search_query().map_err(refused)?;
             let named = body.resources.as_deref();
-            let admitted = admit_search(&view.snapshot, &request, named)
-                .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
+            let admitted = admit_search(&view.snapshot, &request, named);
+            let decided = admitted.as_deref();
+            self.inbound.shadow.search(entry, &request, named, decided);
+            let admitted = admitted.inspect_err(|deny| answering.exchange.note_refusal(deny))?;
             answering.turn = Some(turns.take().await?);
             let answer = answering.search(revision, admitted, named.is_some(), limit, &query);
             return Box::pin(answer).await;
         }
-        let admission = admit(&view.snapshot, &request)
-            .inspect_err(|deny| answering.exchange.note_refusal(deny))?;
+        let admission = admit(&view.snapshot, &request);
+        let decided = admission.as_ref();
+        self.inbound.shadow.admission(entry, &request, decided);
+        let admission = admission.inspect_err(|deny| answering.exchange.note_refusal(deny))?;
         if matches!(admission, Admission::Rows(_)) {
             answering.turn = Some(turns.take().await?);
         }

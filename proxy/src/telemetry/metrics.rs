@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use policy::deny::{DenyCode, DenyStage};
+use policy::shadow::Change;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder, proto::MetricFamily,
@@ -36,6 +37,8 @@ pub struct Metrics {
     expiry: IntGaugeVec,
     policy_failures: IntCounter,
     policy_loaded: IntGauge,
+    shadow_runs: IntGauge,
+    shadow_compared: IntCounterVec,
     store_revision: IntGauge,
     audit: AuditMetrics,
     facts: Histogram,
@@ -353,6 +356,14 @@ impl Metrics {
             "Policy reloads that kept the last good set.",
         )?;
         registry.register(Box::new(policy_failures.clone()))?;
+        let shadow_compared = counter(
+            "policy_shadow_decisions_total",
+            "Decisions compared with those of a candidate policy, by what differs.",
+            &["result"],
+        )?;
+        for result in std::iter::once("same").chain(Change::ALL.map(Change::as_str)) {
+            shadow_compared.with_label_values(&[result]).inc_by(0);
+        }
         let witness_alarms = counter(
             "witness_alarms_total",
             "Times the record of a peer that is asked did not hold together.",
@@ -370,6 +381,10 @@ impl Metrics {
             policy_loaded: gauge(
                 "policy_loaded_timestamp_seconds",
                 "When the policy in force was loaded, Unix time.",
+            )?,
+            shadow_runs: gauge(
+                "policy_shadow_running",
+                "1 while decisions are compared with those of a candidate policy.",
             )?,
             cache_entries: gauge("cache_entries", "Answers of peers kept in memory.")?,
             cache_bytes: gauge("cache_bytes", "Memory that they take, bytes.")?,
@@ -391,6 +406,7 @@ impl Metrics {
             cut,
             expiry,
             policy_failures,
+            shadow_compared,
             facts,
             lease_wait,
             pauses,
@@ -550,6 +566,16 @@ impl Metrics {
     /// A reload was refused.
     pub fn policy_failed(&self) {
         self.policy_failures.inc();
+    }
+
+    /// Whether decisions are compared with those of a candidate policy.
+    pub fn shadow_runs(&self, runs: bool) {
+        self.shadow_runs.set(i64::from(runs));
+    }
+
+    /// Counts a decision that was compared: `same`, or the kind of the difference.
+    pub fn shadow_compared(&self, result: &'static str) {
+        self.shadow_compared.with_label_values(&[result]).inc();
     }
 
     /// The revision of the snapshot in force.

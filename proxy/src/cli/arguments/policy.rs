@@ -22,12 +22,17 @@ pub(in crate::cli) enum PolicyCommand {
     /// Show for each grant what a candidate policy would change
     Diff {
         /// Directory of the candidate's files
+        #[arg(required_unless_present = "candidate", conflicts_with = "candidate")]
+        dir: Option<PathBuf>,
+        /// The same, as `policy replay` has it
         #[arg(long, value_name = "DIR")]
-        candidate: PathBuf,
+        candidate: Option<PathBuf>,
         /// Exit with status 1 when something would change
         #[arg(long)]
         exit_code: bool,
     },
+    /// Run a candidate policy beside the one in force, and list what it would have decided otherwise
+    Shadow(PolicyShadow),
     /// List the recorded decisions that a candidate policy would change
     Replay(PolicyReplay),
     /// Read the policy files again; all apply together or none does
@@ -69,6 +74,18 @@ pub(in crate::cli) struct PolicyTest {
     /// Fail when the test cases hold fewer of the rules than this, in percent
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(in crate::cli) min_coverage: Option<u8>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PolicyShadow {
+    /// Directory of the candidate's files; without it, what the one that runs has found
+    pub(in crate::cli) dir: Option<PathBuf>,
+    /// End it
+    #[arg(long, conflicts_with = "dir")]
+    pub(in crate::cli) off: bool,
+    /// Exit with status 1 when a decision would have been made otherwise
+    #[arg(long)]
+    pub(in crate::cli) exit_code: bool,
 }
 
 #[derive(Debug, Args)]

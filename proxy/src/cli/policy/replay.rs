@@ -111,7 +111,7 @@ pub(super) async fn replay(
 }
 
 /// With `--exit-code`, a change is told to scripts.
-const fn ended(exit_code: bool, changed: bool) -> Exit {
+pub(super) const fn ended(exit_code: bool, changed: bool) -> Exit {
     if exit_code && changed {
         Exit::Failed
     } else {
@@ -120,7 +120,7 @@ const fn ended(exit_code: bool, changed: bool) -> Exit {
 }
 
 /// The candidate's files, checked here too, so that problems are told without a running sidecar.
-fn files(candidate: &Path) -> Result<Value, CliFailure> {
+pub(super) fn files(candidate: &Path) -> Result<Value, CliFailure> {
     let loaded = policy_files::load(candidate)
         .and_then(|files| policy_files::parse(&files).map(|_| files))
         .map_err(|problems| invalid(candidate, &problems))?;
