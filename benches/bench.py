@@ -21,6 +21,7 @@ import tempfile
 
 import bodies
 import report
+import scale
 import sidecar
 from meter import Meter, family, pss_kib
 from sidecar import run
@@ -46,9 +47,11 @@ PHASES = {
     "search": ["sidecar"],
     "filter": [],
     "calls": ["sidecar", "bare", "nginx", "lua"],
+    "scale": [],
 }
-# Not unless asked for: the tracer slows its target down, and the figures are counts that no other load changes.
-USUAL = [phase for phase in PHASES if phase != "calls"]
+# Not unless asked for: the tracer slows its target down, and the figures are counts that no other load changes; filling
+# stores takes as long as all the rest.
+USUAL = [phase for phase in PHASES if phase not in ("calls", "scale")]
 WARM_UP = 50
 TRACED = 4000
 
@@ -56,13 +59,15 @@ TRACED = 4000
 def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__)
-    parser.add_argument("--phases", default=",".join(USUAL), help="default: %(default)s; also calls")
+    parser.add_argument("--phases", default=",".join(USUAL), help="default: %(default)s; also calls, scale")
     parser.add_argument("--targets", default=",".join(ALL), help="default: all of %(default)s")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0, help="length of one load")
     parser.add_argument("--connections", type=int, default=32, help="of small, large, hit and hop")
     parser.add_argument("--handshakes", type=int, default=8, help="connections at once of hs")
     parser.add_argument("--idle", type=int, default=1000, help="connections of mem")
+    parser.add_argument("--grants", type=int, default=100_000, help="of scale")
+    parser.add_argument("--peers", type=int, default=10_000, help="of scale")
     parser.add_argument("--json", default="bench-results.json", help="where everything measured is written")
     parser.add_argument("--binaries", required=True, help="directory with the release binaries")
     parser.add_argument("--keep", action="store_true", help="keep the temporary directory, for its logs")
@@ -264,6 +269,8 @@ def measure_all(bench, asked):
                 print(report.progress(number + 1, phase, target.name, found), file=sys.stderr, flush=True)
     if "filter" in phases:
         results["filter"] = {"policy": [row_filter()]}
+    if "scale" in phases:
+        results["scale"] = {"sidecar": [scale.measure(bench, asked, measure_load)]}
     return results
 
 

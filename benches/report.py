@@ -5,6 +5,8 @@ A ratio is printed only when none of its runs had a fault; otherwise the table s
 import re
 import statistics
 
+import scale
+
 TITLES = {
     "upstream": "upstream alone", "bare": "bare Pingora", "nginx": "nginx", "lua": "nginx + Lua, same work",
     "sidecar": "sidecar", "sidecar-service-token": "sidecar, service_token",
@@ -214,6 +216,7 @@ def text(results, asked, machine):
         lines += table(results, "hit" + suffix, memory + load, LOAD, ("echo",), "door")
         lines += table(results, "hop" + suffix, hop + load, PAIR, ("nginx-pair",), "pair")
     lines += threads(results) + calls(results)
+    lines += [scale.text(found) for found in results.get("scale", {}).get("sidecar", [])]
     lines += bars(results) + quiet(results)
     wrong = faults(results)
     if wrong:

@@ -107,10 +107,15 @@ def _settings(bench, at, auth):
     return _write(os.path.join(at, "federation.toml"), text), ports
 
 
+def pending(cli, peer):
+    """A pending grant for a peer."""
+    return found(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run(
+        cli + ["grant", "create", "--user", bodies.OWNER, "--peer", peer, "--scope", "-"], input=json.dumps(SCOPE)))
+
+
 def _invited(cli, peer):
     """A pending grant for a peer; its enrollment URL, with the fingerprint."""
-    grant = found(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", run(
-        cli + ["grant", "create", "--user", bodies.OWNER, "--peer", peer, "--scope", "-"], input=json.dumps(SCOPE)))
+    grant = pending(cli, peer)
     return found(r"https://[^\s\"]+/enrollment/[0-9a-f]{64}#sha256=[0-9a-f]{64}", run(cli + ["grant", "token", grant]))
 
 

@@ -32,6 +32,7 @@ pub mod rows;
 pub mod rules;
 pub mod scope;
 pub mod shadow;
+pub mod shards;
 pub mod snapshot;
 pub mod strict_json;
 pub mod time;

@@ -154,6 +154,12 @@ impl RuleSet {
             .map_or(&[], |rules| rules.allow_sensitive.as_slice())
     }
 
+    /// Whether there are rules for this peer alone; all others have the common ones.
+    #[must_use]
+    pub(crate) fn has_own(&self, peer: &PeerName) -> bool {
+        self.peers.contains_key(peer)
+    }
+
     /// The older protocol that a peer is treated by, if any.
     #[must_use]
     pub fn compat_for(&self, peer: &PeerName) -> Option<Compat> {

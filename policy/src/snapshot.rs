@@ -4,7 +4,7 @@
 //! the last good one; so a request never sees half of a change.
 //! Elsewhere on purpose: loading rows and swapping snapshots (the proxy).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,11 +14,13 @@ use crate::id::{GrantId, PeerId, SubjectId, UserId};
 use crate::mapping::Mapping;
 use crate::peer::{Peer, PeerName};
 use crate::query_hash::canonical_json;
-use crate::rate::GrantLimits;
+use crate::rate::{Allowance, GrantLimits};
 use crate::reach::Reach;
+use crate::resource::Resource;
 use crate::revision::{EffectiveRevision, LengthPrefixed, RevisionKey};
 use crate::rows::redact::Redaction;
 use crate::rules::{RuleSet, reach_form};
+use crate::shards::Shards;
 
 /// One grant with everything that decides what it reaches.
 #[derive(Clone, Debug)]
@@ -122,7 +124,8 @@ pub enum SnapshotProblem {
 #[derive(Clone)]
 pub struct Snapshot {
     revision: u64,
-    grants: HashMap<GrantId, Arc<GrantEntry>>,
+    grants: Shards<GrantId, Arc<GrantEntry>>,
+    peers: Arc<HashMap<PeerId, Arc<Peer>>>,
     rules: Arc<RuleSet>,
     mapping: Arc<Mapping>,
     local_revision: EffectiveRevision,
@@ -144,29 +147,19 @@ impl Snapshot {
         let mut problems = Vec::new();
         let peers = index_peers(peers, &mut problems);
         let mapping_hash = mapping.hash();
-        let mut entries = HashMap::new();
+        let mut forms = Forms::new(&rules, &mapping_hash, key);
+        let mut entries = Shards::default();
         for grant in grants {
             let id = grant.id;
-            let expected = SubjectId::of_user(&grant.user);
-            if grant.subject != expected {
-                let found = grant.subject;
-                problems.push(SnapshotProblem::SubjectWrong {
-                    grant: id,
-                    found,
-                    expected,
-                });
-            }
-            let Some((peer, ceiling)) = peers
-                .get(&grant.peer)
-                .map(|peer| (peer, rules.ceiling_for(&peer.name)))
-            else {
+            problems.extend(wrong_subject(&grant));
+            let Some(peer) = peers.get(&grant.peer) else {
                 problems.push(SnapshotProblem::PeerMissing {
                     grant: id,
                     peer: grant.peer,
                 });
                 continue;
             };
-            let entry = entry(grant, Arc::clone(peer), ceiling, &rules, &mapping_hash, key);
+            let entry = forms.entry(grant, Arc::clone(peer));
             if entries.insert(id, Arc::new(entry)).is_some() {
                 problems.push(SnapshotProblem::GrantTwice(id));
             }
@@ -174,16 +167,62 @@ impl Snapshot {
         if !problems.is_empty() {
             return Err(problems);
         }
+        entries.shrink();
         let mut local = LengthPrefixed::default();
         local.push(rules.redaction_hash());
         local.push(&mapping_hash);
         Ok(Self {
             revision,
             grants: entries,
+            peers: Arc::new(peers),
             local_revision: EffectiveRevision::local(key, &local.sha256()),
             rules,
             mapping,
         })
+    }
+
+    /// The same under `revision`, with one grant as it is now, or without it; it costs the same however many there are.
+    /// `None` when more than that grant differs: its peer is not as it was, and others' may have changed with it.
+    ///
+    /// # Errors
+    /// What does not hold together; then there is no snapshot.
+    pub fn with_grant(
+        &self,
+        revision: u64,
+        id: GrantId,
+        now: Option<(Grant, &Peer)>,
+        key: &RevisionKey,
+    ) -> Result<Option<Self>, SnapshotProblem> {
+        let mut next = self.clone();
+        next.revision = revision;
+        let Some((grant, peer)) = now else {
+            next.grants.remove(&id);
+            return Ok(Some(next));
+        };
+        if let Some(problem) = wrong_subject(&grant) {
+            return Err(problem);
+        }
+        let known = match self.peers.get(&grant.peer) {
+            Some(known) if **known == *peer => Arc::clone(known),
+            known => {
+                let shared = match known {
+                    Some(_) => self
+                        .grants()
+                        .any(|entry| entry.peer.id == peer.id && entry.grant.id != id),
+                    None => self.peers.values().any(|known| known.name == peer.name),
+                };
+                if shared || grant.peer != peer.id {
+                    return Ok(None);
+                }
+                let made = Arc::new(peer.clone());
+                Arc::make_mut(&mut next.peers).insert(peer.id, Arc::clone(&made));
+                made
+            }
+        };
+        let mapping_hash = self.mapping.hash();
+        let entry = Forms::new(&self.rules, &mapping_hash, key).entry(grant, known);
+        next.grants.insert(id, Arc::new(entry));
+        Ok(Some(next))
     }
 
     /// The store revision it shows.
@@ -239,9 +278,9 @@ impl fmt::Debug for Snapshot {
 fn index_peers(
     peers: impl IntoIterator<Item = Peer>,
     problems: &mut Vec<SnapshotProblem>,
-) -> BTreeMap<PeerId, Arc<Peer>> {
+) -> HashMap<PeerId, Arc<Peer>> {
     let mut names = BTreeSet::new();
-    let mut index = BTreeMap::new();
+    let mut index = HashMap::new();
     for peer in peers {
         let id = peer.id;
         if !names.insert(peer.name.clone()) {
@@ -254,45 +293,109 @@ fn index_peers(
     index
 }
 
-fn entry(
-    grant: Grant,
-    peer: Arc<Peer>,
+fn wrong_subject(grant: &Grant) -> Option<SnapshotProblem> {
+    let expected = SubjectId::of_user(&grant.user);
+    (grant.subject != expected).then_some(SnapshotProblem::SubjectWrong {
+        grant: grant.id,
+        found: grant.subject,
+        expected,
+    })
+}
+
+/// What rules come to for grants, made once for all that it holds for.
+struct Forms<'r> {
+    rules: &'r RuleSet,
+    mapping_hash: &'r [u8; 32],
+    key: &'r RevisionKey,
+    /// For peers with rules of their own, and for all others.
+    of_peers: HashMap<Option<PeerName>, Arc<PeerForm>>,
+    /// What scopes reach, by the rules for their peer and their canonical form.
+    reaches: HashMap<(Option<PeerName>, Box<str>), Reached>,
+}
+
+/// What a scope reaches, and its canonical form.
+type Reached = (Arc<Reach>, Box<str>);
+
+/// What the rules for a peer come to.
+struct PeerForm {
     ceiling: Arc<Reach>,
-    rules: &RuleSet,
-    mapping_hash: &[u8; 32],
-    key: &RevisionKey,
-) -> GrantEntry {
-    let mut effective = grant.scope.reach().meet(&ceiling);
-    let allowed = rules.allow_sensitive(&peer.name);
-    let limits = rules
-        .allowance_for(&peer.name)
-        .for_scope(grant.scope.rate_limit());
-    effective
-        .resources
-        .retain(|resource, _| !resource.is_sensitive() || allowed.contains(resource));
-    let mut input = LengthPrefixed::default();
-    let scope = serde_json::to_value(&grant.scope).unwrap_or_default();
-    input.push(canonical_json(&scope).as_bytes());
-    input.push(canonical_json(&reach_form(&ceiling)).as_bytes());
-    input.push(canonical_json(&reach_form(&effective)).as_bytes());
-    // A lower budget narrows what leaves; a lower rate does not, and is left out.
-    input.push(&limits.rows_per_day.unwrap_or_default().to_be_bytes());
-    input.push(rules.redaction_hash());
-    input.push(mapping_hash);
-    let compat = rules.compat_for(&peer.name);
-    let told = serde_json::json!({ "compat": compat, "semantic": rules.semantic() });
-    input.push(canonical_json(&told).as_bytes());
-    let effective_revision = EffectiveRevision::of(key, grant.id, grant.edit, &input.sha256());
-    GrantEntry {
-        grant,
-        peer,
-        ceiling,
-        effective: Arc::new(effective),
-        redaction: Arc::clone(rules.redaction()),
-        limits,
-        compat,
-        semantic: rules.semantic(),
-        effective_revision,
+    ceiling_form: String,
+    allowed: BTreeSet<Resource>,
+    allowance: Allowance,
+    compat: Option<Compat>,
+    told: String,
+}
+
+impl<'r> Forms<'r> {
+    fn new(rules: &'r RuleSet, mapping_hash: &'r [u8; 32], key: &'r RevisionKey) -> Self {
+        Self {
+            rules,
+            mapping_hash,
+            key,
+            of_peers: HashMap::new(),
+            reaches: HashMap::new(),
+        }
+    }
+
+    fn entry(&mut self, grant: Grant, peer: Arc<Peer>) -> GrantEntry {
+        let rules = self.rules;
+        let own = rules.has_own(&peer.name).then(|| peer.name.clone());
+        let form = self
+            .of_peers
+            .entry(own.clone())
+            .or_insert_with(|| Arc::new(PeerForm::of(rules, &peer.name)));
+        let form = Arc::clone(form);
+        let scope = canonical_json(&serde_json::to_value(&grant.scope).unwrap_or_default());
+        let mut input = LengthPrefixed::default();
+        input.push(scope.as_bytes());
+        input.push(form.ceiling_form.as_bytes());
+        let (effective, effective_form) = self
+            .reaches
+            .entry((own, scope.into_boxed_str()))
+            .or_insert_with(|| {
+                let mut effective = grant.scope.reach().meet(&form.ceiling);
+                effective.resources.retain(|resource, _| {
+                    !resource.is_sensitive() || form.allowed.contains(resource)
+                });
+                let text = canonical_json(&reach_form(&effective));
+                (Arc::new(effective), text.into_boxed_str())
+            });
+        input.push(effective_form.as_bytes());
+        let limits = form.allowance.for_scope(grant.scope.rate_limit());
+        // A lower budget narrows what leaves; a lower rate does not, and is left out.
+        input.push(&limits.rows_per_day.unwrap_or_default().to_be_bytes());
+        input.push(rules.redaction_hash());
+        input.push(self.mapping_hash);
+        input.push(form.told.as_bytes());
+        let effective_revision =
+            EffectiveRevision::of(self.key, grant.id, grant.edit, &input.sha256());
+        GrantEntry {
+            effective: Arc::clone(effective),
+            ceiling: Arc::clone(&form.ceiling),
+            redaction: Arc::clone(rules.redaction()),
+            limits,
+            compat: form.compat,
+            semantic: rules.semantic(),
+            effective_revision,
+            grant,
+            peer,
+        }
+    }
+}
+
+impl PeerForm {
+    fn of(rules: &RuleSet, peer: &PeerName) -> Self {
+        let ceiling = rules.ceiling_for(peer);
+        let compat = rules.compat_for(peer);
+        let told = serde_json::json!({ "compat": compat, "semantic": rules.semantic() });
+        Self {
+            ceiling_form: canonical_json(&reach_form(&ceiling)),
+            ceiling,
+            allowed: rules.allow_sensitive(peer).iter().copied().collect(),
+            allowance: rules.allowance_for(peer),
+            compat,
+            told: canonical_json(&told),
+        }
     }
 }
 

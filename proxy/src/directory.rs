@@ -12,6 +12,7 @@
 mod applied;
 mod candidate;
 mod leases;
+mod part;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -28,13 +29,14 @@ use policy::mapping::Mapping;
 use policy::peer::{Peer, PeerState};
 use policy::revision::{EffectiveRevision, RevisionKey};
 use policy::rules::RuleSet;
+use policy::shards::Shards;
 use policy::snapshot::{GrantEntry, Snapshot};
 use policy::time::UnixMillis;
 use tokio::sync::watch;
 
 use crate::policy_files::{self, PolicyProblem};
 use crate::store::{
-    Act, CertificateEntry, CertificateState, PeerDirection, PolicyBundle, PolicyFile,
+    Act, CertificateEntry, CertificateState, PeerDirection, PeerRecord, PolicyBundle, PolicyFile,
     PolicyPublication, Store, StoreError, StoreImage,
 };
 use crate::telemetry::Metrics;
@@ -48,13 +50,17 @@ pub use leases::{LeaseCell, Pending, Touched, UNLEASED_CACHE};
 /// What an operator is told when a touched grant was used by a peer without leases.
 const UNLEASED_NOTICE: &str = "peer may serve cached answers for up to 30 s";
 
-/// Everything a request looks up, frozen.
+/// The registered leaves of each grant.
+type Leaves = Shards<GrantId, Arc<[CertificateEntry]>>;
+
+/// Everything a request looks up, frozen. A copy with one grant changed shares the rest.
+#[derive(Clone)]
 pub struct View {
     /// Grants and rules.
     pub snapshot: Snapshot,
     /// The policy in force.
     pub policy: Arc<PolicyInForce>,
-    leaves: HashMap<GrantId, Vec<CertificateEntry>>,
+    leaves: Leaves,
     leases: LeaseCells,
 }
 
@@ -82,12 +88,12 @@ impl View {
     /// The registered leaves of a grant.
     #[must_use]
     pub fn leaves(&self, grant: GrantId) -> &[CertificateEntry] {
-        self.leaves.get(&grant).map_or(&[], Vec::as_slice)
+        self.leaves.get(&grant).map_or(&[], |leaves| &**leaves)
     }
 
     /// Every registered leaf.
     pub fn every_leaf(&self) -> impl Iterator<Item = &CertificateEntry> {
-        self.leaves.values().flatten()
+        self.leaves.values().flat_map(|leaves| leaves.iter())
     }
 
     /// Where leases on answers of a grant under its effective revision of this view are booked.
@@ -219,19 +225,24 @@ impl Directory {
         let longest = longest_lease(&parts).await?;
         let image = parts.store.load(now(&parts)).await?;
         let stored =
-            stored_rules(&image).and_then(|(rules, bundle)| build(&parts, &image, rules, bundle));
-        let mut view = match (stored, &parts.policy_dir) {
-            (Ok(view), _) => view,
+            stored_rules(&image).and_then(|rules| Ok((mapping_for(&parts, &rules)?, rules)));
+        let revision = image.revision;
+        let (mut view, is_stored) = match (stored, &parts.policy_dir) {
+            (Ok((_, rules)), _) => (build(&parts, image, rules)?, true),
             // The store has no policy yet, or one for other settings: what the files say is published below.
             (Err(error), Some(dir)) => {
                 tracing::info!(%error, "the stored policy cannot be used; the policy files are");
                 let files = policy_files::load(dir).map_err(ApplyError::Policy)?;
                 let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
-                build(&parts, &image, rules, None)?
+                let image = StoreImage {
+                    policy: None,
+                    ..image
+                };
+                (build(&parts, image, rules)?, false)
             }
             (Err(error), None) => return Err(error),
         };
-        view.leases = leases::cells_for(&view.snapshot, &LeaseCells::new());
+        view.leases = leases::cells_for(&view.snapshot, &LeaseCells::default());
         let directory = Arc::new(Self {
             current: ArcSwap::from_pointee(view),
             gates: GateRegistry::new(),
@@ -241,13 +252,30 @@ impl Directory {
             changing: tokio::sync::Mutex::new(()),
             reloading: tokio::sync::Mutex::new(()),
             fenced: ArcSwap::from_pointee(None),
-            told: watch::Sender::new(image.revision),
+            told: watch::Sender::new(revision),
             parts,
         });
-        if directory.parts.policy_dir.is_some() {
+        if !(is_stored && directory.has_its_files()) && directory.parts.policy_dir.is_some() {
             directory.reload_policy(act).await?;
         }
         Ok(directory)
+    }
+
+    /// Whether the policy in force is that of the files, as it is at most starts: what was just read need not be read again.
+    fn has_its_files(&self) -> bool {
+        let Some(dir) = &self.parts.policy_dir else {
+            return false;
+        };
+        let view = self.view();
+        let same = policy_files::load(dir)
+            .is_ok_and(|files| hex::encode(policy_files::hash_of(&files)) == view.policy.hash);
+        if same {
+            let loaded = now(&self.parts).0.div_euclid(1000);
+            self.parts.metrics.policy_loaded(loaded);
+            self.put_revoked(&view);
+            self.parts.metrics.store_revision(view.snapshot.revision());
+        }
+        same
     }
 
     /// The view in force.
@@ -318,6 +346,9 @@ impl Directory {
     }
 
     async fn refresh_locked(&self) -> Result<Applied, ApplyError> {
+        if let Some(applied) = self.refresh_in_part().await {
+            return Ok(applied);
+        }
         match self.load_view().await {
             Ok(view) => {
                 let applied = self.swap(view);
@@ -338,8 +369,8 @@ impl Directory {
 
     async fn load_view(&self) -> Result<View, ApplyError> {
         let image = self.parts.store.load(now(&self.parts)).await?;
-        let (rules, bundle) = stored_rules(&image)?;
-        build(&self.parts, &image, rules, bundle)
+        let rules = stored_rules(&image)?;
+        build(&self.parts, image, rules)
     }
 
     /// Waits until no peer may serve an answer of an old revision of the touched grants from its cache: a change
@@ -438,7 +469,11 @@ impl Directory {
             sha256,
             applied_at: act.now,
         };
-        let candidate = build(&self.parts, &image, rules, Some(&bundle))?;
+        let image = StoreImage {
+            policy: Some(bundle.clone()),
+            ..image
+        };
+        let candidate = build(&self.parts, image, rules)?;
         // Where a change was applied since the image was read, the grant counts as touched, which is more than need be.
         let before = self.view();
         let touched = candidate
@@ -467,7 +502,7 @@ impl Directory {
     pub async fn candidate(&self, files: Vec<PolicyFile>) -> Result<Snapshot, ApplyError> {
         let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
         let image = self.parts.store.load(now(&self.parts)).await?;
-        build(&self.parts, &image, rules, None).map(|view| view.snapshot)
+        build(&self.parts, image, rules).map(|view| view.snapshot)
     }
 
     /// A grant as it would be under these policy files, with each mapping that the gateway may have been asked by.
@@ -499,39 +534,54 @@ impl Directory {
     /// Puts a view in force and closes the gates of every grant it changes.
     fn swap(&self, mut view: View) -> Applied {
         view.leases = leases::cells_for(&view.snapshot, &self.current.load().leases);
+        let revision = view.snapshot.revision();
+        let before = self.current.swap(Arc::new(view));
+        let after = self.view();
+        // The view is in place before any gate closes: an answer that begins in between sees it.
+        self.put_revoked(&after);
+        let (mut cut, mut cuts) = (CutCount::default(), Vec::new());
+        for entry in before.snapshot.grants() {
+            if let Some(ended) = self.end(entry, &before, &after) {
+                cut = cut.plus(ended.count);
+                cuts.push(ended);
+            }
+        }
+        self.in_force_now(revision, cut, cuts)
+    }
+
+    /// Publishes what is revoked to the handshake.
+    fn put_revoked(&self, view: &View) {
         let revoked = view
-            .leaves
-            .values()
-            .flatten()
+            .every_leaf()
             .filter(|leaf| leaf.state == CertificateState::Revoked)
             .filter_map(|leaf| Some((leaf.fingerprint, serial_of(leaf)?)));
         let revoked = RevokedSet::new(revoked);
-        let revision = view.snapshot.revision();
-        let before = self.current.swap(Arc::new(view));
-        // The view is in place before any gate closes: an answer that begins in between sees it.
         if self.parts.revoked.publish(revoked).is_err() {
             tracing::error!("the revoked set was refused by its readers");
         }
-        let after = self.view();
-        let (mut cut, mut cuts) = (CutCount::default(), Vec::new());
-        for entry in before.snapshot.grants() {
-            let id = entry.grant.id;
-            let live_now = after.live_revision(id);
-            if live(entry) != live_now {
-                let (peer, count) = (entry.peer.id, self.gates.change(id, live_now));
-                cut = cut.plus(count);
-                cuts.push(Cut {
-                    grant: id,
-                    peer,
-                    count,
-                });
-                // Every gate is closed: no further lease is booked for what is over.
-                if let (Some(_), Some(cell)) = (live(entry), before.lease(id)) {
-                    let now = self.parts.clock.boot_nanos();
-                    self.retired.retire(id, entry.peer.id, cell, now);
-                }
-            }
+    }
+
+    /// Closes the gates of a grant that may not be answered any more as it was `before`; what that cut.
+    fn end(&self, entry: &GrantEntry, before: &View, after: &View) -> Option<Cut> {
+        let id = entry.grant.id;
+        let live_now = after.live_revision(id);
+        if live(entry) == live_now {
+            return None;
         }
+        let (peer, count) = (entry.peer.id, self.gates.change(id, live_now));
+        // Every gate is closed: no further lease is booked for what is over.
+        if let (Some(_), Some(cell)) = (live(entry), before.lease(id)) {
+            let now = self.parts.clock.boot_nanos();
+            self.retired.retire(id, entry.peer.id, cell, now);
+        }
+        Some(Cut {
+            grant: id,
+            peer,
+            count,
+        })
+    }
+
+    fn in_force_now(&self, revision: u64, cut: CutCount, cuts: Vec<Cut>) -> Applied {
         self.parts.metrics.cut(cut);
         self.parts.metrics.store_revision(revision);
         self.applications.lock().note(revision, cuts);
@@ -565,13 +615,22 @@ fn serial_of(leaf: &CertificateEntry) -> Option<Serial> {
 }
 
 /// Hash over the names and texts of policy files, in order.
-fn stored_rules(image: &StoreImage) -> Result<(Arc<RuleSet>, Option<&PolicyBundle>), ApplyError> {
+fn stored_rules(image: &StoreImage) -> Result<Arc<RuleSet>, ApplyError> {
     match &image.policy {
-        None => Ok((Arc::new(RuleSet::deny_all()), None)),
+        None => Ok(Arc::new(RuleSet::deny_all())),
         Some(bundle) => {
             let rules = policy_files::parse(&bundle.files).map_err(ApplyError::Policy)?;
-            Ok((Arc::new(rules), Some(bundle)))
+            Ok(Arc::new(rules))
         }
+    }
+}
+
+/// A peer as decisions see it.
+fn decided_by(peer: &PeerRecord) -> Peer {
+    Peer {
+        id: peer.id,
+        name: peer.name.clone(),
+        state: peer.state,
     }
 }
 
@@ -590,23 +649,20 @@ fn mapping_for(parts: &DirectoryParts, rules: &RuleSet) -> Result<Arc<Mapping>, 
     }
 }
 
+/// A view of what the store holds, under these rules. The image is used up: with many grants two of them would not be small.
 fn build(
     parts: &DirectoryParts,
-    image: &StoreImage,
+    image: StoreImage,
     rules: Arc<RuleSet>,
-    bundle: Option<&PolicyBundle>,
 ) -> Result<View, ApplyError> {
     let mapping = mapping_for(parts, &rules)?;
+    let bundle = image.policy.as_ref();
     let peers = image
         .peers
         .iter()
         .filter(|peer| peer.direction == PeerDirection::Inbound)
-        .map(|peer| Peer {
-            id: peer.id,
-            name: peer.name.clone(),
-            state: peer.state,
-        });
-    let grants = image.grants.iter().map(|record| record.grant.clone());
+        .map(decided_by);
+    let grants = image.grants.into_iter().map(|record| record.grant);
     let snapshot = Snapshot::build(
         image.revision,
         peers,
@@ -620,9 +676,14 @@ fn build(
         ApplyError::Snapshot(texts.join("; "))
     })?;
     let mut leaves: HashMap<GrantId, Vec<CertificateEntry>> = HashMap::new();
-    for leaf in &image.certificates {
-        leaves.entry(leaf.grant).or_default().push(leaf.clone());
+    for leaf in image.certificates {
+        leaves.entry(leaf.grant).or_default().push(leaf);
     }
+    let mut leaves: Leaves = leaves
+        .into_iter()
+        .map(|(grant, leaves)| (grant, leaves.into()))
+        .collect();
+    leaves.shrink();
     let policy = PolicyInForce {
         files: bundle
             .map(|bundle| bundle.files.iter().map(|file| file.name.clone()).collect())
@@ -636,6 +697,6 @@ fn build(
         snapshot,
         policy: Arc::new(policy),
         leaves,
-        leases: LeaseCells::new(),
+        leases: LeaseCells::default(),
     })
 }

@@ -50,10 +50,10 @@ pub use change::{
 pub use error::{OpenError, StoreError};
 pub use postgres::{MoveError, MovedTable, PostgresOptions, PostgresStore, ServerFacts};
 pub use record::{
-    CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantRecord,
-    OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, RenewalTries, RowMark,
-    RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, SignedWitness, StoreImage,
-    SubjectToken, WITNESSED_CHAINS, WitnessedCheckpoint,
+    CertificateEntry, CertificateRecord, CertificateState, Contact, CredentialState, GrantImage,
+    GrantRecord, OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyFile,
+    RenewalTries, RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256,
+    SignedWitness, StoreChanges, StoreImage, SubjectToken, WITNESSED_CHAINS, WitnessedCheckpoint,
 };
 pub use renewal::{
     IssuedRenewal, KnownCertificate, NewRenewal, PendingRenewal, RenewalRequest, RenewalStart,
@@ -104,6 +104,14 @@ pub trait Store:
     /// Everything a snapshot is built from, read at one instant. `now` decides which certificates have been
     /// expired for so long ([`EXPIRED_CERTIFICATE_KEPT_MILLIS`]) that they and their finished grants are left out.
     async fn load(&self, now: UnixMillis) -> Result<StoreImage, StoreError>;
+
+    /// What [`load`](Self::load) would hold of the grants that were changed since `revision`. `None` when something else was
+    /// changed as well, when too much was, or when it cannot be told any more: then a whole image has to be loaded.
+    async fn load_changes(
+        &self,
+        revision: u64,
+        now: UnixMillis,
+    ) -> Result<Option<StoreChanges>, StoreError>;
 
     /// Begins the chain that every further row of this handle and its clones is linked into, audit records and admin acts
     /// alike, and stores the secrets that come with it. [`StoreError::Conflict`] when one of those exists: another process

@@ -124,3 +124,98 @@ fn grants_that_have_ended_stay_known() {
     assert_eq!(snapshot.revision(), 7);
     assert_eq!(snapshot.grants().count(), 1);
 }
+
+/// What a snapshot says of every grant.
+fn said(snapshot: &Snapshot) -> Vec<String> {
+    let mut lines: Vec<String> = snapshot
+        .grants()
+        .map(|entry| format!("{entry:?}"))
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn one_grant_changed_is_the_same_as_building_all_anew() {
+    let World {
+        peer, grant, rules, ..
+    } = tasks();
+    let key = RevisionKey::new(&[1; 32]);
+    let rules = Arc::new(RuleSet::parse(&[("policy.toml", &rules)]).unwrap());
+    let build = |revision, peers: &[Peer], grants: &[Grant]| {
+        let mapping = Arc::new(Mapping::internal_v1());
+        let (peers, grants) = (peers.to_vec(), grants.to_vec());
+        Snapshot::build(revision, peers, grants, Arc::clone(&rules), mapping, &key).unwrap()
+    };
+    let second = Grant {
+        id: "0190b7c4-5d3e-7a10-8a51-0000000000f1".parse().unwrap(),
+        ..grant.clone()
+    };
+    let base = build(
+        1,
+        std::slice::from_ref(&peer),
+        &[grant.clone(), second.clone()],
+    );
+    let edited = Grant {
+        edit: 3,
+        scope: world(json!({"resources": ["notes"]})).grant.scope,
+        ..grant.clone()
+    };
+    let after = base.with_grant(2, grant.id, Some((edited.clone(), &peer)), &key);
+    let after = after.unwrap().unwrap();
+    let whole = build(2, std::slice::from_ref(&peer), &[edited, second.clone()]);
+    assert_eq!((said(&after), after.revision()), (said(&whole), 2));
+    assert_eq!(said(&base).len(), 2, "the one before is as it was");
+    let without = base.with_grant(2, grant.id, None, &key).unwrap().unwrap();
+    let whole = build(
+        2,
+        std::slice::from_ref(&peer),
+        std::slice::from_ref(&second),
+    );
+    assert_eq!(said(&without), said(&whole));
+    // A peer that differs changes its other grants, too.
+    let suspended = Peer {
+        state: PeerState::Suspended,
+        ..peer.clone()
+    };
+    let both = base.with_grant(2, grant.id, Some((grant.clone(), &suspended)), &key);
+    assert!(both.unwrap().is_none());
+    let alone = without.with_grant(3, second.id, Some((second.clone(), &suspended)), &key);
+    let whole = build(
+        3,
+        std::slice::from_ref(&suspended),
+        std::slice::from_ref(&second),
+    );
+    assert_eq!(said(&alone.unwrap().unwrap()), said(&whole));
+    // A new one comes along with its first grant, unless its name is taken.
+    let other = Peer {
+        id: "0190b7c4-5d3e-7a10-8a51-0000000000e1".parse().unwrap(),
+        name: "other".parse().unwrap(),
+        state: PeerState::Pending,
+    };
+    let first = Grant {
+        id: "0190b7c4-5d3e-7a10-8a51-0000000000f2".parse().unwrap(),
+        peer: other.id,
+        ..grant.clone()
+    };
+    let more = base.with_grant(2, first.id, Some((first.clone(), &other)), &key);
+    let whole = build(
+        2,
+        &[peer.clone(), other.clone()],
+        &[grant.clone(), second, first.clone()],
+    );
+    assert_eq!(said(&more.unwrap().unwrap()), said(&whole));
+    let namesake = Peer {
+        name: peer.name,
+        ..other
+    };
+    let taken = base.with_grant(2, first.id, Some((first, &namesake)), &key);
+    assert!(taken.unwrap().is_none());
+    // What does not hold together makes no snapshot.
+    let wrong = Grant {
+        user: UserId::parse("somebody-else").unwrap(),
+        ..grant
+    };
+    let error = base.with_grant(2, wrong.id, Some((wrong.clone(), &tasks().peer)), &key);
+    assert!(matches!(error, Err(SnapshotProblem::SubjectWrong { .. })));
+}

@@ -3,6 +3,9 @@
 //! Invariant: a scope is checked against the policy in force before anything is written. The whole token leaves
 //! only in the URL that is answered once.
 
+use std::collections::HashMap;
+
+use policy::id::PeerId;
 use policy::peer::PeerName;
 use policy::scope::Scope;
 use policy::time::UnixMillis;
@@ -177,12 +180,10 @@ impl Control {
             self.store.list_peers().await?,
             self.now(),
         );
+        let peers: HashMap<PeerId, PeerName> =
+            peers.into_iter().map(|peer| (peer.id, peer.name)).collect();
         let view = |record| {
-            let name = peers
-                .iter()
-                .find(|peer| peer.id == peer_of(record))?
-                .name
-                .clone();
+            let name = peers.get(&peer_of(record))?.clone();
             Some(GrantView::of(record, name, now))
         };
         Ok(records.iter().filter_map(view).collect())
@@ -291,7 +292,7 @@ impl Control {
     }
 }
 
-fn peer_of(record: &crate::store::GrantRecord) -> policy::id::PeerId {
+fn peer_of(record: &crate::store::GrantRecord) -> PeerId {
     record.grant.peer
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use policy::id::{GrantId, PeerId};
 use policy::revision::EffectiveRevision;
+use policy::shards::Shards;
 use policy::snapshot::Snapshot;
 
 /// For how long a peer that announces no leases may serve an answer from its cache (the specification, section 8).
@@ -55,21 +56,31 @@ impl LeaseCell {
 }
 
 /// The cells of all grants of one snapshot.
-pub(super) type LeaseCells = HashMap<GrantId, Arc<LeaseCell>>;
+pub(super) type LeaseCells = Shards<GrantId, Arc<LeaseCell>>;
 
 /// The cells for `snapshot`: those of `before` go on where the effective revision is the same.
 pub(super) fn cells_for(snapshot: &Snapshot, before: &LeaseCells) -> LeaseCells {
-    let cell = |id, revision| match before.get(&id) {
-        Some(cell) if cell.revision == revision => Arc::clone(cell),
-        _ => Arc::new(LeaseCell::new(revision)),
-    };
-    snapshot
+    let mut cells: LeaseCells = snapshot
         .grants()
         .map(|entry| {
             let id = entry.grant.id;
-            (id, cell(id, entry.effective_revision))
+            (id, cell_for(id, entry.effective_revision, before))
         })
-        .collect()
+        .collect();
+    cells.shrink();
+    cells
+}
+
+/// The cell of one grant: that of `before` goes on where the effective revision is the same.
+pub(super) fn cell_for(
+    id: GrantId,
+    revision: EffectiveRevision,
+    before: &LeaseCells,
+) -> Arc<LeaseCell> {
+    match before.get(&id) {
+        Some(cell) if cell.revision == revision => Arc::clone(cell),
+        _ => Arc::new(LeaseCell::new(revision)),
+    }
 }
 
 /// Which grants an act touched.

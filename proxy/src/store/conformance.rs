@@ -126,6 +126,7 @@ laws! {
         unknown_ids_are_not_found,
         policy_is_published_as_a_whole_or_not_at_all,
         the_image_leaves_out_only_what_ended_long_ago,
+        changes_are_those_of_single_grants_or_not_told,
         an_edit_replaces_the_scope_of_an_unfinished_grant,
         the_longest_lease_is_kept_without_a_revision;
     tokens:

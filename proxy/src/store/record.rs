@@ -364,6 +364,26 @@ pub struct StoreImage {
     pub policy: Option<PolicyBundle>,
 }
 
+/// What became of the grants that were changed since a revision, and of nothing else.
+#[derive(Debug, Clone)]
+pub struct StoreChanges {
+    /// The revision it shows.
+    pub revision: u64,
+    /// The grants, as they are now.
+    pub grants: Vec<GrantImage>,
+}
+
+/// What a snapshot needs of one grant.
+#[derive(Debug, Clone)]
+pub struct GrantImage {
+    /// Its id.
+    pub id: GrantId,
+    /// The grant with its peer; `None` when a whole image would leave it out.
+    pub grant: Option<(GrantRecord, PeerRecord)>,
+    /// Its certificates, as in a whole image.
+    pub certificates: Vec<CertificateEntry>,
+}
+
 /// A row, as the store remembers it: the first half of a SHA-256 over resource and id.
 pub type RowMark = [u8; 16];
 

@@ -552,3 +552,45 @@ pub(super) async fn the_image_leaves_out_only_what_ended_long_ago(store: &dyn St
         "an active grant stays without any certificate"
     );
 }
+
+pub(super) async fn changes_are_those_of_single_grants_or_not_told(store: &dyn Store) {
+    active_grant(store, 1, 1).await;
+    active_grant(store, 2, 10).await;
+    let start = store.revision().await.unwrap();
+    let since = |revision| async move { store.load_changes(revision, START).await.unwrap() };
+    let nothing = since(start).await.unwrap();
+    assert_eq!((nothing.revision, nothing.grants.len()), (start, 0));
+    // Each is as a whole image has it.
+    changed(store.create_grant(&act(20), new_grant(3)).await);
+    changed(store.revoke_grant(&act(21), grant_id(1), None).await);
+    let image = store.load(START).await.unwrap();
+    let found = since(start).await.unwrap();
+    assert_eq!(found.revision, image.revision);
+    let ids: Vec<GrantId> = found.grants.iter().map(|image| image.id).collect();
+    assert_eq!(ids, [grant_id(1), grant_id(3)]);
+    for one in found.grants {
+        let (record, peer) = one.grant.unwrap();
+        let whole = image.grants.iter().find(|whole| whole.grant.id == one.id);
+        assert_eq!(format!("{:?}", Some(&record)), format!("{whole:?}"));
+        let whole = image.peers.iter().find(|whole| whole.id == peer.id);
+        assert_eq!(format!("{:?}", Some(&peer)), format!("{whole:?}"));
+        let of_it = |leaf: &&CertificateEntry| leaf.grant == one.id;
+        let leaves: Vec<_> = image.certificates.iter().filter(of_it).cloned().collect();
+        assert_eq!(one.certificates, leaves);
+    }
+    // One that a whole image leaves out.
+    let before = store.revision().await.unwrap();
+    changed(store.revoke_grant(&act(22), grant_id(3), None).await);
+    let found = since(before).await.unwrap();
+    assert!(found.grants[0].id == grant_id(3) && found.grants[0].grant.is_none());
+    // A policy may change any of them, and what is behind or ahead of the log is not told.
+    changed(
+        store
+            .publish_policy(&act(23), publication(1, Vec::new()))
+            .await,
+    );
+    assert!(since(before).await.is_none());
+    let now = store.revision().await.unwrap();
+    assert!(since(now).await.is_some());
+    assert!(since(now + 1).await.is_none());
+}

@@ -4,6 +4,7 @@
 //! certificates is elsewhere.
 
 use certs::crl::RevocationReason;
+use futures_util::TryStreamExt as _;
 use policy::id::GrantId;
 use policy::time::UnixMillis;
 
@@ -48,7 +49,25 @@ pub(super) async fn list_kept(
     conn: &mut DbConnection,
     kept_from: UnixMillis,
 ) -> Result<Vec<CertificateEntry>, StoreError> {
-    let rows = sqlx::query(entries!("WHERE not_after > $1"))
+    // Row by row: there may be many, and a row as it comes takes several times the memory of an entry.
+    let mut rows = sqlx::query(entries!("WHERE not_after > $1"))
+        .bind(kept_from.0)
+        .fetch(conn);
+    let mut found = Vec::new();
+    while let Some(row) = rows.try_next().await.map_err(driver)? {
+        found.push(entry(columns(&row))?);
+    }
+    Ok(found)
+}
+
+/// The same of one grant.
+pub(super) async fn list_kept_of(
+    conn: &mut DbConnection,
+    grant: GrantId,
+    kept_from: UnixMillis,
+) -> Result<Vec<CertificateEntry>, StoreError> {
+    let rows = sqlx::query(entries!("WHERE grant_id = $1 AND not_after > $2"))
+        .bind(grant.to_string())
         .bind(kept_from.0)
         .fetch_all(conn)
         .await

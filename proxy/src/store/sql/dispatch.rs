@@ -25,8 +25,8 @@ use crate::store::{
     Act, CertificateRecord, ChainBeginning, Committed, Contact, CredentialChange, Enrollment,
     GrantRecord, IssueIntent, NewGrant, NewOutboundPeer, NewSession, NewToken, OutboundAdded,
     OutboundCredential, PeerDirection, PeerRecord, PolicyBundle, PolicyPublication, Replaced,
-    RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreError,
-    StoreImage, SubjectToken, TokenClaim, WitnessedCheckpoint,
+    RowMark, RowsBooked, SealedSecret, SecretPurpose, SessionRecord, Sha256, Store, StoreChanges,
+    StoreError, StoreImage, SubjectToken, TokenClaim, WitnessedCheckpoint,
 };
 
 #[async_trait]
@@ -127,6 +127,14 @@ impl Store for Handle {
 
     async fn load(&self, now: UnixMillis) -> Result<StoreImage, StoreError> {
         image::load(&mut *self.read().await?, now).await
+    }
+
+    async fn load_changes(
+        &self,
+        revision: u64,
+        now: UnixMillis,
+    ) -> Result<Option<StoreChanges>, StoreError> {
+        image::load_changes(&mut *self.read().await?, revision, now).await
     }
 
     async fn begin_chain(&self, beginning: &ChainBeginning) -> Result<Committed<()>, StoreError> {

@@ -4,6 +4,7 @@
 //! edit counter in the same statement. Expiry, tokens and enrollment have their own files.
 
 use certs::crl::RevocationReason;
+use futures_util::TryStreamExt as _;
 use policy::grant::{Grant, GrantStatus};
 use policy::id::{GrantId, PeerId, SubjectId, UserId};
 use policy::scope::Scope;
@@ -55,13 +56,21 @@ fn decode(row: &DbRow) -> Result<GrantRecord, StoreError> {
 }
 
 pub(super) async fn load(conn: &mut DbConnection, id: GrantId) -> Result<GrantRecord, StoreError> {
+    let found = find(conn, id).await?;
+    found.ok_or_else(|| StoreError::not_found("grant", id))
+}
+
+/// The grant, if there is one.
+pub(super) async fn find(
+    conn: &mut DbConnection,
+    id: GrantId,
+) -> Result<Option<GrantRecord>, StoreError> {
     let row = sqlx::query(select_grants!("WHERE id = $1"))
         .bind(id.to_string())
         .fetch_optional(conn)
         .await
-        .map_err(driver)?
-        .ok_or_else(|| StoreError::not_found("grant", id))?;
-    decode(&row)
+        .map_err(driver)?;
+    row.as_ref().map(decode).transpose()
 }
 
 pub(super) async fn list(conn: &mut DbConnection) -> Result<Vec<GrantRecord>, StoreError> {
@@ -78,15 +87,18 @@ pub(super) async fn list_kept(
     conn: &mut DbConnection,
     kept_from: UnixMillis,
 ) -> Result<Vec<GrantRecord>, StoreError> {
-    let rows = sqlx::query(select_grants!(
+    // Row by row: there may be many, and a row as it comes takes several times the memory of a record.
+    let mut rows = sqlx::query(select_grants!(
         "WHERE status IN ('pending', 'active') OR EXISTS (SELECT 1 FROM certificates c \
          WHERE c.grant_id = grants.id AND c.not_after > $1) ORDER BY created_at, id"
     ))
     .bind(kept_from.0)
-    .fetch_all(conn)
-    .await
-    .map_err(driver)?;
-    rows.iter().map(decode).collect()
+    .fetch(conn);
+    let mut found = Vec::new();
+    while let Some(row) = rows.try_next().await.map_err(driver)? {
+        found.push(decode(&row)?);
+    }
+    Ok(found)
 }
 
 pub(super) async fn create(

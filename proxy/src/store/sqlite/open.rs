@@ -124,6 +124,8 @@ impl SqliteOptions {
             .filename(&self.path)
             .create_if_missing(false)
             .read_only(true)
+            // Rows are handed over from a thread: in larger lots, so that reading all grants is not a switch for every few.
+            .row_buffer_size(1_024)
             .pragma("temp_store", "MEMORY")
             .busy_timeout(self.busy_timeout)
     }
