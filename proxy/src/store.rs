@@ -18,6 +18,7 @@ mod error;
 mod postgres;
 mod record;
 mod renewal;
+mod replicas;
 mod revocation;
 mod sealing;
 #[allow(
@@ -59,6 +60,7 @@ pub use renewal::{
     IssuedRenewal, KnownCertificate, NewRenewal, PendingRenewal, RenewalRequest, RenewalStart,
     RenewalStore, RenewedCertificate, RevokedCertificate,
 };
+pub use replicas::{Heartbeat, ReplicaRecord, ReplicaStore, ReplicaTable};
 pub use revocation::{
     KeptList, ListedLeaf, PublishedList, RevocationStore, RevokedLeaf, SerialStanding,
     UntoldRevocation,
@@ -83,7 +85,7 @@ pub const EXPIRED_CERTIFICATE_KEPT_MILLIS: i64 = 7 * 24 * 3_600_000;
 /// Dropping a call's future leaves either the whole change or nothing.
 #[async_trait]
 pub trait Store:
-    AuditLog + RenewalStore + RevocationStore + SealStore + TrustStore + Send + Sync
+    AuditLog + RenewalStore + ReplicaStore + RevocationStore + SealStore + TrustStore + Send + Sync
 {
     /// Whether the database answers a read and would accept a write right now.
     async fn health(&self) -> Result<(), StoreError>;

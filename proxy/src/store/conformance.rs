@@ -21,6 +21,7 @@ mod moving;
 mod outbound;
 mod removal;
 mod renewal;
+mod replicas;
 mod revocation;
 mod rows_seen;
 mod sealing;
@@ -183,6 +184,11 @@ laws! {
         a_revocation_is_untold_until_its_authority_had_it,
         what_was_issued_in_vain_is_registered_as_revoked,
         lists_of_a_place_are_kept_whole;
+    replicas:
+        a_heartbeat_keeps_one_row_and_reads_the_revision,
+        leases_of_older_revisions_are_never_shortened,
+        one_that_left_is_kept_until_its_leases_have_ended,
+        a_job_has_one_runner_until_it_leaves_or_ends;
     rows_seen:
         a_budget_counts_different_rows_exactly,
         grants_and_days_have_budgets_of_their_own,

@@ -5,6 +5,7 @@
 //! log are in the order of commits, and statements that look before they write see what nobody else can change meanwhile.
 //! What is PostgreSQL's own is here and below `postgres/`; the statements are below `sql/`.
 
+mod beside;
 mod dialect;
 mod import;
 mod open;
@@ -19,10 +20,11 @@ pub(super) mod tests;
 use std::sync::Arc;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use sqlx::{PgConnection, PgPool, Postgres};
 use tokio::sync::Mutex;
 
 use super::StoreError;
+use beside::Beside;
 use dialect::driver;
 use sql::OpenChain;
 use writer::{Months, Writer};
@@ -39,6 +41,8 @@ pub struct PostgresStore {
     begin: Arc<str>,
     chain: Arc<Mutex<Option<OpenChain>>>,
     months: Arc<Mutex<Months>>,
+    direct: Arc<Mutex<Option<PgConnection>>>,
+    beside: Arc<Beside>,
 }
 
 /// What the files below `sql/` call their store.

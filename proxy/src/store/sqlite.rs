@@ -4,6 +4,7 @@
 //! waits for its turn or fails as busy before it has done anything, and never deadlocks half-way.
 //! What is SQLite's own is here and below `sqlite/`; the statements are below `sql/`.
 
+mod beside;
 mod dialect;
 mod open;
 mod writer;
@@ -17,10 +18,11 @@ mod tests;
 use std::sync::Arc;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::StoreError;
+use beside::Beside;
 use dialect::driver;
 use writer::Writer;
 
@@ -32,6 +34,8 @@ pub use open::{Migrated, SqliteOptions};
 pub struct SqliteStore {
     writer: Arc<Mutex<Writer>>,
     readers: SqlitePool,
+    direct: Arc<Mutex<Option<SqliteConnection>>>,
+    beside: Arc<Beside>,
 }
 
 /// What the files below `sql/` call their store.

@@ -31,6 +31,14 @@ macro_rules! unhex {
 }
 pub(super) use unhex;
 
+/// The database's clock: milliseconds since the epoch.
+macro_rules! now_ms {
+    () => {
+        "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+    };
+}
+pub(super) use now_ms;
+
 /// The store error that a driver error means.
 #[allow(clippy::needless_pass_by_value, reason = "used in map_err")]
 pub(super) fn driver(error: sqlx::Error) -> StoreError {

@@ -17,16 +17,24 @@ use uuid::Uuid;
 use super::super::sqlite::Migrated;
 use super::super::{OpenError, StoreError};
 use super::PostgresStore;
+use super::beside::Beside;
 use super::dialect::{alive, driver, roll_back};
 use super::writer::Months;
 use crate::config::{Password, PostgresHost, PostgresTls};
 
 /// All migrations this program knows: version, name, text.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    "initial",
-    include_str!("../../../../migrations/postgres/0001_initial.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        "initial",
+        include_str!("../../../../migrations/postgres/0001_initial.sql"),
+    ),
+    (
+        2,
+        "replicas",
+        include_str!("../../../../migrations/postgres/0002_replicas.sql"),
+    ),
+];
 
 /// How long a migration may take, and wait for others.
 const MIGRATION: Duration = Duration::from_secs(600);
@@ -34,6 +42,8 @@ const MIGRATION: Duration = Duration::from_secs(600);
 pub(super) const MARK: &str = "store_move";
 /// A connection that was idle for longer is tried before it is used.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long a writer may do nothing in its turn.
+const TURN: Duration = Duration::from_secs(1);
 /// As many statements are kept prepared on a connection as this program has.
 const PREPARED: usize = 400;
 /// With the number of the schema it makes the key of the lock that writers take.
@@ -180,7 +190,13 @@ impl PostgresStore {
         let connect =
             |read_only| options.connect(read_only, options.statement_timeout, options.lock_timeout);
         let failed = |error| database(options, driver(error));
-        let writers = options.pool(1).connect_with(connect(false)).await;
+        // Whoever is stopped while it has the turn of writers does not keep it from the others.
+        let paused = [(
+            "idle_in_transaction_session_timeout",
+            millis(TURN.min(options.statement_timeout)),
+        )];
+        let writer = connect(false).options(paused);
+        let writers = options.pool(1).connect_with(writer).await;
         let readers = options
             .pool(options.max_connections.max(2).saturating_sub(1))
             .connect_with(connect(true))
@@ -191,6 +207,8 @@ impl PostgresStore {
             begin: format!("BEGIN READ WRITE; SELECT pg_advisory_xact_lock({lock})").into(),
             chain: Arc::new(Mutex::new(None)),
             months: Arc::new(Mutex::new(Months::default())),
+            direct: Arc::default(),
+            beside: Arc::new(Beside::new(options)),
         })
     }
 

@@ -27,6 +27,7 @@ mod peers;
 mod policy_bundle;
 mod renewal;
 mod renewal_store;
+mod replicas;
 mod revocation;
 mod revocation_store;
 mod rows_seen;

@@ -30,6 +30,14 @@ macro_rules! unhex {
 }
 pub(super) use unhex;
 
+/// The database's clock: milliseconds since the epoch.
+macro_rules! now_ms {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    };
+}
+pub(super) use now_ms;
+
 /// SQLITE_BUSY and SQLITE_LOCKED: the primary result codes for "another writer is at it".
 const BUSY: i64 = 5;
 const LOCKED: i64 = 6;

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::super::{OpenError, StoreError};
 use super::SqliteStore;
+use super::beside::Beside;
 use super::dialect::driver;
 use super::writer::{FilePlace, Writer};
 
@@ -77,7 +78,15 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "revocation",
         include_str!("../../../../migrations/sqlite/0011_revocation.sql"),
     ),
+    (
+        12,
+        "replicas",
+        include_str!("../../../../migrations/sqlite/0012_replicas.sql"),
+    ),
 ];
+
+/// How long a heartbeat waits for another's lock.
+const DIRECT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where the store is and what a fresh one starts with.
 #[derive(Debug, Clone)]
@@ -117,6 +126,13 @@ impl SqliteOptions {
             // What does not fit in memory would go to a file in a shared directory.
             .pragma("temp_store", "MEMORY")
             .busy_timeout(self.busy_timeout)
+    }
+
+    /// For what need not outlive a power cut: a commit does not wait for the disk.
+    fn direct(&self) -> SqliteConnectOptions {
+        self.writer()
+            .synchronous(SqliteSynchronous::Off)
+            .busy_timeout(DIRECT_PATIENCE)
     }
 
     fn reader(&self) -> SqliteConnectOptions {
@@ -163,6 +179,8 @@ impl SqliteStore {
                 place,
             })),
             readers,
+            direct: Arc::default(),
+            beside: Arc::new(Beside::new(&options.path, options.direct())),
         })
     }
 
