@@ -50,11 +50,13 @@ pub enum SealPurpose {
     CheckpointKey,
     /// The sealing secret before this one, while rows are still sealed with it.
     FormerSecret,
+    /// How far the revision of the store had got, kept outside of it.
+    HighWater,
 }
 
 impl SealPurpose {
     /// Every purpose.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::CredentialKey,
         Self::CaKey,
         Self::ServerKey,
@@ -65,6 +67,7 @@ impl SealPurpose {
         Self::AuditKey,
         Self::CheckpointKey,
         Self::FormerSecret,
+        Self::HighWater,
     ];
 
     /// The purpose's name, as the store and messages spell it. Part of the key derivation: it can
@@ -82,6 +85,7 @@ impl SealPurpose {
             Self::AuditKey => "audit-key",
             Self::CheckpointKey => "checkpoint-key",
             Self::FormerSecret => "former-secret",
+            Self::HighWater => "high-water",
         }
     }
 }

@@ -318,6 +318,9 @@ deny_codes! {
     Fenced "fenced" Identity
         "A change of the grants could not be applied here, so nothing is answered until it is."
         "Try again later; the other side's operator looks at its log.";
+    ReplicaFenced "replica_fenced" Identity
+        "This replica has not heard of the store for too long, so it answers nothing until it does."
+        "Try again: another replica may answer. The other side's operator looks at its database.";
     AuditUnavailable "audit_unavailable" Audit
         "The request cannot be recorded at the moment, so it is not answered."
         "Try again later; the other side's operator looks at its audit log and disk.";

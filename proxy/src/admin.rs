@@ -24,6 +24,7 @@ mod import;
 mod keys;
 mod peers;
 mod policy;
+mod replicas;
 mod resealer;
 mod revocation;
 mod rotation;
@@ -37,6 +38,7 @@ mod users;
 mod verify;
 mod views;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -48,7 +50,7 @@ use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::audit::AuditState;
 use crate::config::{Config, PublicUrl};
-use crate::directory::{Applied, Directory, Touched};
+use crate::directory::{Applied, Directory, Touched, Unsettled};
 use crate::gateway::GatewayClient;
 use crate::gateway::credential::SubjectCredentials;
 use crate::hardening::Hardening;
@@ -56,6 +58,7 @@ use crate::inbound::self_attack::SelfAttackView;
 use crate::inbound::shadow::PolicyShadow;
 use crate::limit::Limits;
 use crate::outbound::Outbound;
+use crate::replicas::{HighWater, Replicas};
 use crate::revocation::{Lists, PublishedCrl};
 use crate::server_certificate::ServerCertificate;
 use crate::store::{Act, Actor, Committed, Store};
@@ -82,6 +85,7 @@ pub use import::{ImportPeers, ImportedRow, ImportedView, RefusedRow};
 pub use keys::{FinishReseal, SealedRowsView, SealingView};
 pub use peers::{AddPeer, AddedView, PeerDetail, RemovePeer};
 pub use policy::{Explain, Explanation, StepView};
+pub use replicas::ReplicaView;
 pub use resealer::{RESEAL_BATCH, ResealError, ResealStep, Resealer};
 pub use revocation::{PublishedView, RevocationView};
 pub use rotation::{
@@ -122,6 +126,12 @@ pub struct Control {
     pub archiver: Archiver,
     /// What requests are decided by.
     pub directory: Arc<Directory>,
+    /// This process among the replicas of the store.
+    pub replicas: Arc<Replicas>,
+    /// Gateway tokens that were taken over from the store, and since when it has them.
+    pub followed: Mutex<HashMap<UserId, UnixMillis>>,
+    /// How far the store had got, outside of it.
+    pub high_water: Arc<HighWater>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Seals gateway tokens.
@@ -209,16 +219,34 @@ impl Control {
         Ok((value, settled?))
     }
 
-    /// Waits until what was applied to the touched grants holds in the caches of peers too.
+    /// Waits until what was applied to the touched grants holds at every replica and in the caches of peers too.
     async fn settled(&self, applied: Applied, touched: Touched) -> Result<Applied, AdminFailure> {
         let notice = self.directory.notice(touched);
-        match self.directory.settle(touched).await {
-            Ok(waited_ms) => Ok(Applied {
-                waited_ms,
-                notice,
-                ..applied
-            }),
-            Err(unsettled) => Err(AdminFailure::unsettled(applied.revision, unsettled)),
+        // At once: what others gave leases for is theirs to say, and ends while ours do.
+        let (here, there) = tokio::join!(
+            self.directory.settle(touched),
+            self.replicas.settle(applied.revision)
+        );
+        match (here, there) {
+            (Ok(here), Ok(there)) => {
+                self.mark(applied.revision).await;
+                Ok(Applied {
+                    waited_ms: here.max(there),
+                    notice,
+                    ..applied
+                })
+            }
+            (here, there) => {
+                let waiting_for = [here, there]
+                    .into_iter()
+                    .filter_map(Result::err)
+                    .flat_map(|unsettled| unsettled.waiting_for)
+                    .collect();
+                Err(AdminFailure::unsettled(
+                    applied.revision,
+                    Unsettled { waiting_for },
+                ))
+            }
         }
     }
 

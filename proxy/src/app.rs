@@ -13,6 +13,7 @@ mod otlp;
 mod policy_watch;
 mod process;
 mod readiness;
+mod replicas;
 mod revocation;
 mod sealing;
 pub mod secrets;
@@ -68,6 +69,7 @@ use crate::outbound::{
     BreakerRules, Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway,
     ReachRules, Reaches,
 };
+use crate::replicas::{Job, MarkError, Replicas, Rollback};
 use crate::revocation::{PublishedCrl, Responder};
 use crate::server_certificate::{
     KEPT_CERTIFICATE, KeptCertificate, ServerCertificate, ServerFiles, ServerSource,
@@ -77,17 +79,23 @@ use crate::store::{Act, Actor, Store, StoreError};
 use crate::telemetry::ops::{self, Readiness as _};
 use crate::telemetry::{Metrics, steps};
 use crate::tier::{self, TierError};
-use crate::transport::{Acceptor, Balancers, ListenerLimits, PauseWatch};
+use crate::transport::{Acceptor, Balancers, ListenerLimits, PauseWatch, ServeFence};
 
 use authority::Authorities;
 use policy_watch::PolicyWatch;
 pub use process::{init_authority, run};
+use replicas::{Following, Replica};
 use revocation::Revocation;
 use secrets::Secrets;
 pub use self_attack::SelfAttack;
 
 /// Longest wait for the database to have every audit record at the end.
 const AUDIT_DRAIN: Duration = Duration::from_secs(20);
+
+/// For how long a replica that writes down what has expired goes on doing so.
+const EXPIRY_TURN: Duration = Duration::from_secs(15);
+/// The same of renewing credentials; a try that takes longer is guarded by the store.
+const RENEWAL_TURN: Duration = Duration::from_secs(30);
 
 /// Why the sidecar did not start.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +120,19 @@ pub enum StartError {
     /// The database, or a server beside it.
     #[error(transparent)]
     Tier(#[from] TierError),
+    /// The mark of how far the store had got.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// The store is older than it was.
+    #[error(
+        "the store is at revision {found}, but had got to {mark}: an older state was restored, and what was revoked since is back. See docs/runbooks/restore.md; `serve --accept-rollback` starts on it with every peer suspended"
+    )]
+    RolledBack {
+        /// The revision that it has.
+        found: u64,
+        /// The revision that it had.
+        mark: u64,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -161,6 +182,7 @@ pub struct Running {
     pub control: Arc<Control>,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    replica: Replica,
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
     audit: AuditWriter,
@@ -187,6 +209,7 @@ impl Running {
     pub async fn stop(mut self) -> Result<(), AuditLeft> {
         let _ = self.stop.send(true);
         while self.listeners.join_next().await.is_some() {}
+        self.replica.leave().await;
         let drained = self.audit.drain(AUDIT_DRAIN).await;
         self.checkpoints.keep().await;
         self.telemetry.end().await;
@@ -212,6 +235,8 @@ impl ApplyChanges for Applying {
 struct Base {
     config: Arc<Config>,
     serving_pauses: Arc<PauseWatch>,
+    /// Until when this process may answer.
+    fence: Arc<ServeFence>,
     clock: Arc<dyn Clock>,
     store: Arc<dyn Store>,
     sealer: Arc<Sealer>,
@@ -227,6 +252,8 @@ pub struct Circumstances {
     pub hardening: Hardening,
     /// Whether it attacks its own federation listener before it is ready.
     pub self_attack: SelfAttack,
+    /// What is done with a store that is older than it was.
+    pub rollback: Rollback,
     /// Is told of the steps of renewals.
     pub told: steps::Told,
 }
@@ -236,6 +263,7 @@ impl Circumstances {
     pub const PART: Self = Self {
         hardening: Hardening::NONE,
         self_attack: SelfAttack::Off,
+        rollback: Rollback::Refuse,
         told: steps::log,
     };
 }
@@ -286,11 +314,13 @@ pub async fn start_with(
     let store = tier::open_store(&config, now).await?;
     sealing::settle(&*store, &sealer, &config.seal).await?;
     let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
+    let fence = ServeFence::closed();
     let base = Base {
         store: Arc::clone(&store),
         sealer,
         metrics: Arc::new(metrics),
-        serving_pauses: PauseWatch::new(Arc::clone(&clock)),
+        serving_pauses: PauseWatch::fenced(Arc::clone(&clock), Arc::clone(&fence)),
+        fence,
         config,
         clock,
         circumstances,
@@ -316,11 +346,12 @@ pub async fn start_with(
     listeners.spawn(Arc::clone(&checkpoints).run(base.config.audit.checkpoint, stopped.clone()));
     listeners.spawn(Arc::clone(&histories).run(stopped.clone()));
     let audit = AuditParts { state, histories };
-    let checks = compose(&base, recorder, audit, &mut listeners, &stopped).await?;
+    let (checks, replica) = compose(&base, recorder, audit, &mut listeners, &stopped).await?;
     let control = Arc::clone(&checks.control);
     telemetry.send_metrics(Box::new(move || checks.before_scrape()));
     Ok(Running {
         control,
+        replica,
         metrics: base.metrics,
         stop,
         listeners,
@@ -343,7 +374,7 @@ async fn compose(
     audit: AuditParts,
     listeners: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
-) -> Result<Arc<readiness::Checks>, StartError> {
+) -> Result<(Arc<readiness::Checks>, Replica), StartError> {
     let config = &base.config;
     let act = || base.act();
     let secrets = Secrets {
@@ -369,8 +400,12 @@ async fn compose(
         base.metrics.certificate_expiry("ca", "", expiry);
     }
     let (revoked_publisher, revoked) = channel(RevokedSet::default());
+    let high_water = replicas::guard(base).await?;
+    let member = replicas::join(base).await?;
     let directory = Directory::open(
         DirectoryParts {
+            fence: Arc::clone(&base.fence),
+            others: member.others(),
             store: Arc::clone(&base.store),
             clock: Arc::clone(&base.clock),
             revision_key: secrets.revision_key().await?,
@@ -386,6 +421,7 @@ async fn compose(
         &base.act(),
     )
     .await?;
+    let replica = Replica::begin(member, &directory).await?;
     let origin = Origin::parse(&config.gateway.url).map_err(StartError::Gateway)?;
     let client = Arc::new(gateway_client(
         config,
@@ -543,7 +579,10 @@ async fn compose(
             reaches,
             told: base.circumstances.told,
         };
-        Some(ask(base, parts, listeners, stopped, &mut addresses).await?)
+        {
+            let replicas = Arc::clone(&replica.replicas);
+            Some(ask(base, parts, replicas, listeners, stopped, &mut addresses).await?)
+        }
     } else {
         None
     };
@@ -561,6 +600,9 @@ async fn compose(
         archiver: archiver(base, &audit.state).await?,
         audit: audit.state,
         directory: Arc::clone(&directory),
+        replicas: Arc::clone(&replica.replicas),
+        followed: Mutex::default(),
+        high_water,
         clock: Arc::clone(&base.clock),
         sealer: Arc::clone(&base.sealer),
         resealer: Resealer::new(
@@ -590,6 +632,11 @@ async fn compose(
         self_attack: attacked,
         canary,
     });
+    replica
+        .replicas
+        .follow(Arc::new(Following(Arc::downgrade(&control))));
+    // What others changed while the parts were made.
+    control.follow_others().await;
     assertion_proof::demand(&control).await?;
     let socket = admin::bind(&config.admin.socket)
         .await
@@ -625,13 +672,14 @@ async fn compose(
         let looks_after = PolicyWatch::new(control, dir, settings.poll, settings.watch);
         listeners.spawn(looks_after.run(stopped.clone()));
     }
+    listeners.spawn(replicas::mark(Arc::clone(&control), stopped.clone()));
     listeners.spawn(expire_grants(Arc::clone(&control), stopped.clone()));
     if config.roles.serve {
         let every = config.revocation_canary;
         listeners.spawn(canary::keep(Arc::clone(&control), every, stopped.clone()));
     }
     listeners.spawn(archiving::daily(control, stopped.clone()));
-    Ok(checks)
+    Ok((checks, replica))
 }
 
 /// What moves old rows of the audit log away.
@@ -662,6 +710,14 @@ async fn expire_grants(control: Arc<Control>, mut stop: watch::Receiver<bool>) {
             actor: Actor::Sidecar("expiry"),
             now: control.now(),
         };
+        if control.directory.is_behind()
+            && let Err(error) = control.directory.refresh().await
+        {
+            tracing::error!(%error, "the directory could not be brought up to date");
+        }
+        if !control.replicas.does(Job::Expiry, EXPIRY_TURN).await {
+            continue;
+        }
         let expired = match control.store.expire_grants(&act).await {
             Ok(committed) => committed.changed,
             Err(error) => {
@@ -669,9 +725,7 @@ async fn expire_grants(control: Arc<Control>, mut stop: watch::Receiver<bool>) {
                 false
             }
         };
-        if (expired || control.directory.is_fenced())
-            && let Err(error) = control.directory.refresh().await
-        {
+        if expired && let Err(error) = control.directory.refresh().await {
             tracing::error!(%error, "the directory could not be brought up to date");
         }
         if let Err(error) = control.directory.forget_earlier_leases().await {
@@ -997,16 +1051,29 @@ async fn sweep_cache(outbound: Arc<Outbound>, mut stop: watch::Receiver<bool>) {
 
 /// Renews credentials when they are due. Looks every second: timers stand still while a machine sleeps, the clock of
 /// certificates does not.
-async fn renew_credentials(outbound: Arc<Outbound>, mut stop: watch::Receiver<bool>) {
-    tokio::select! {
-        biased;
-        () = outbound.resume_renewals() => {}
-        _ = stop.wait_for(|stop| *stop) => return,
-    }
+async fn renew_credentials(
+    outbound: Arc<Outbound>,
+    replicas: Arc<Replicas>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut resumed = false;
     loop {
+        if !replicas.does(Job::Renewal, RENEWAL_TURN).await {
+            // Whoever does it meanwhile may leave one half done.
+            resumed = false;
+        } else if !resumed {
+            tokio::select! {
+                biased;
+                () = outbound.resume_renewals() => resumed = true,
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
+        }
+        if !resumed {
+            continue;
         }
         tokio::select! {
             biased;
@@ -1021,6 +1088,7 @@ async fn renew_credentials(outbound: Arc<Outbound>, mut stop: watch::Receiver<bo
 async fn ask(
     base: &Base,
     parts: OutboundParts,
+    replicas: Arc<Replicas>,
     listeners: &mut JoinSet<()>,
     stopped: &watch::Receiver<bool>,
     addresses: &mut Addresses,
@@ -1030,7 +1098,11 @@ async fn ask(
     outbound.load().await?;
     outbound.warm_up(None);
     listeners.spawn(sweep_cache(Arc::clone(&outbound), stopped.clone()));
-    listeners.spawn(renew_credentials(Arc::clone(&outbound), stopped.clone()));
+    listeners.spawn(renew_credentials(
+        Arc::clone(&outbound),
+        replicas,
+        stopped.clone(),
+    ));
     listeners.spawn(Arc::clone(&outbound).keep_witness(stopped.clone()));
     let socket = &config.session.socket;
     let door = DoorListener::bind_unix(socket, 0o660)

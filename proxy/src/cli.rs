@@ -40,6 +40,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::config::{self, Config, Override};
 use crate::demo::DemoOptions;
 use crate::exit::Exit;
+use crate::replicas::Rollback;
 use arguments::{Cli, Command};
 use door::Door;
 use failure::CliFailure;
@@ -58,7 +59,7 @@ pub struct AuthorityRoot {
 /// fail with words for the operator: what failed and what to do.
 pub struct EntryPoints<'a> {
     /// Runs the sidecar until it is told to stop.
-    pub serve: &'a dyn Fn(Config) -> Result<(), String>,
+    pub serve: &'a dyn Fn(Config, Rollback) -> Result<(), String>,
     /// Opens the store without a running sidecar and makes the authority unless there is one.
     pub init_authority: &'a dyn Fn(&Config) -> Result<AuthorityRoot, String>,
     /// Shows the demo on the given output.
@@ -194,7 +195,7 @@ fn execute(
         value,
     });
     let mut overrides: Vec<Override> = overrides.collect();
-    if let (Some(socket), Command::Serve) = (&cli.admin_socket, &cli.command) {
+    if let (Some(socket), Command::Serve { .. }) = (&cli.admin_socket, &cli.command) {
         let value = socket.display().to_string();
         overrides.push(Override {
             flag: "--admin-socket".to_owned(),
@@ -211,12 +212,21 @@ fn execute(
         points,
     };
     match cli.command {
-        Command::Serve => {
+        Command::Serve { accept_rollback } => {
+            let rollback = if accept_rollback {
+                Rollback::Accept
+            } else {
+                Rollback::Refuse
+            };
             let config = context.config()?.clone();
-            (points.serve)(config).map(|()| Exit::Done).map_err(|why| {
-                CliFailure::new(Exit::Failed, "serve", "the sidecar could not go on", why)
-                    .remedy("`mosaic-federation doctor` checks settings, policy and surroundings")
-            })
+            (points.serve)(config, rollback)
+                .map(|()| Exit::Done)
+                .map_err(|why| {
+                    CliFailure::new(Exit::Failed, "serve", "the sidecar could not go on", why)
+                        .remedy(
+                            "`mosaic-federation doctor` checks settings, policy and surroundings",
+                        )
+                })
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -271,7 +281,9 @@ async fn ask(
         Command::Mcp(at) => mcp::run(context, at, console).await,
         Command::Healthcheck => doctor::healthcheck(context, console).await,
         // Done before a runtime is needed.
-        Command::Serve | Command::Demo { .. } | Command::Completions { .. } => Ok(Exit::Done),
+        Command::Serve { .. } | Command::Demo { .. } | Command::Completions { .. } => {
+            Ok(Exit::Done)
+        }
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Config {
     pub limits: Limits,
     /// Leases on answers.
     pub lease: Lease,
+    /// The processes of one store.
+    pub replicas: Replicas,
     /// The cache of the asking side.
     pub cache: Cache,
     /// Deadlines for asking a peer.
@@ -384,6 +386,15 @@ pub struct Lease {
     pub duration: Duration,
     /// How long a command waits for leases to end.
     pub wait: Duration,
+}
+
+/// The processes of one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replicas {
+    /// The name of this one, if the settings give it one.
+    pub name: Option<String>,
+    /// How long it serves without having heard of the store.
+    pub fence: Duration,
 }
 
 /// The cache of the asking side.

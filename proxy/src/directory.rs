@@ -15,7 +15,7 @@ mod leases;
 mod part;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use certs::clock::Clock;
 use certs::{RevokedPublisher, RevokedSet, Serial};
 use parking_lot::Mutex;
+use policy::deny::DenyCode;
 use policy::grant::{Grant, GrantStatus};
 use policy::id::GrantId;
 use policy::mapping::Mapping;
@@ -40,7 +41,7 @@ use crate::store::{
     PolicyPublication, Store, StoreError, StoreImage,
 };
 use crate::telemetry::Metrics;
-use crate::transport::{CutCount, GateRegistry};
+use crate::transport::{CutCount, GateRegistry, ServeFence};
 use applied::{Applications, Cut};
 use leases::{LeaseCells, RetiredLeases};
 
@@ -188,6 +189,10 @@ pub struct DirectoryParts {
     pub policy_dir: Option<PathBuf>,
     /// How long leases on answers are, and how long they are waited for.
     pub lease: LeaseTerms,
+    /// Until when this process may answer.
+    pub fence: Arc<ServeFence>,
+    /// Whether other replicas are registered: what is in force is then the policy of the store, not the files here.
+    pub others: bool,
     /// The revoked set the handshake reads.
     pub revoked: RevokedPublisher,
     /// Counted events.
@@ -226,11 +231,11 @@ impl Directory {
         let image = parts.store.load(now(&parts)).await?;
         let stored =
             stored_rules(&image).and_then(|rules| Ok((mapping_for(&parts, &rules)?, rules)));
-        let revision = image.revision;
+        let (revision, has_policy) = (image.revision, image.policy.is_some());
         let (mut view, is_stored) = match (stored, &parts.policy_dir) {
             (Ok((_, rules)), _) => (build(&parts, image, rules)?, true),
             // The store has no policy yet, or one for other settings: what the files say is published below.
-            (Err(error), Some(dir)) => {
+            (Err(error), Some(dir)) if !parts.others || image.policy.is_none() => {
                 tracing::info!(%error, "the stored policy cannot be used; the policy files are");
                 let files = policy_files::load(dir).map_err(ApplyError::Policy)?;
                 let rules = Arc::new(policy_files::parse(&files).map_err(ApplyError::Policy)?);
@@ -240,7 +245,7 @@ impl Directory {
                 };
                 (build(&parts, image, rules)?, false)
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), _) => return Err(error),
         };
         view.leases = leases::cells_for(&view.snapshot, &LeaseCells::default());
         let directory = Arc::new(Self {
@@ -255,8 +260,15 @@ impl Directory {
             told: watch::Sender::new(revision),
             parts,
         });
-        if !(is_stored && directory.has_its_files()) && directory.parts.policy_dir.is_some() {
-            directory.reload_policy(act).await?;
+        match &directory.parts.policy_dir {
+            Some(dir) if directory.parts.others && has_policy => {
+                directory.compare_files(dir);
+                drop(directory.refresh().await?);
+            }
+            Some(_) if !(is_stored && directory.has_its_files()) => {
+                drop(directory.reload_policy(act).await?);
+            }
+            _ => {}
         }
         Ok(directory)
     }
@@ -278,6 +290,51 @@ impl Directory {
         same
     }
 
+    /// Says so when the files here are not the policy in force: another replica has published that, and files that merely lie
+    /// here do not take its place.
+    fn compare_files(&self, dir: &Path) {
+        let in_force = self.view().policy.hash.clone();
+        match policy_files::load(dir) {
+            Ok(files) if hex::encode(policy_files::hash_of(&files)) == in_force => {}
+            Ok(_) => tracing::warn!(
+                dir = %dir.display(),
+                in_force,
+                "the policy files here differ from the policy in force, which another replica has published; `policy reload` puts the files here in force everywhere"
+            ),
+            Err(problems) => tracing::warn!(
+                dir = %dir.display(),
+                problems = problems.len(),
+                "the policy files here cannot be read; the policy that another replica has published is in force"
+            ),
+        }
+    }
+
+    /// Whether the policy in force at the start was the store's, whatever the files here say.
+    #[must_use]
+    pub const fn follows_others(&self) -> bool {
+        self.parts.others
+    }
+
+    /// The newest revision that is in force with every gate closed for what it ended.
+    #[must_use]
+    pub fn in_force(&self) -> u64 {
+        *self.told.borrow()
+    }
+
+    /// For how long leases of revisions that are over may still be out, milliseconds.
+    #[must_use]
+    pub fn leases_left_ms(&self) -> u64 {
+        let now = self.parts.clock.boot_nanos();
+        self.retired.left_ms(now)
+    }
+
+    /// Cuts every answer under way; how many connections.
+    pub fn cut_answers(&self) -> u64 {
+        let reset = self.gates.cut_answers();
+        self.parts.metrics.cut(CutCount { closed: 0, reset });
+        reset
+    }
+
     /// The view in force.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
@@ -296,16 +353,42 @@ impl Directory {
         self.told.subscribe()
     }
 
-    /// Why nothing may be served, if so: a change was committed that this process could not apply.
+    /// Why nothing may be served, if so: a change was committed that this process could not apply, or it has not heard of the
+    /// store for too long.
     #[must_use]
     pub fn fenced(&self) -> Option<String> {
-        self.fenced.load().as_ref().clone()
+        let behind = self.fenced.load().as_ref().clone();
+        behind.or_else(|| {
+            (!self.hears()).then(|| "the store was not heard of for too long".to_owned())
+        })
     }
 
     /// True while nothing may be served.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
+        self.is_behind() || !self.hears()
+    }
+
+    /// True while a change was committed that this process could not apply.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
         self.fenced.load().is_some()
+    }
+
+    /// As what nothing may be served, if so.
+    #[must_use]
+    pub fn refusal(&self) -> Option<DenyCode> {
+        if self.is_behind() {
+            Some(DenyCode::Fenced)
+        } else if self.hears() {
+            None
+        } else {
+            Some(DenyCode::ReplicaFenced)
+        }
+    }
+
+    fn hears(&self) -> bool {
+        self.parts.fence.holds_at(|| self.parts.clock.boot_nanos())
     }
 
     /// The effective revision under which a grant may be answered at this moment.
@@ -326,7 +409,7 @@ impl Directory {
     pub async fn apply(&self, revision: u64, touched: Touched) -> Result<Applied, ApplyError> {
         let _one = self.changing.lock().await;
         let in_force = self.view().snapshot.revision();
-        let applied = if in_force < revision || self.is_fenced() {
+        let applied = if in_force < revision || self.is_behind() {
             self.refresh_locked().await?
         } else {
             Applied::of(in_force, CutCount::default())

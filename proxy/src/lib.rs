@@ -1,7 +1,7 @@
 //! The federation sidecar: listeners, gateway, store, audit, telemetry, admin, command line.
 //!
 //! Layers, bottom up; a layer uses lower ones only: `config`, `telemetry`, `audit`, `store`
-//! and `limit`, `transport` and `message`, `gateway`, `directory`, `inbound`, `enrollment`, `outbound`, `admin`,
+//! and `limit`, `transport` and `message`, `gateway`, `directory` and `replicas`, `inbound`, `enrollment`, `outbound`, `admin`,
 //! `app`, `cli`; apart from them `demo`. What may be seen is decided in the crate `policy`, who asks in the crate `certs`.
 
 pub mod admin;
@@ -21,6 +21,7 @@ pub mod message;
 pub mod one_call;
 pub mod outbound;
 pub mod policy_files;
+pub mod replicas;
 pub mod revocation;
 pub mod sealing_secret;
 pub mod server_certificate;

@@ -9,6 +9,7 @@ pub mod logs;
 pub mod metrics;
 pub mod ops;
 pub mod otlp;
+mod replicas;
 mod revocation;
 pub mod spans;
 pub mod steps;
@@ -16,4 +17,5 @@ mod trace_parent;
 
 pub use audit::AuditFigures;
 pub use metrics::Metrics;
+pub use replicas::{ReplicaFigures, ReplicaMetrics};
 pub use trace_parent::TraceParent;

@@ -8,6 +8,7 @@
 //! Deciding anything about a request is elsewhere on purpose: see `inbound`.
 
 pub mod balancer;
+pub mod fence;
 pub mod gate;
 pub mod listener;
 pub mod pause;
@@ -15,6 +16,7 @@ pub mod stream;
 pub mod wait;
 
 pub use balancer::Balancers;
+pub use fence::ServeFence;
 pub use gate::{AnswerGuard, ConnectionGate, CutCount, GateRegistry, Stale};
 pub use listener::{AcceptedConnection, Acceptor, HandshakeResult, ListenerLimits};
 pub use pause::PauseWatch;

@@ -73,7 +73,7 @@ impl Write for Reader {
 fn run(arguments: Vec<OsString>, last: Option<&'static str>) -> Ran {
     let none = |what: &str| Err(format!("no {what} in a test"));
     let points = EntryPoints {
-        serve: &|_| none("second sidecar"),
+        serve: &|_, _| none("second sidecar"),
         init_authority: &|_| {
             none("authority").map(|()| AuthorityRoot {
                 pem: String::new(),

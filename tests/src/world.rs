@@ -170,9 +170,15 @@ impl WorldBuilder {
         std::fs::create_dir(&policy_dir).unwrap();
         std::fs::write(policy_dir.join("policy.toml"), &self.policy).unwrap();
         let (tier, servers) = database::settings(dir.path());
+        // A clock that is moved by hand moves faster than heartbeats come.
+        let replicas = if self.manual && database::is_postgres() {
+            "[replicas]\nfence_ms = 60000\n"
+        } else {
+            ""
+        };
         let settings = format!(
             "data_dir = \"data\"\n{tier}\
-             {servers}\
+             {servers}{replicas}\
              [roles]\n{}\n\
              [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n{}\n\
              [enrollment]\nlisten = \"127.0.0.1:0\"\n{}\n\
@@ -207,6 +213,7 @@ impl WorldBuilder {
         if let Some(manual) = &manual {
             // Past the longest lease that an earlier process might have given: acts would wait for a clock that stands.
             manual.advance(std::time::Duration::from_secs(10));
+            sidecar.control.replicas.hear_now();
         }
         World {
             gateway,
@@ -346,6 +353,15 @@ impl World {
     #[must_use]
     pub fn clock(&self) -> &ManualClock {
         self.manual.as_ref().expect("built with manual_clock()")
+    }
+
+    /// Lets time pass, and the sidecar hear of its store at the new time: it serves nothing before where others may have it too.
+    pub async fn pass(&self, time: std::time::Duration) {
+        self.clock().advance(time);
+        self.control().replicas.hear_now();
+        while self.control().directory.is_fenced() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 
     /// The same, for another sidecar to go by.

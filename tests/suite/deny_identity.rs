@@ -487,10 +487,10 @@ async fn grant_expired() {
     };
     world.register(grant.id, &holder.minted).await;
     let clients = connected(&world, &holder).await;
-    world.clock().advance(Duration::from_millis(599_999));
+    world.pass(Duration::from_millis(599_999)).await;
     let last = world.ask(&holder.minted, "/capabilities", &json!({})).await;
     assert_eq!(last.status, 200);
-    world.clock().advance(Duration::from_millis(1));
+    world.pass(Duration::from_millis(1)).await;
     let denial = forbidden(DenyCode::GrantExpired);
     told_or_closed(&world, clients, denial).await;
     world.gateway.forget_requests().await;
@@ -532,7 +532,7 @@ async fn certificate_expired_since_the_handshake() {
     let world = World::builder().manual_clock().start().await;
     let holder = short_lived(&world, 600).await;
     let clients = connected(&world, &holder).await;
-    world.clock().advance(Duration::from_secs(660));
+    world.pass(Duration::from_secs(660)).await;
     told(&world, clients, forbidden(DenyCode::CertificateExpired)).await;
     let config = tls::client(Some(&holder.minted), world.root(), &["h2"]);
     let alert = tls::refusal(world.federation(), config).await;

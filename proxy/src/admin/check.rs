@@ -103,11 +103,7 @@ impl Control {
                 note,
                 "nothing to do for one site; docs/postgresql.md says how to move to the federated tier",
             ),
-            Tier::Federated(_) => CheckView::warn(
-                "tier",
-                note,
-                "nothing to do with one process; several are not part of this version",
-            ),
+            Tier::Federated(_) => CheckView::ok("tier", note),
         }];
         if let Tier::Federated(servers) = &self.config.tier {
             checks.extend(
@@ -126,6 +122,7 @@ impl Control {
             ),
         });
         checks.push(self.check_audit());
+        checks.push(self.check_replicas().await?);
         checks.push(self.check_archive().await?);
         checks.push(self.check_policy());
         checks.push(self.check_seal().await?);

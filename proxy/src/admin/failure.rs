@@ -122,12 +122,12 @@ impl AdminFailure {
         Self::new(
             AdminCode::NotYetEffective,
             format!(
-                "the change is committed as revision {revision} and nothing is answered under the old state, \
-                 but peers may still serve it from their caches: waiting for {}",
+                "the change is committed as revision {revision} and this process answers nothing under the old state, \
+                 but another replica or the cache of a peer may: waiting for {}",
                 unsettled.waiting_for.join(", ")
             ),
         )
-        .hint("repeat the command: it changes nothing more and returns when they have ended")
+        .hint("repeat the command: it changes nothing more and returns when it holds everywhere")
         .detail("committed", true)
         .detail("revision", revision)
         .detail("waiting_for", unsettled.waiting_for)

@@ -325,6 +325,22 @@ impl Control {
         self.reissue().await.map_err(late)
     }
 
+    /// Puts in force what another replica has stored.
+    pub(super) async fn follow_rotation(&self) -> Result<(), AdminFailure> {
+        let _one = self.rotation.turn.lock().await;
+        let state = self.store.trust().await?;
+        if self.trusted_generation() == state.generation {
+            return Ok(());
+        }
+        let root = self.open_root(state.ca_generation).await?;
+        if state.phase == TrustPhase::Applied {
+            let next = self.open_root(state.next_ca_generation()).await?;
+            Box::pin(self.trust_both(CaRoots::both(root, next), state.generation)).await
+        } else {
+            Box::pin(self.trust_alone(CaRoots::one(root), state.generation)).await
+        }
+    }
+
     fn trusted_generation(&self) -> u64 {
         self.rotation.publisher.subscribe().load().generation()
     }

@@ -12,13 +12,14 @@ use axum::extract::{
 };
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use certs::identity::fingerprint;
+use policy::deny::DenyCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -112,8 +113,23 @@ pub fn router(control: Arc<Control>) -> Router {
             AdminFailure::invalid("this route has another method")
         })
         .layer(from_fn(uncut))
+        .layer(from_fn_with_state(Arc::clone(&control), unfenced))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(control)
+}
+
+/// Refuses acts while this replica serves nothing: it does not know what it would change.
+async fn unfenced(State(control): Shared, request: Request, next: Next) -> Response {
+    if !request.method().is_safe() && control.directory.refusal() == Some(DenyCode::ReplicaFenced) {
+        return AdminFailure::new(
+            AdminCode::Unavailable,
+            "this replica has not heard of the store for too long, so it takes no acts",
+        )
+        .hint("see whether the database answers (`doctor`), or ask another replica")
+        .detail("reason", DenyCode::ReplicaFenced.as_str())
+        .into_response();
+    }
+    next.run(request).await
 }
 
 /// Runs an act in a task of its own, so that a client that leaves does not cut it between the commit and its effect.

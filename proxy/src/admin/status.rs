@@ -11,7 +11,8 @@ use policy::time::UnixMillis;
 use serde::Serialize;
 
 use super::{
-    AdminFailure, Canary, CanaryView, Control, PeerView, PolicyFailure, RevocationView, days_left,
+    AdminFailure, Canary, CanaryView, Control, PeerView, PolicyFailure, ReplicaView,
+    RevocationView, days_left,
 };
 use crate::audit::AuditView;
 use crate::config::Tier;
@@ -28,11 +29,11 @@ pub(super) const fn tier(tier: &Tier) -> (&'static str, &'static str) {
     match tier {
         Tier::Embedded => (
             "embedded",
-            "embedded: one process on one SQLite file, for starting out and small sites",
+            "embedded: one SQLite file on one machine, for starting out and small sites",
         ),
         Tier::Federated(_) => (
             "federated",
-            "federated: PostgreSQL, rates shared in Valkey. What is revoked does not yet reach other processes: run one process on a database",
+            "federated: PostgreSQL, rates shared in Valkey, any number of processes",
         ),
     }
 }
@@ -52,6 +53,8 @@ pub struct StatusView {
     pub revision: u64,
     /// Why nothing is served, if so.
     pub fenced: Option<String>,
+    /// The processes that serve from this store, oldest first.
+    pub replicas: Vec<ReplicaView>,
     /// Where it listens; absent ones are off.
     pub listeners: Vec<ListenerView>,
     /// The policy in force.
@@ -278,6 +281,7 @@ impl Control {
             now,
             revision: view.snapshot.revision(),
             fenced: self.directory.fenced(),
+            replicas: self.replica_views().await?,
             listeners: self.listeners(),
             policy: PolicyView {
                 files: view.policy.files.clone(),

@@ -9,6 +9,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::admin::Control;
+use crate::replicas::Job;
+
+/// For how long a replica that sends it goes on doing so.
+const TURN: Duration = Duration::from_secs(60);
+/// How often another one asks.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until stopped; cleans up only, where `every` is `None`.
 pub(super) async fn keep(
@@ -16,6 +22,11 @@ pub(super) async fn keep(
     every: Option<Duration>,
     mut stop: watch::Receiver<bool>,
 ) {
+    // One replica's is enough: it tries them all, since its act returns when the others are done.
+    tokio::select! {
+        () = turn(&control) => {}
+        _ = stop.wait_for(|stop| *stop) => return,
+    }
     tokio::select! {
         cleaned = control.clean_up_canary() => {
             if let Err(error) = cleaned {
@@ -29,6 +40,10 @@ pub(super) async fn keep(
     };
     loop {
         tokio::select! {
+            () = turn(&control) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        tokio::select! {
             // The outcome is counted, logged and shown by itself.
             _ = control.run_canary() => {}
             _ = stop.wait_for(|stop| *stop) => return,
@@ -37,5 +52,12 @@ pub(super) async fn keep(
         if tokio::time::timeout(every, stopped).await.is_ok() {
             return;
         }
+    }
+}
+
+/// Waits until it is this replica's.
+async fn turn(control: &Control) {
+    while !control.replicas.does(Job::Canary, TURN).await {
+        tokio::time::sleep(LOOK).await;
     }
 }

@@ -60,7 +60,9 @@ impl PolicyWatch {
         // nothing falls between.
         let found = mark(&made.dir);
         let in_force = made.control.directory.view().policy.hash == hex::encode(found);
-        made.tried = in_force.then_some(found);
+        // Where another replica has published the policy, files are tried once they change.
+        let known = in_force || made.control.directory.follows_others();
+        made.tried = known.then_some(found);
         made
     }
 

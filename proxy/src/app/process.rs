@@ -14,6 +14,7 @@ use crate::admin::Control;
 use crate::cli::AuthorityRoot;
 use crate::config::{Config, LandlockMode, LogFormat, LogLevel};
 use crate::hardening::{self, Confinement, Hardening, HardeningError};
+use crate::replicas::Rollback;
 use crate::service_manager::{self, Inherited};
 use crate::store::{Act, Actor};
 use crate::telemetry::logs::{self, LogForm};
@@ -36,7 +37,7 @@ fn runtime(config: &Config) -> Result<Runtime, String> {
 ///
 /// # Errors
 /// Why it did not start or did not end well, in words for the operator.
-pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
+pub fn run(config: Config, clock: Arc<dyn Clock>, rollback: Rollback) -> Result<(), String> {
     let form = match config.log.format {
         LogFormat::Text => LogForm::Text,
         LogFormat::Json => LogForm::Json,
@@ -46,6 +47,7 @@ pub fn run(config: Config, clock: Arc<dyn Clock>) -> Result<(), String> {
     let circumstances = Circumstances {
         hardening: harden(&config)?,
         self_attack: SelfAttack::Own,
+        rollback,
         ..Circumstances::PART
     };
     runtime(&config)?.block_on(async {

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::admin::Control;
-use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Side;
 use crate::telemetry::ops::{Check, Readiness};
+use crate::telemetry::{Metrics, ReplicaFigures};
 use crate::transport::PauseWatch;
 
 /// The parts that are looked at.
@@ -60,6 +60,12 @@ impl Readiness for Checks {
 
     fn before_scrape(&self) {
         let metrics = &self.metrics;
+        let fenced = self.control.directory.is_fenced();
+        metrics.replicas().show(ReplicaFigures {
+            ready: !fenced && !*self.stopped.borrow() && self.control.audit.outage().is_none(),
+            fenced,
+            heartbeat_age: self.control.replicas.heartbeat_age(),
+        });
         metrics.audit(&self.control.audit.figures());
         metrics.pauses_exceeded(Side::Serve, self.serving_pauses.exceeded());
         let limits = &self.control.limits;

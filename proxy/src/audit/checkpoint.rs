@@ -233,6 +233,16 @@ impl CheckpointFile {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn keep(&self, checkpoint: &SignedCheckpoint) -> Result<(), CheckpointError> {
+        // Another process of the same data directory has checkpoints of its own in the file.
+        let failed = |error: io::Error| CheckpointError::File(error.to_string());
+        let turn = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.0.with_extension("lock"))
+            .map_err(failed)?;
+        turn.lock().map_err(failed)?;
         let mut all = self.load()?;
         all.retain(|one| one.chain != checkpoint.chain);
         all.push(checkpoint.clone());

@@ -57,7 +57,11 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the sidecar
-    Serve,
+    Serve {
+        /// Start on a store that is older than it was, with every peer suspended
+        #[arg(long)]
+        accept_rollback: bool,
+    },
     /// Show two gateways and two sidecars on this machine, from onboarding to revocation
     Demo {
         /// Program that stands in for both gateways [default: reference-gateway beside this program]

@@ -102,6 +102,20 @@ fn show(status: &Value, console: &mut Console<'_>) -> Result<(), CliFailure> {
             .cloned()
             .unwrap_or_default()
     };
+    let replicas = list("replicas");
+    if replicas.len() > 1 {
+        section(
+            console,
+            &[
+                ("REPLICA", "/name"),
+                ("STATE", "/state"),
+                ("REVISION", "/applied"),
+                ("SILENT FOR, MS", "/silent_ms"),
+                ("THIS ONE", "/this"),
+            ],
+            &replicas,
+        )?;
+    }
     section(
         console,
         &[("LISTENER", "/name"), ("ADDRESS", "/address")],

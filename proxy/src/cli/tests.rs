@@ -25,7 +25,7 @@ struct Outcome {
 fn invoke(arguments: &[&str]) -> Outcome {
     let served = RefCell::new(None);
     let points = EntryPoints {
-        serve: &|config| {
+        serve: &|config, _| {
             *served.borrow_mut() = Some(config);
             Ok(())
         },

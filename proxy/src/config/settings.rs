@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub limits: Limits,
     /// For how long answers may be served from a cache, and what revoking waits for.
     pub lease: Lease,
+    /// The processes that serve from one store.
+    pub replicas: Replicas,
     /// The cache of the asking side, in memory only.
     pub cache: Cache,
     /// Deadlines for asking a peer.
@@ -92,6 +94,7 @@ impl Default for Settings {
             revocation: Revocation::default(),
             limits: Limits::default(),
             lease: Lease::default(),
+            replicas: Replicas::default(),
             cache: Cache::default(),
             timeouts: Timeouts::default(),
             audit: Audit::default(),
@@ -598,6 +601,27 @@ impl Default for Lease {
         Self {
             duration_ms: 2_000,
             wait_ms: 15_000,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Replicas {
+    /// What `status` and what waits for this process call it; host name and process id unless set.
+    pub name: Option<String>,
+    /// How long this process goes on serving without having heard of the store, milliseconds, once others may change what is in
+    /// it: always in the federated tier, else while another process has the data directory too. Longer than the
+    /// database is ever away, or requests are refused meanwhile; a revocation waits that long for a replica that is silent.
+    #[schemars(range(min = 200, max = 60_000))]
+    pub fence_ms: u64,
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self {
+            name: None,
+            fence_ms: 2_000,
         }
     }
 }

@@ -25,7 +25,7 @@ use super::tree::Tree;
 use super::url::PublicUrl;
 use super::{
     Admin, Audit, Breaker, Cache, Config, Enrollment, Federation, IpRange, Lease, Limits, Log, Ops,
-    Policy, Roles, Timeouts, Tls, TlsFiles,
+    Policy, Replicas, Roles, Timeouts, Tls, TlsFiles,
 };
 
 /// The least time between two rounds of the revocation canary, seconds.
@@ -115,6 +115,7 @@ impl Check<'_> {
         let policy_dir = self.path("policy.dir", &settings.policy.dir);
         self.timeouts(&settings.timeouts);
         let audit = self.audit(&settings.audit, &data_dir);
+        let replicas = self.replicas(settings.replicas);
         self.breaker(&settings.breaker);
         let revocation_canary = self.revocation_canary(&settings.revocation_canary, roles);
         let otlp = self.otlp(&settings.otlp);
@@ -174,6 +175,7 @@ impl Check<'_> {
             revocation,
             limits: limits(&settings.limits, &settings.lease),
             lease: lease(&settings.lease),
+            replicas,
             cache: Cache {
                 max_bytes: usize::try_from(settings.cache.max_bytes).unwrap_or(usize::MAX),
             },
@@ -476,6 +478,23 @@ impl Check<'_> {
             self.add(key, message, "choose a shorter path or a shorter data_dir");
         }
         path
+    }
+
+    fn replicas(&mut self, section: settings::Replicas) -> Replicas {
+        let name = section.name.filter(|name| {
+            let fits =
+                (1..=100).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic());
+            if !fits {
+                let message =
+                    "is not a name of 1 to 100 printable characters without spaces".to_owned();
+                self.add("replicas.name", message, "choose another, or leave it out");
+            }
+            fits
+        });
+        Replicas {
+            name,
+            fence: Duration::from_millis(section.fence_ms),
+        }
     }
 
     fn path(&mut self, key: &str, text: &str) -> PathBuf {

@@ -169,6 +169,13 @@ impl RetiredLeases {
         (until > now).then_some(Pending { until, what })
     }
 
+    /// For how long after `now` any lease of a revision that is over may be out, milliseconds.
+    pub(super) fn left_ms(&self, now: u64) -> u64 {
+        let left = self.left.lock();
+        let last = left.values().map(|left| left.end).max().unwrap_or(0);
+        millis_until(last, now)
+    }
+
     /// Whether leases of an earlier process may be out at `now`.
     pub(super) const fn remembers_earlier(&self, now: u64) -> bool {
         self.forgotten_until > now

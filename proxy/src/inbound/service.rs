@@ -333,7 +333,8 @@ impl ConnectionApp {
                 Box::pin(self.refuse(session, exchange, &failure, rate)).await
             }
             Err(Halt::Replan) => {
-                let fenced = DenyCode::Fenced.into();
+                let fenced = self.inbound.directory.refusal();
+                let fenced = fenced.unwrap_or(DenyCode::Fenced).into();
                 Box::pin(self.refuse(session, exchange, &fenced, rate)).await
             }
             Err(Halt::Broken(code)) => {
@@ -520,8 +521,8 @@ impl ConnectionApp {
     }
 
     fn authenticated(&self) -> Result<Authenticated, DenyCode> {
-        if self.inbound.directory.is_fenced() {
-            return Err(DenyCode::Fenced);
+        if let Some(fenced) = self.inbound.directory.refusal() {
+            return Err(fenced);
         }
         let view = self.inbound.directory.view();
         self.inbound

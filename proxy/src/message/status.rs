@@ -101,6 +101,7 @@ pub const fn status_of(code: DenyCode) -> (StatusCode, WireCode) {
         | D::RenewalUnavailable
         | D::CrlUnavailable
         | D::Fenced
+        | D::ReplicaFenced
         | D::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, WireCode::Unavailable),
     }
 }

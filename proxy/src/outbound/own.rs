@@ -69,8 +69,8 @@ impl LocalSource for OwnGateway {
             _ => Some(self.turn().await?),
         };
         // Only now: what is decided under it does not wait any more.
-        if self.directory.is_fenced() {
-            return Err(DenyCode::Fenced.into());
+        if let Some(fenced) = self.directory.refusal() {
+            return Err(fenced.into());
         }
         let view = self.directory.view();
         if *route == Route::Search {

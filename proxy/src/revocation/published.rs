@@ -29,6 +29,8 @@ const LISTED_AFTER_END: i64 = 24 * 3_600_000;
 const TURNS: usize = 5;
 /// How often it is looked whether the list is due, and a failure tried again.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a change is left to whoever has made it.
+const OTHERS_FIRST: Duration = Duration::from_millis(200);
 /// How long an act waits for the list to name what it revoked.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -174,14 +176,19 @@ impl PublishedCrl {
     pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
         let mut revisions = self.directory.revisions();
         loop {
-            tokio::select! {
+            let changed = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return,
-                _ = revisions.changed() => {}
-                () = tokio::time::sleep(LOOK) => {
-                    if !self.is_due() && self.failure.lock().is_none() {
-                        continue;
-                    }
+                _ = revisions.changed() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            if changed {
+                // Whoever has made the change publishes it, perhaps another process: that list is then taken.
+                let stopped = stop.wait_for(|stop| *stop);
+                if tokio::time::timeout(OTHERS_FIRST, stopped).await.is_ok() {
+                    return;
                 }
+            } else if !self.is_due() && self.failure.lock().is_none() {
+                continue;
             }
             self.refresh().await;
         }

@@ -13,6 +13,7 @@ use prometheus::{
 use super::audit::{AuditFigures, AuditMetrics};
 use super::drills::DrillMetrics;
 use super::otlp::OtlpMetrics;
+use super::replicas::ReplicaMetrics;
 use super::revocation::RevocationMetrics;
 use crate::transport::{CutCount, HandshakeResult};
 
@@ -61,6 +62,7 @@ pub struct Metrics {
     pub otlp: OtlpMetrics,
     /// Those of revocation lists.
     pub revocation: RevocationMetrics,
+    replicas: ReplicaMetrics,
 }
 
 /// What became of a request for renewal that we were asked, as a label.
@@ -393,6 +395,7 @@ impl Metrics {
             drills: DrillMetrics::new(PREFIX, &registry)?,
             otlp: OtlpMetrics::new(PREFIX, &registry)?,
             revocation: RevocationMetrics::new(PREFIX, &registry)?,
+            replicas: ReplicaMetrics::new(PREFIX, &registry)?,
             registry,
             requests,
             decisions,
@@ -622,6 +625,12 @@ impl Metrics {
     #[must_use]
     pub const fn drills(&self) -> &DrillMetrics {
         &self.drills
+    }
+
+    /// This process as a replica.
+    #[must_use]
+    pub const fn replicas(&self) -> &ReplicaMetrics {
+        &self.replicas
     }
 
     /// The audit log's own figures, read when scraped.

@@ -56,7 +56,21 @@ pub struct ConnectionGate {
 
 /// Proof that a write may reach the kernel; holding it keeps a change waiting, so it must only
 /// span a non-blocking system call.
-pub struct WritePass<'a>(#[allow(dead_code)] MutexGuard<'a, GateState>);
+pub struct WritePass<'a>(MutexGuard<'a, GateState>);
+
+impl WritePass<'_> {
+    /// Whether the write may belong to an answer, and not to a refusal.
+    #[must_use]
+    pub fn is_answering(&self) -> bool {
+        self.0.is_answering()
+    }
+}
+
+impl GateState {
+    const fn is_answering(&self) -> bool {
+        !self.open.is_empty() || self.lingering.is_some()
+    }
+}
 
 impl ConnectionGate {
     /// A gate that lets writes pass until a change cuts it.
@@ -147,6 +161,15 @@ impl ConnectionGate {
     pub fn sever(&self) {
         self.state.lock().ending = Some(Ending::Cut);
         self.wake.notify_waiters();
+    }
+
+    /// Cuts it if an answer is under way.
+    fn cut_answers(&self) -> bool {
+        let is_answering = self.state.lock().is_answering();
+        if is_answering {
+            self.sever();
+        }
+        is_answering
     }
 
     /// True when the socket must be reset instead of closed.
@@ -253,6 +276,13 @@ impl GateRegistry {
             }
         }
         count
+    }
+
+    /// Cuts every connection with an answer under way; how many.
+    pub fn cut_answers(&self) -> u64 {
+        let all: Vec<_> = self.by_grant.lock().values().flatten().cloned().collect();
+        let cut = all.iter().filter(|gate| gate.cut_answers()).count();
+        u64::try_from(cut).unwrap_or(u64::MAX)
     }
 
     /// Open connections of all grants.

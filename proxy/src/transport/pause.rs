@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use certs::Clock;
 
+use super::fence::ServeFence;
+
 /// How long after its check a write of the serving side may begin, nanoseconds.
 pub const SERVING_PAUSE: u64 = 400_000_000;
 
@@ -16,6 +18,7 @@ pub const SERVING_PAUSE: u64 = 400_000_000;
 #[derive(Debug)]
 pub struct PauseWatch {
     clock: Arc<dyn Clock>,
+    fence: Arc<ServeFence>,
     exceeded: AtomicU64,
 }
 
@@ -23,8 +26,15 @@ impl PauseWatch {
     /// With nothing counted.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::fenced(clock, ServeFence::open())
+    }
+
+    /// With nothing counted; answers end with `fence`.
+    #[must_use]
+    pub fn fenced(clock: Arc<dyn Clock>, fence: Arc<ServeFence>) -> Arc<Self> {
         Arc::new(Self {
             clock,
+            fence,
             exceeded: AtomicU64::new(0),
         })
     }
@@ -33,6 +43,12 @@ impl PauseWatch {
     #[must_use]
     pub fn now(&self) -> u64 {
         self.clock.boot_nanos()
+    }
+
+    /// Whether a part of an answer may be written at `now`.
+    #[must_use]
+    pub fn may_answer(&self, now: u64) -> bool {
+        self.fence.holds(now)
     }
 
     /// Whether more than `bound` nanoseconds have passed since `checked`; if so, it is counted.

@@ -57,6 +57,14 @@ impl GatedStream {
     ) -> Poll<io::Result<usize>> {
         let checked = self.pauses.now();
         let pass = self.gate.pass()?;
+        if !self.pauses.may_answer(checked) && pass.is_answering() {
+            drop(pass);
+            self.gate.sever();
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::ConnectionReset,
+                "this replica has not heard of the store for too long",
+            )));
+        }
         let written = write(Pin::new(&mut self.socket));
         drop(pass);
         if written.is_ready() && self.pauses.is_exceeded(checked, SERVING_PAUSE) {

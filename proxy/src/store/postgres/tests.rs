@@ -308,7 +308,7 @@ async fn readers_cannot_write_and_every_setting_is_in_force() {
     for (name, expected) in [
         ("statement_timeout", "4321ms"),
         ("lock_timeout", "1234ms"),
-        ("idle_in_transaction_session_timeout", "4321ms"),
+        ("idle_in_transaction_session_timeout", "1s"),
         ("default_transaction_isolation", "read committed"),
         ("default_transaction_read_only", "off"),
         ("application_name", "mosaic-federation"),
