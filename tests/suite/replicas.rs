@@ -17,7 +17,7 @@ mod support;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use certs::{Clock, SystemClock};
 use proxy::admin::AdminCode;
@@ -40,6 +40,22 @@ pub const FENCE: u64 = 500;
 pub const LEASE: u64 = 200;
 /// What answers are asked with.
 pub const ACCEPTS: [(&str, &str); 1] = [("x-mosaic-accept-lease", "1")];
+
+/// A moment to count from.
+#[derive(Debug, Clone, Copy)]
+pub struct Began(u64);
+
+impl Began {
+    /// This one.
+    pub fn now() -> Self {
+        Self(SystemClock.boot_nanos())
+    }
+
+    /// How long ago it was.
+    pub fn elapsed(self) -> Duration {
+        Duration::from_nanos(SystemClock.boot_nanos() - self.0)
+    }
+}
 
 /// The first replica.
 pub async fn world() -> World {
@@ -93,7 +109,7 @@ async fn asked(at: SocketAddr, world: &World, holder: &Holder) -> (u16, String) 
 
 /// Waits until a replica answers so.
 async fn answers(at: SocketAddr, world: &World, holder: &Holder, status: u16) {
-    let began = Instant::now();
+    let began = Began::now();
     loop {
         let (found, reason) = asked(at, world, holder).await;
         if found == status {
@@ -194,7 +210,7 @@ async fn one_that_is_frozen_is_waited_for_no_longer_than_it_could_serve() {
     let grant = holder.grant.to_string();
     let took = loop {
         second.freeze();
-        let began = Instant::now();
+        let began = Began::now();
         let revoking = world
             .control()
             .revoke_grant(&operator(), &grant, Default::default())

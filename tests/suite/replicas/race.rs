@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tests::command::command;
 use tests::grants::BASE;
@@ -16,7 +16,7 @@ use tests::{Client, Holder, Wire, World};
 use crate::side::{Side, balancer};
 use crate::support::acts::member;
 use crate::support::{rounds, skipped};
-use crate::{ACCEPTS, FENCE, LEASE, answers, connect, world};
+use crate::{ACCEPTS, Began, FENCE, LEASE, answers, connect, world};
 
 /// Grants that are revoked under one disturbance.
 const TOGETHER: u32 = 8;
@@ -60,7 +60,7 @@ struct Course {
     /// Until when a cache may serve what was answered, microseconds since the beginning.
     cached_until: AtomicU64,
     done: AtomicBool,
-    began: Instant,
+    began: Began,
 }
 
 impl Course {
@@ -90,16 +90,16 @@ impl Course {
             let (was_revoked, sent) = (self.revoked.load(Ordering::SeqCst), self.micros());
             let asking = client.post_with(&path, &ACCEPTS, r#"{"params":{"limit":1}}"#);
             // What is given up is never looked at, like an answer that was lost.
-            if let Ok(Ok(answer)) = tokio::time::timeout(PATIENT, asking).await {
-                if answer.status == 200 {
-                    assert!(!was_revoked, "answered after the act had returned");
-                    let lease = answer.header("x-mosaic-lease").unwrap();
-                    let lease: u64 = lease.parse().unwrap();
-                    self.cached_until
-                        .fetch_max(sent + lease * 750, Ordering::SeqCst);
-                    self.answered.fetch_add(1, Ordering::SeqCst);
-                    open = Some(client);
-                }
+            if let Ok(Ok(answer)) = tokio::time::timeout(PATIENT, asking).await
+                && answer.status == 200
+            {
+                assert!(!was_revoked, "answered after the act had returned");
+                let lease = answer.header("x-mosaic-lease").unwrap();
+                let lease: u64 = lease.parse().unwrap();
+                self.cached_until
+                    .fetch_max(sent + lease * 750, Ordering::SeqCst);
+                self.answered.fetch_add(1, Ordering::SeqCst);
+                open = Some(client);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -108,7 +108,7 @@ impl Course {
 
 /// Revokes at the first replica or at another one. How long it took, and how much of that it waited.
 async fn revoke(world: &World, at: Option<&Side>, course: &Course) -> Took {
-    let began = Instant::now();
+    let began = Began::now();
     let waited = match at {
         None => world.revoke(course.holder.grant).await.waited_ms,
         Some(side) => {
@@ -150,7 +150,7 @@ async fn disturbed(
             answered: AtomicU64::new(0),
             cached_until: AtomicU64::new(0),
             done: AtomicBool::new(false),
-            began: Instant::now(),
+            began: Began::now(),
         }));
     }
     let mut readers = tokio::task::JoinSet::new();
@@ -160,7 +160,7 @@ async fn disturbed(
         }
     }
     for course in &courses {
-        let began = Instant::now();
+        let began = Began::now();
         while course.answered.load(Ordering::SeqCst) < 3 {
             assert!(began.elapsed() < crate::PATIENCE, "nothing is answered");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -244,7 +244,7 @@ async fn nothing_stale_is_served_whatever_happens_to_a_replica() {
         );
         return;
     }
-    let began = Instant::now();
+    let began = Began::now();
     let world = world().await;
     let sides = [
         Side::start(&world, "second", &[]).await,
