@@ -263,10 +263,10 @@ impl Directory {
         match &directory.parts.policy_dir {
             Some(dir) if directory.parts.others && has_policy => {
                 directory.compare_files(dir);
-                drop(directory.refresh().await?);
+                let _applied = directory.refresh().await?;
             }
             Some(_) if !(is_stored && directory.has_its_files()) => {
-                drop(directory.reload_policy(act).await?);
+                let _applied = directory.reload_policy(act).await?;
             }
             _ => {}
         }
