@@ -95,7 +95,7 @@ pub use routes::router;
 pub use secret_body::secret_json;
 pub use sessions::{CreateSession, SessionView};
 pub use shadow::{ShadowDifference, ShadowView, StartShadow};
-pub use socket::{SocketError, bind, serve};
+pub use socket::{SocketError, bind, bind_private, serve};
 pub use status::StatusView;
 pub use users::{ForgetUser, ForgottenView};
 pub use verify::{FindingView, VerifiedAudit};

@@ -21,6 +21,7 @@ mod self_attack;
 mod throttle;
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,7 @@ use crate::gateway::assertion::AssertionSigner;
 use crate::gateway::credential::{SubjectCredentials, bearer};
 use crate::gateway::facts::FactsCache;
 use crate::gateway::{Gateway, GatewayClient, GatewayLimits, Origin, TurnLimits, Turns};
+use crate::hand_over::{Leaving, Offered, at_path};
 use crate::hardening::Hardening;
 use crate::inbound::authenticate::Authenticator;
 use crate::inbound::finish::Recorder;
@@ -188,6 +190,8 @@ pub struct Running {
     audit: AuditWriter,
     checkpoints: Arc<audit::Checkpoints>,
     telemetry: otlp::Sending,
+    offered: Arc<Offered>,
+    leaving: Leaving,
 }
 
 /// The database did not get every audit record in time; the journal has the rest.
@@ -202,11 +206,28 @@ impl Running {
         &self.control.addresses
     }
 
+    /// The listening sockets, for a process that is to take over.
+    #[must_use]
+    pub fn offered(&self) -> Arc<Offered> {
+        Arc::clone(&self.offered)
+    }
+
+    /// As [`stop`](Self::stop) when another process has taken over: connections without a request are ended by their next answer
+    /// instead of at once.
+    ///
+    /// # Errors
+    /// [`AuditLeft`].
+    pub async fn leave(self) -> Result<(), AuditLeft> {
+        self.leaving.leave();
+        self.stop().await
+    }
+
     /// Stops accepting, drains what is under way, empties the audit journal into the database.
     ///
     /// # Errors
     /// [`AuditLeft`].
     pub async fn stop(mut self) -> Result<(), AuditLeft> {
+        self.offered.withdraw();
         let _ = self.stop.send(true);
         while self.listeners.join_next().await.is_some() {}
         self.replica.leave().await;
@@ -243,6 +264,8 @@ struct Base {
     metrics: Arc<Metrics>,
     circumstances: Circumstances,
     inherited: Inherited,
+    offered: Arc<Offered>,
+    leaving: Leaving,
 }
 
 /// How a sidecar is started, besides its settings.
@@ -325,6 +348,8 @@ pub async fn start_with(
         clock,
         circumstances,
         inherited,
+        offered: Arc::default(),
+        leaving: Leaving::default(),
     };
     let log: Arc<dyn AuditLog> = store;
     let audit::Started {
@@ -358,6 +383,8 @@ pub async fn start_with(
         audit: writer,
         checkpoints,
         telemetry,
+        offered: base.offered,
+        leaving: base.leaving,
     })
 }
 
@@ -522,6 +549,7 @@ async fn compose(
                 told: base.circumstances.told,
             }),
             histories: audit.histories,
+            leaving: base.leaving.clone(),
         });
         let parts = ServingParts {
             inbound,
@@ -587,12 +615,6 @@ async fn compose(
         None
     };
     let ops_listener = listen(base, "ops", config.ops.listen).await?;
-    let left = base.inherited.left();
-    if !left.is_empty() {
-        return Err(StartError::Inherited(format!(
-            "the service manager handed over {left:?}, for which there is no listener: name sockets federation, enrollment or ops, and only those whose role is on"
-        )));
-    }
     addresses.ops = ops_listener.local_addr().ok();
     let control = Arc::new(Control {
         config: Arc::clone(config),
@@ -638,9 +660,21 @@ async fn compose(
     // What others changed while the parts were made.
     control.follow_others().await;
     assertion_proof::demand(&control).await?;
-    let socket = admin::bind(&config.admin.socket)
-        .await
-        .map_err(|error| StartError::Internal(error.to_string()))?;
+    let socket = &config.admin.socket;
+    let socket = match base.inherited.take_unix("admin", socket) {
+        Ok(Some(socket)) => socket,
+        Ok(None) => admin::bind(socket)
+            .await
+            .map_err(|error| StartError::Internal(error.to_string()))?,
+        Err(why) => return Err(StartError::Inherited(why)),
+    };
+    offer(base, at_path("admin", &config.admin.socket), &socket)?;
+    let left = base.inherited.left();
+    if !left.is_empty() {
+        return Err(StartError::Inherited(format!(
+            "{left:?} were handed over, for which there is no listener: a service manager names sockets federation, enrollment or ops, and only those whose role is on; a sidecar that takes over has the listeners of the one before"
+        )));
+    }
     let routes = admin::router(Arc::clone(&control));
     let stop = stopped.clone();
     listeners.spawn(async move {
@@ -1005,12 +1039,22 @@ async fn listen(
     address: std::net::SocketAddr,
 ) -> Result<TcpListener, StartError> {
     let taken = base.inherited.take(name, address);
-    if let Some(socket) = taken.map_err(StartError::Inherited)? {
-        return Ok(socket);
-    }
-    TcpListener::bind(address)
-        .await
-        .map_err(system(format!("the {name} listener cannot bind {address}")))
+    let socket = match taken.map_err(StartError::Inherited)? {
+        Some(socket) => socket,
+        None => TcpListener::bind(address)
+            .await
+            .map_err(system(format!("the {name} listener cannot bind {address}")))?,
+    };
+    offer(base, name.to_owned(), &socket)?;
+    Ok(socket)
+}
+
+/// Keeps a listening socket for a process that is to take over.
+fn offer(base: &Base, name: String, socket: &impl AsFd) -> Result<(), StartError> {
+    let offered = base.offered.offer(name, socket.as_fd());
+    offered.map_err(system(
+        "a listening socket cannot be kept for a process that takes over",
+    ))
 }
 
 /// The public URL with the port that is really listened on, when it was left to the system.
@@ -1105,30 +1149,41 @@ async fn ask(
     ));
     listeners.spawn(Arc::clone(&outbound).keep_witness(stopped.clone()));
     let socket = &config.session.socket;
-    let door = DoorListener::bind_unix(socket, 0o660)
-        .await
-        .map_err(system(format!(
-            "the session socket `{}` cannot be bound",
-            socket.display()
-        )))?;
+    let taken = base.inherited.take_unix("session", socket);
+    let door = match taken.map_err(StartError::Inherited)? {
+        Some(socket) => DoorListener::Unix(socket),
+        None => DoorListener::bind_unix(socket, 0o660)
+            .await
+            .map_err(system(format!(
+                "the session socket `{}` cannot be bound",
+                socket.display()
+            )))?,
+    };
+    offer(base, at_path("session", socket), &door)?;
     let serve = |door| {
         crate::outbound::serve(
             door,
             Arc::clone(&outbound),
             DoorLimits::default(),
             stopped.clone(),
+            base.leaving.clone(),
         )
     };
     listeners.spawn(serve(door));
     if let Some(address) = config.session.listen {
-        let door = DoorListener::bind_loopback(address)
-            .await
-            .map_err(system(format!(
-                "the session listener cannot bind {address}"
-            )))?;
+        let taken = base.inherited.take("session", address);
+        let door = match taken.map_err(StartError::Inherited)? {
+            Some(socket) => DoorListener::Loopback(socket),
+            None => DoorListener::bind_loopback(address)
+                .await
+                .map_err(system(format!(
+                    "the session listener cannot bind {address}"
+                )))?,
+        };
         if let DoorListener::Loopback(listener) = &door {
             addresses.session = listener.local_addr().ok();
         }
+        offer(base, "session".to_owned(), &door)?;
         listeners.spawn(serve(door));
     }
     Ok(outbound)

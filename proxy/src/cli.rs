@@ -55,11 +55,20 @@ pub struct AuthorityRoot {
     pub sha256: String,
 }
 
+/// How the sidecar is started, besides its settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ServeOptions {
+    /// What is done with a store that is older than it was.
+    pub rollback: Rollback,
+    /// Whether it takes over from the one that runs with the same data directory.
+    pub upgrades: bool,
+}
+
 /// What a command does that is more than asking a running sidecar. All block, with a runtime of their own, and
 /// fail with words for the operator: what failed and what to do.
 pub struct EntryPoints<'a> {
     /// Runs the sidecar until it is told to stop.
-    pub serve: &'a dyn Fn(Config, Rollback) -> Result<(), String>,
+    pub serve: &'a dyn Fn(Config, ServeOptions) -> Result<(), String>,
     /// Opens the store without a running sidecar and makes the authority unless there is one.
     pub init_authority: &'a dyn Fn(&Config) -> Result<AuthorityRoot, String>,
     /// Shows the demo on the given output.
@@ -212,21 +221,24 @@ fn execute(
         points,
     };
     match cli.command {
-        Command::Serve { accept_rollback } => {
-            let rollback = if accept_rollback {
-                Rollback::Accept
-            } else {
-                Rollback::Refuse
+        Command::Serve {
+            accept_rollback,
+            upgrade,
+        } => {
+            let options = ServeOptions {
+                rollback: if accept_rollback {
+                    Rollback::Accept
+                } else {
+                    Rollback::Refuse
+                },
+                upgrades: upgrade,
             };
             let config = context.config()?.clone();
-            (points.serve)(config, rollback)
-                .map(|()| Exit::Done)
-                .map_err(|why| {
-                    CliFailure::new(Exit::Failed, "serve", "the sidecar could not go on", why)
-                        .remedy(
-                            "`mosaic-federation doctor` checks settings, policy and surroundings",
-                        )
-                })
+            let served = (points.serve)(config, options);
+            served.map(|()| Exit::Done).map_err(|why| {
+                CliFailure::new(Exit::Failed, "serve", "the sidecar could not go on", why)
+                    .remedy("`mosaic-federation doctor` checks settings, policy and surroundings")
+            })
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -14,6 +14,7 @@ pub mod directory;
 pub mod enrollment;
 pub mod exit;
 pub mod gateway;
+pub mod hand_over;
 pub mod hardening;
 pub mod inbound;
 pub mod limit;

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let points = EntryPoints {
-        serve: &|config, rollback| app::run(config, Arc::new(SystemClock), rollback),
+        serve: &|config, options| app::run(config, Arc::new(SystemClock), options),
         init_authority: &|config| app::init_authority(config, Arc::new(SystemClock)),
         demo: &|options, out| demo::run(&options, out),
     };

@@ -31,6 +31,7 @@ mod trust;
 #[cfg(test)]
 mod conformance;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +71,15 @@ pub use sealing::{
 };
 pub use sqlite::{Migrated, SqliteOptions, SqliteStore};
 pub use trust::{TrustAcknowledged, TrustPhase, TrustState, TrustStore};
+
+/// The newest migration that this program knows, by the kind of store.
+#[must_use]
+pub fn schemas() -> BTreeMap<String, i64> {
+    BTreeMap::from([
+        ("sqlite".to_owned(), sqlite::known_schema()),
+        ("postgres".to_owned(), postgres::known_schema()),
+    ])
+}
 
 /// The longest life of an enrollment token, milliseconds (the specification, section 4.2).
 pub const TOKEN_TTL_MAX_MILLIS: i64 = 900_000;

@@ -56,6 +56,14 @@ pub enum SocketError {
 /// # Errors
 /// [`SocketError`].
 pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+    bind_private(path, false).await
+}
+
+/// As [`bind`]; one that `follows` the process whose socket is there takes its place.
+///
+/// # Errors
+/// [`SocketError`].
+pub async fn bind_private(path: &Path, follows: bool) -> Result<UnixListener, SocketError> {
     let system = |source| SocketError::System {
         path: path.to_owned(),
         source,
@@ -66,6 +74,7 @@ pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(SocketError::NotASocket(path.to_owned()));
         }
+        Ok(_) if follows => {}
         Ok(_) => match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 std::fs::remove_file(path).map_err(system)?;

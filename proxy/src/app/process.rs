@@ -8,15 +8,16 @@ use certs::trust::certificate_to_pem;
 use policy::time::UnixMillis;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::admin::Control;
-use crate::cli::AuthorityRoot;
+use crate::admin::{self, Control};
+use crate::cli::{AuthorityRoot, ServeOptions};
 use crate::config::{Config, LandlockMode, LogFormat, LogLevel};
+use crate::hand_over;
 use crate::hardening::{self, Confinement, Hardening, HardeningError};
-use crate::replicas::Rollback;
 use crate::service_manager::{self, Inherited};
-use crate::store::{Act, Actor};
+use crate::store::{Act, Actor, schemas};
 use crate::telemetry::logs::{self, LogForm};
 
 use super::secrets::{self, Secrets};
@@ -33,21 +34,29 @@ fn runtime(config: &Config) -> Result<Runtime, String> {
         .map_err(|error| format!("the runtime cannot be started: {error}"))
 }
 
-/// Runs the sidecar until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reads the policy again.
+/// Runs the sidecar until SIGTERM or SIGINT, or until another one has taken over; a second signal ends it at once. SIGHUP reads the
+/// policy again. One that upgrades takes over from the one that runs with the same data directory.
 ///
 /// # Errors
 /// Why it did not start or did not end well, in words for the operator.
-pub fn run(config: Config, clock: Arc<dyn Clock>, rollback: Rollback) -> Result<(), String> {
+pub fn run(config: Config, clock: Arc<dyn Clock>, options: ServeOptions) -> Result<(), String> {
     let form = match config.log.format {
         LogFormat::Text => LogForm::Text,
         LogFormat::Json => LogForm::Json,
     };
     logs::start(form, level(config.log.level))?;
-    let inherited = Inherited::from_environment()?;
+    let hand_over = config.data_dir.join(hand_over::SOCKET);
+    let (inherited, predecessor) = if options.upgrades {
+        let (sockets, predecessor) =
+            hand_over::receive(&hand_over, &schemas()).map_err(|error| error.to_string())?;
+        (Inherited::from_predecessor(sockets)?, Some(predecessor))
+    } else {
+        (Inherited::from_environment()?, None)
+    };
     let circumstances = Circumstances {
         hardening: harden(&config)?,
         self_attack: SelfAttack::Own,
-        rollback,
+        rollback: options.rollback,
         ..Circumstances::PART
     };
     runtime(&config)?.block_on(async {
@@ -56,19 +65,47 @@ pub fn run(config: Config, clock: Arc<dyn Clock>, rollback: Rollback) -> Result<
         let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
         let running = start_with(Arc::new(config), clock, circumstances, inherited).await.map_err(|error| explain(&error))?;
         tracing::info!(addresses = ?running.addresses(), "ready");
+        let follows = predecessor.is_some();
+        if let Some(predecessor) = predecessor {
+            match predecessor.take_over() {
+                Ok(()) => tracing::info!("took over from the sidecar that ran before"),
+                Err(error) => tracing::warn!(%error, "the sidecar that ran before may go on beside this one: stop it"),
+            }
+            service_manager::taken_over();
+        }
         service_manager::ready();
+        let (taken, mut was_taken) = mpsc::channel(1);
+        let giving = match admin::bind_private(&hand_over, follows).await {
+            Ok(socket) => Some(tokio::spawn(hand_over::give(socket, (running.offered(), schemas()), taken))),
+            Err(error) => {
+                tracing::warn!(%error, "this process cannot be taken over from (serve --upgrade)");
+                None
+            }
+        };
         let alive = tokio::spawn(service_manager::keep_alive());
-        loop {
+        let is_followed = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break false,
+                _ = interrupt.recv() => break false,
+                Some(()) = was_taken.recv() => break true,
                 Some(()) = hangup.recv() => drop(tokio::spawn(reload(Arc::clone(&running.control)))),
             }
+        };
+        if let Some(giving) = giving {
+            giving.abort();
         }
-        tracing::info!("stopping: no new connections, draining");
-        service_manager::stopping();
+        let stop = async {
+            if is_followed {
+                tracing::info!("another process has taken over: no new connections, draining");
+                running.leave().await
+            } else {
+                tracing::info!("stopping: no new connections, draining");
+                service_manager::stopping();
+                running.stop().await
+            }
+        };
         let ended = tokio::select! {
-            stopped = running.stop() => stopped.map_err(|error| error.to_string()),
+            stopped = stop => stopped.map_err(|error| error.to_string()),
             _ = terminate.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
             _ = interrupt.recv() => Err("stopped at once by a second signal; the next start finishes the audit log".to_owned()),
         };

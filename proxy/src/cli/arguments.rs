@@ -61,6 +61,9 @@ pub(super) enum Command {
         /// Start on a store that is older than it was, with every peer suspended
         #[arg(long)]
         accept_rollback: bool,
+        /// Take over the listening sockets of the sidecar that runs with this data directory, which ends when this one is ready
+        #[arg(long)]
+        upgrade: bool,
     },
     /// Show two gateways and two sidecars on this machine, from onboarding to revocation
     Demo {

@@ -34,6 +34,7 @@ use crate::audit::AuditOutcome;
 use crate::audit::history::HistoryPublisher;
 use crate::directory::{Directory, View};
 use crate::gateway::Gateway;
+use crate::hand_over::{LINGER, Leaving};
 use crate::limit::{Limits, Purpose, Slot};
 use crate::message::body::{Body, BodyProblem, MAX_BODY};
 use crate::message::failure::Failure;
@@ -107,6 +108,8 @@ pub struct Inbound {
     pub renewals: Arc<Renewals>,
     /// What answers carry of the histories of grants.
     pub histories: Arc<HistoryPublisher>,
+    /// Whether another process has taken over.
+    pub leaving: Leaving,
 }
 
 /// Serves one accepted connection to its end.
@@ -251,6 +254,10 @@ impl ConnectionApp {
             }
         }
         self.ending.send_replace(true);
+        if self.inbound.leaving.is_leaving() {
+            // Whoever asks on it still is answered, and asks the process that took over next.
+            tokio::time::sleep(LINGER).await;
+        }
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
+use http::{HeaderValue, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,6 +29,7 @@ use super::failure::DoorFailure;
 use super::passage::{DoorSocket, Passage, PassageStream};
 use super::session::Doorway;
 use super::ticket::collecting;
+use crate::hand_over::{LINGER, Leaving};
 use crate::message::headers::REQUEST_ID;
 
 /// Largest request head, bytes.
@@ -62,6 +65,15 @@ pub enum DoorListener {
     Unix(UnixListener),
     /// Loopback TCP.
     Loopback(TcpListener),
+}
+
+impl AsFd for DoorListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Loopback(listener) => listener.as_fd(),
+        }
+    }
 }
 
 impl DoorListener {
@@ -114,6 +126,7 @@ pub async fn serve(
     outbound: Arc<Outbound>,
     limits: DoorLimits,
     mut stop: watch::Receiver<bool>,
+    leaving: Leaving,
 ) {
     let all = limits.max_connections.max(1);
     let slots = Arc::new(Semaphore::new(usize::try_from(all).unwrap_or(1)));
@@ -130,18 +143,14 @@ pub async fn serve(
         match accepted {
             Ok(Socket::Unix(socket, uid)) => {
                 let doorway = Doorway::Unix { uid };
-                let connection =
-                    connection(socket, doorway, Arc::clone(&outbound), limits, stop.clone());
+                let until = (stop.clone(), leaving.clone());
+                let connection = connection(socket, doorway, Arc::clone(&outbound), limits, until);
                 tokio::spawn(held(connection, slot));
             }
             Ok(Socket::Loopback(socket)) => {
-                let connection = connection(
-                    socket,
-                    Doorway::Loopback,
-                    Arc::clone(&outbound),
-                    limits,
-                    stop.clone(),
-                );
+                let until = (stop.clone(), leaving.clone());
+                let doorway = Doorway::Loopback;
+                let connection = connection(socket, doorway, Arc::clone(&outbound), limits, until);
                 tokio::spawn(held(connection, slot));
             }
             Err(error) => {
@@ -219,15 +228,24 @@ async fn connection<S>(
     doorway: Doorway,
     outbound: Arc<Outbound>,
     limits: DoorLimits,
-    mut stop: watch::Receiver<bool>,
+    (mut stop, leaving): (watch::Receiver<bool>, Leaving),
 ) where
     S: DoorSocket,
 {
     let passage = Passage::new(Arc::clone(&outbound));
     let socket = PassageStream::new(socket, Arc::clone(&passage));
+    let is_leaving = leaving.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let (outbound, passage) = (Arc::clone(&outbound), Arc::clone(&passage));
-        async move { Ok::<_, Infallible>(answered(&outbound, &passage, doorway, request).await) }
+        let is_leaving = is_leaving.clone();
+        async move {
+            let mut response = answered(&outbound, &passage, doorway, request).await;
+            if is_leaving.is_leaving() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -237,7 +255,12 @@ async fn connection<S>(
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
-        () = async { drop(stop.wait_for(|stop| *stop).await) } => {
+        () = async {
+            drop(stop.wait_for(|stop| *stop).await);
+            if leaving.is_leaving() {
+                tokio::time::sleep(LINGER).await;
+            }
+        } => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

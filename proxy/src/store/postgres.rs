@@ -30,6 +30,7 @@ use sql::OpenChain;
 use writer::{Months, Writer};
 
 pub use import::{MoveError, MovedTable};
+pub(super) use open::known as known_schema;
 pub use open::{PostgresOptions, ServerFacts};
 
 /// A store in one schema of a PostgreSQL database. Clones share the connections.

@@ -165,6 +165,15 @@ impl Process {
         self.log = spawned.log;
     }
 
+    /// Starts the program again, which takes over from the running one. Returns that one, which ends by itself.
+    pub fn follow(&mut self) -> Child {
+        let mut command = serve(self.dir.path(), "info", &self.settings);
+        let spawned = spawn(command.arg("--upgrade"));
+        assert_eq!(spawned.federation, Some(self.federation));
+        self.log = spawned.log;
+        std::mem::replace(&mut self.child, spawned.child)
+    }
+
     /// The directory of the sidecar's database.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
@@ -179,6 +188,13 @@ impl Process {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGTERM: it ends in order.
+    pub fn stop(&mut self) {
+        let told = Command::new("kill").arg(self.id().to_string()).status();
+        assert!(told.unwrap().success());
+        assert!(self.child.wait().unwrap().success());
     }
 
     /// Forgets the peak of memory so far.

@@ -66,7 +66,13 @@ async fn the_unix_socket_knows_the_uid_at_the_other_end() {
         let listener = DoorListener::bind_unix(&path, 0o600).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let side = outbound(&TempDir::new().unwrap(), &users).await;
-        let serving = tokio::spawn(serve(listener, side, DoorLimits::default(), stopped));
+        let serving = tokio::spawn(serve(
+            listener,
+            side,
+            DoorLimits::default(),
+            stopped,
+            Leaving::default(),
+        ));
         assert_eq!(
             status(UnixStream::connect(&path).await.unwrap()).await,
             wanted
@@ -107,6 +113,7 @@ async fn tcp_is_loopback_and_needs_a_token() {
         outbound(&dir, &[]).await,
         DoorLimits::default(),
         stopped,
+        Leaving::default(),
     ));
     let socket = TcpStream::connect(address).await.unwrap();
     assert_eq!(status(socket).await, "HTTP/1.1 401 Unauthorized");

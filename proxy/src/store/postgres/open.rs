@@ -331,7 +331,7 @@ async fn make_schema(
 }
 
 /// The newest migration this program knows.
-fn known() -> i64 {
+pub(in crate::store) fn known() -> i64 {
     MIGRATIONS
         .iter()
         .map(|(version, ..)| *version)
