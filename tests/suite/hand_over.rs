@@ -1,7 +1,6 @@
 //! One process takes over from another (`serve --upgrade`) while it is asked: nobody is refused, cut off or answered twice.
 //!
-//! Invariant: a client asks as they do: on a connection that it keeps, until it is told to close it. Whatever else ends one while a
-//! question is under way is a failure.
+//! Invariant: what counts as a failure is said in `support/asking.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,11 +11,10 @@
 mod support;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +26,7 @@ use reference_gateway::generate;
 use reference_gateway::store::seed::Data;
 use rustls::ClientConfig;
 use serde_json::json;
+use support::asking::{Ledger, peer};
 use support::enlist::{credentials, enlist};
 use support::log::Log;
 use support::process::{Process, serve};
@@ -36,89 +35,6 @@ use support::truth::Truth;
 use tests::grants::BASE;
 use tests::{Client, Wire, World};
 use tokio::net::UnixStream;
-
-/// What came of everything that was asked.
-#[derive(Default)]
-struct Ledger {
-    stop: AtomicBool,
-    answers: AtomicUsize,
-    /// Ids of requests that were answered by the federation listener.
-    ids: Mutex<Vec<String>>,
-    failures: Mutex<Vec<String>>,
-}
-
-impl Ledger {
-    fn fail(&self, why: impl std::fmt::Display) {
-        self.failures.lock().unwrap().push(why.to_string());
-    }
-
-    async fn more(&self, answers: usize) {
-        let enough = self.answers.load(Ordering::SeqCst) + answers;
-        let reached = async {
-            while self.answers.load(Ordering::SeqCst) < enough {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, reached)
-            .await
-            .unwrap_or_else(|_| panic!("{:?}", self.failures.lock().unwrap()));
-    }
-}
-
-/// Whether a client asks again without a doubt: the question did not leave it, or the end of the connection said that it is not heeded
-/// any more (RFC 9113, section 6.8). That it was not is checked by the records.
-fn was_not_heeded(error: &std::io::Error) -> bool {
-    let error = error.get_ref().and_then(|error| error.downcast_ref());
-    error.is_some_and(|error: &hyper::Error| {
-        error.is_canceled()
-            || error.is_closed()
-            || format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)")
-    })
-}
-
-/// Asks the federation listener, one question after the other, until told to stop.
-async fn peer(
-    address: SocketAddr,
-    config: Arc<ClientConfig>,
-    (wire, question): (Wire, &'static str),
-    ledger: Arc<Ledger>,
-) {
-    let path = format!("{BASE}/list/tasks");
-    let open = || async {
-        let opened = Client::open_with(wire, address, ClientConfig::clone(&config)).await;
-        opened.inspect_err(|error| ledger.fail(format_args!("connecting: {error}")))
-    };
-    let Ok(mut client) = open().await else { return };
-    let mut due = tokio::time::interval(Duration::from_millis(10));
-    while !ledger.stop.load(Ordering::SeqCst) {
-        due.tick().await;
-        if let Client::H2(connection) = &mut client
-            && connection.sender.ready().await.is_err()
-        {
-            let Ok(next) = open().await else { return };
-            client = next;
-        }
-        let answer = match client.post(&path, question).await {
-            Ok(answer) => answer,
-            Err(error) if was_not_heeded(&error) => {
-                let Ok(next) = open().await else { return };
-                client = next;
-                continue;
-            }
-            Err(error) => return ledger.fail(format_args!("{wire:?}: {error:?}")),
-        };
-        if answer.status != 200 {
-            ledger.fail(answer.text());
-        }
-        ledger.answers.fetch_add(1, Ordering::SeqCst);
-        let id = answer.request_id().to_owned();
-        ledger.ids.lock().unwrap().push(id);
-        if answer.header("connection") == Some("close") {
-            let Ok(next) = open().await else { return };
-            client = next;
-        }
-    }
-}
 
 /// Asks the session door the same way.
 async fn session(socket: PathBuf, token: String, ledger: Arc<Ledger>) {
@@ -214,11 +130,7 @@ const QUESTIONS: [&str; 2] = [r#"{"params":{"limit":5}}"#, r#"{"params":{"limit"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_fails_while_processes_take_over() {
-    let rounds = if std::env::var_os("MOSAIC_SOAK").is_some() {
-        20
-    } else {
-        3
-    };
+    let rounds = if support::is_soak() { 20 } else { 3 };
     let (mut process, config, (door, token)) = process().await;
     // Long answers take a while to come.
     let slow = json!({"over_share": ["slow"], "slow_bytes": 65_536, "slow_pause_ms": 5});
@@ -230,7 +142,8 @@ async fn nothing_fails_while_processes_take_over() {
             for _ in 0..count {
                 let (config, ledger) = (Arc::clone(&config), Arc::clone(&ledger));
                 let what = (wire, question);
-                asking.push(tokio::spawn(peer(process.federation, config, what, ledger)));
+                let address = process.federation;
+                asking.push(tokio::spawn(peer(address, config, what, ledger, |_| {})));
             }
         }
     }

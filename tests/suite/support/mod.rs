@@ -8,6 +8,7 @@
 )]
 
 pub mod acts;
+pub mod asking;
 pub mod delay;
 pub mod enlist;
 pub mod enroll;
