@@ -25,6 +25,7 @@ pub mod http2;
 pub mod ledger;
 pub mod operations;
 pub mod raw;
+pub mod replicas;
 pub mod response;
 pub mod tickets;
 pub mod tls;

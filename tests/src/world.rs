@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use crate::database;
 use crate::gateway::GatewayProcess;
+use crate::replicas::Beside;
 
 /// A policy under which the five ordinary resources are open, two fields of a task are removed, and no test that is not about
 /// rates meets one.
@@ -199,7 +200,7 @@ impl WorldBuilder {
         );
         let file = dir.path().join("federation.toml");
         std::fs::write(&file, &settings).unwrap();
-        let config = Arc::new(configuration(file, &settings));
+        let config = Arc::new(configuration(file.clone(), &settings));
         let now = SystemClock.unix_millis();
         let manual = self.manual.then(|| Arc::new(ManualClock::at_millis(now)));
         let ca = self.ca.unwrap_or_else(|| TestCa::root("work authority"));
@@ -215,12 +216,17 @@ impl WorldBuilder {
             manual.advance(std::time::Duration::from_secs(10));
             sidecar.control.replicas.hear_now();
         }
+        let beside = match &manual {
+            None => Beside::start(&file, &settings, &sidecar).await,
+            Some(_) => None,
+        };
         World {
             gateway,
             sidecar,
             ca,
             config,
             manual,
+            beside,
             dir,
         }
     }
@@ -313,6 +319,7 @@ pub struct World {
     /// Its settings.
     pub config: Arc<Config>,
     manual: Option<Arc<ManualClock>>,
+    beside: Option<Beside>,
     /// Settings, policy and databases.
     pub dir: TempDir,
 }
@@ -370,10 +377,13 @@ impl World {
         Arc::clone(self.manual.as_ref().expect("built with manual_clock()"))
     }
 
-    /// Where the federation listener is.
+    /// Where the federation listener is, or the balancer before those of all replicas.
     #[must_use]
     pub fn federation(&self) -> SocketAddr {
-        self.sidecar.addresses().federation.unwrap()
+        let own = || self.sidecar.addresses().federation.unwrap();
+        self.beside
+            .as_ref()
+            .map_or_else(own, |beside| beside.address)
     }
 
     /// Where the enrollment listener is.
@@ -429,6 +439,9 @@ impl World {
 
     /// Stops the sidecar, then the gateway.
     pub async fn stop(mut self) {
+        if let Some(beside) = self.beside.take() {
+            beside.stop().await;
+        }
         self.sidecar.stop().await.unwrap();
         self.gateway.stop().await;
     }
