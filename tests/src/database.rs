@@ -115,6 +115,14 @@ impl Database {
         }
     }
 
+    /// As [`execute`](Self::execute), and the store's revision says that something was changed.
+    pub async fn commit(&mut self, sql: &str, values: &[Value<'_>]) -> u64 {
+        let changed = self.execute(sql, values).await;
+        let counted = "UPDATE meta SET revision = revision + 1 WHERE one = 1";
+        assert_eq!(self.execute(counted, &[]).await, 1);
+        changed
+    }
+
     /// Ends the connection.
     pub async fn close(self) {
         match self {

@@ -1,7 +1,7 @@
 //! The sidecar's database, written to behind its back.
 //!
 //! Invariant: used only for states that no operation of this version leads to, such as a superseded
-//! certificate under an active grant; the directory is told to read the store again afterwards.
+//! certificate under an active grant; the directory is told to read the store again afterwards, which has another revision then.
 
 use certs::testing::Minted;
 use policy::id::GrantId;
@@ -14,7 +14,7 @@ impl World {
     pub async fn set_certificate_state(&self, minted: &Minted, state: &str) {
         let mut database = self.database().await;
         let changed = database
-            .execute(
+            .commit(
                 "UPDATE certificates SET state = $1, \
                  revoked_at = CASE WHEN $1 = 'revoked' THEN issued_at END WHERE fingerprint = $2",
                 &[Value::Text(state), Value::Bytes(&minted.fingerprint())],
@@ -30,7 +30,7 @@ impl World {
         let mut database = self.database().await;
         let sql = "UPDATE grants SET status = 'pending' WHERE id = $1";
         let changed = database
-            .execute(sql, &[Value::Text(&grant.to_string())])
+            .commit(sql, &[Value::Text(&grant.to_string())])
             .await;
         assert_eq!(changed, 1);
         database.close().await;
@@ -42,7 +42,7 @@ impl World {
         let mut database = self.database().await;
         let sql = "UPDATE peers SET state = $1 WHERE name = $2 AND direction = 'inbound'";
         let changed = database
-            .execute(sql, &[Value::Text(state), Value::Text(name)])
+            .commit(sql, &[Value::Text(state), Value::Text(name)])
             .await;
         assert_eq!(changed, 1);
         database.close().await;

@@ -506,7 +506,7 @@ async fn change_that_could_not_be_applied() {
     let mut database = world.database().await;
     const SCOPE: &str = "UPDATE grants SET scope = $1";
     let damaged = "{\"resources\":[\"everything\"]}";
-    database.execute(SCOPE, &[Bound::Text(damaged)]).await;
+    database.commit(SCOPE, &[Bound::Text(damaged)]).await;
     assert!(world.control().directory.refresh().await.is_err());
     let denial = unavailable(503, DenyCode::Fenced);
     denial.check_response(&open.post(&path, "{}").await.unwrap());
@@ -517,7 +517,7 @@ async fn change_that_could_not_be_applied() {
         denial.check(&world, &answer).await;
     }
     let whole = "{\"resources\":[\"tasks\"]}";
-    database.execute(SCOPE, &[Bound::Text(whole)]).await;
+    database.commit(SCOPE, &[Bound::Text(whole)]).await;
     world.control().directory.refresh().await.unwrap();
     let answer = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
     assert_eq!(answer.status, 200, "{}", answer.text());

@@ -193,7 +193,7 @@ async fn one_that_cannot_start_takes_nothing_away() {
     for (setting, why) in [
         ("federation.listen=127.0.0.1:1", "make them the same"),
         ("roles.ask=false", "for which there is no listener"),
-        ("policy.dir=/nonexistent", "policy"),
+        ("admin.socket=/nonexistent/admin.sock", "/nonexistent"),
     ] {
         let said = refused(&process, &[setting.to_owned()]);
         assert!(said.contains(why), "{said}");

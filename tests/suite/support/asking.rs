@@ -64,18 +64,24 @@ pub async fn peer(
     look: impl Fn(&Response),
 ) {
     let path = format!("{BASE}/list/tasks");
-    let open = || async {
-        let opened = Client::open_with(wire, address, ClientConfig::clone(&config)).await;
-        opened.inspect_err(|error| ledger.fail(format_args!("connecting: {error}")))
+    let open = async || loop {
+        match Client::open_with(wire, address, ClientConfig::clone(&config)).await {
+            Ok(client) => return Some(client),
+            Err(_) if ledger.stop.load(Ordering::SeqCst) => return None,
+            Err(error) => ledger.fail(format_args!("connecting: {error}")),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let Ok(mut client) = open().await else { return };
+    let Some(mut client) = open().await else {
+        return;
+    };
     let mut due = tokio::time::interval(Duration::from_millis(10));
     while !ledger.stop.load(Ordering::SeqCst) {
         due.tick().await;
         if let Client::H2(connection) = &mut client
             && connection.sender.ready().await.is_err()
         {
-            let Ok(next) = open().await else { return };
+            let Some(next) = open().await else { return };
             client = next;
         }
         let answer = match client.post(&path, question).await {
@@ -84,7 +90,7 @@ pub async fn peer(
                 if !was_not_heeded(&error) {
                     ledger.fail(format_args!("{wire:?}: {error:?}"));
                 }
-                let Ok(next) = open().await else { return };
+                let Some(next) = open().await else { return };
                 client = next;
                 continue;
             }
@@ -98,7 +104,7 @@ pub async fn peer(
         let id = answer.request_id().to_owned();
         ledger.ids.lock().unwrap().push(id);
         if answer.header("connection") == Some("close") {
-            let Ok(next) = open().await else { return };
+            let Some(next) = open().await else { return };
             client = next;
         }
     }
