@@ -158,7 +158,7 @@ async fn nothing_fails_while_processes_take_over() {
     for task in asking {
         task.await.unwrap();
     }
-    assert_eq!(*ledger.failures.lock().unwrap(), [String::new(); 0]);
+    assert_eq!(*ledger.failures.lock().unwrap(), Vec::<String>::new());
     let answers = ledger.answers.load(Ordering::SeqCst);
     println!("{rounds} processes took over, {answers} answers, none failed");
     // Nothing of it is missing in the record, and nothing is there twice.
