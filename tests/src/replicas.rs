@@ -53,9 +53,7 @@ impl Beside {
             servers.push(replica.addresses().federation.unwrap());
             replicas.push(replica);
         }
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let task = tokio::spawn(balance(listener, servers));
+        let (address, task) = balancer(servers).await;
         Some(Self {
             replicas,
             address,
@@ -70,6 +68,13 @@ impl Beside {
             replica.stop().await.unwrap();
         }
     }
+}
+
+/// A load balancer that knows nothing of what it carries: connections go to the servers in turn. Where it listens, and what it runs in.
+pub async fn balancer(servers: Vec<SocketAddr>) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (address, tokio::spawn(balance(listener, servers)))
 }
 
 async fn balance(listener: TcpListener, servers: Vec<SocketAddr>) {

@@ -130,7 +130,7 @@ const QUESTIONS: [&str; 2] = [r#"{"params":{"limit":5}}"#, r#"{"params":{"limit"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_fails_while_processes_take_over() {
-    let rounds = if support::is_soak() { 20 } else { 3 };
+    let rounds = support::rounds(3, 20);
     let (mut process, config, (door, token)) = process().await;
     // Long answers take a while to come.
     let slow = json!({"over_share": ["slow"], "slow_bytes": 65_536, "slow_pause_ms": 5});

@@ -26,13 +26,16 @@ use tests::{Response, Wire, World};
 /// Rows that the touched peer may see under one policy and under the other.
 const ROWS: [usize; 2] = [3, 7];
 
+/// For more rows than either.
+const QUESTION: &str = r#"{"params":{"limit":20}}"#;
+
 fn policy(rows: usize) -> String {
     format!("{POLICY}\n[peers.touched]\nmax_rows_per_query = {rows}\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_sees_half_of_a_reload_and_others_see_none() {
-    let reloads = if support::is_soak() { 1_000 } else { 40 };
+    let reloads = support::rounds(40, 1_000);
     let world = World::builder()
         .policy(&policy(ROWS[0]))
         .lease("duration_ms = 200")
@@ -46,24 +49,18 @@ async fn nobody_sees_half_of_a_reload_and_others_see_none() {
     let shapes: Arc<Mutex<BTreeMap<String, BTreeSet<usize>>>> = Arc::default();
     let seen: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let revision = |answer: &Response| answer.header("x-mosaic-revision").unwrap().to_owned();
+    let address = world.federation();
     let mut asking = Vec::new();
     for wire in Wire::BOTH.into_iter().cycle().take(6) {
-        let what = (wire, r#"{"params":{"limit":20}}"#);
         let (config, kept) = (credentials(&world, &other), Arc::clone(&seen));
         let look = move |answer: &Response| {
             kept.lock().unwrap().insert(revision(answer));
         };
         let to = Arc::clone(&ledger);
-        asking.push(tokio::spawn(peer(
-            world.federation(),
-            config,
-            what,
-            to,
-            look,
-        )));
+        let asked = peer(address, config, (wire, QUESTION), to, look);
+        asking.push(tokio::spawn(asked));
     }
     for wire in Wire::BOTH {
-        let what = (wire, r#"{"params":{"limit":20}}"#);
         let (config, kept) = (credentials(&world, &touched), Arc::clone(&shapes));
         let look = move |answer: &Response| {
             let rows = answer.items().len();
@@ -74,18 +71,15 @@ async fn nobody_sees_half_of_a_reload_and_others_see_none() {
                 .insert(rows);
         };
         let to = Arc::clone(&cut);
-        asking.push(tokio::spawn(peer(
-            world.federation(),
-            config,
-            what,
-            to,
-            look,
-        )));
+        let asked = peer(address, config, (wire, QUESTION), to, look);
+        asking.push(tokio::spawn(asked));
     }
     ledger.more(50).await;
     let began = SystemClock.boot_nanos();
     for round in 1..=reloads {
-        world.reload_policy(&policy(ROWS[round % 2])).await;
+        world
+            .reload_policy(&policy(ROWS[usize::from(round % 2 == 1)]))
+            .await;
         // One that is planned anew for each of many reloads is refused in the end.
         ledger.more(5).await;
     }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use tests::command::command;
 use tests::grants::BASE;
+use tests::replicas::balancer;
 use tests::{Client, Holder, Wire, World};
 
-use crate::side::{Side, balancer};
+use crate::side::Side;
 use crate::support::acts::member;
 use crate::support::{rounds, skipped};
 use crate::{ACCEPTS, Began, FENCE, LEASE, answers, connect, world};
@@ -251,7 +252,7 @@ async fn nothing_stale_is_served_whatever_happens_to_a_replica() {
         Side::start(&world, "third", &[]).await,
     ];
     let all = vec![world.federation(), sides[0].federation, sides[1].federation];
-    let through = balancer(all).await;
+    let (through, _balancing) = balancer(all).await;
     let mut dice = Dice(0x6d6f_7361_6963);
     let (mut healthy, mut faulty) = (Vec::new(), Vec::new());
     for number in 0..rounds(200, 10_000) / TOGETHER {

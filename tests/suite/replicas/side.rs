@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tests::World;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -64,25 +63,6 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch:
             return;
         }
     }
-}
-
-/// A load balancer that knows nothing of what it carries: connections go to the servers in turn.
-pub async fn balancer(servers: Vec<SocketAddr>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let next = AtomicUsize::new(0);
-    tokio::spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let server = servers[next.fetch_add(1, Ordering::Relaxed) % servers.len()];
-            tokio::spawn(async move {
-                if let Ok(mut far) = TcpStream::connect(server).await {
-                    // How it ends is the clients' to see.
-                    let _ended = copy_bidirectional(&mut near, &mut far).await;
-                }
-            });
-        }
-    });
-    address
 }
 
 /// One more replica of a world.
