@@ -239,16 +239,14 @@ impl Running {
 }
 
 /// Makes changes of the enrollment listener effective.
-struct Applying(Arc<Directory>);
+struct Applying(Arc<Directory>, Arc<Replicas>);
 
 #[async_trait]
 impl ApplyChanges for Applying {
     async fn apply_changes(&self) -> Result<(), String> {
-        self.0
-            .refresh()
-            .await
-            .map(drop)
-            .map_err(|error| error.to_string())
+        let applied = self.0.refresh().await.map_err(|error| error.to_string())?;
+        self.1.until_followed(applied.revision).await;
+        Ok(())
     }
 }
 
@@ -540,6 +538,7 @@ async fn compose(
                 store: Arc::clone(&base.store),
                 authority: Arc::clone(&clients),
                 directory: Arc::clone(&directory),
+                replicas: Arc::clone(&replica.replicas),
                 trust: trust.clone(),
                 server_anchors_pem: Box::new(move || told.current().roots_pem()),
                 lifetime: config.limits.client_certificate,
@@ -553,6 +552,7 @@ async fn compose(
         });
         let parts = ServingParts {
             inbound,
+            replicas: Arc::clone(&replica.replicas),
             clients,
             server: Arc::clone(&server),
             trust,
@@ -869,6 +869,7 @@ async fn subject_credentials(
 
 struct ServingParts {
     inbound: Arc<Inbound>,
+    replicas: Arc<Replicas>,
     /// Signs for peers.
     clients: Arc<dyn CertificateAuthority>,
     /// The certificate of the listeners.
@@ -970,7 +971,10 @@ async fn serve(
         Arc::clone(&base.store),
         parts.clients,
         clock(),
-        Arc::new(Applying(Arc::clone(&parts.inbound.directory))),
+        Arc::new(Applying(
+            Arc::clone(&parts.inbound.directory),
+            parts.replicas,
+        )),
         EnrollmentTerms {
             endpoint_url: endpoint.to_string(),
             common_name: endpoint.host().to_owned(),

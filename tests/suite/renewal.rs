@@ -10,19 +10,17 @@ mod support;
 
 use std::time::Duration;
 
+use certs::PeerIdentity;
 use certs::testing::Minted;
-use certs::{PeerIdentity, PrivateKey};
 use futures_util::future::join_all;
 use policy::deny::DenyCode;
 use policy::id::GrantId;
 use proxy::admin::{CreateGrant, RevokeCertificate};
 use reference_gateway::plan;
 use rustls::AlertDescription;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use support::enlist::http_get;
-use support::enroll::request;
+use support::enroll::{request, taken};
 use support::process::Process;
 use tests::audit::audit_row;
 use tests::grants::{BASE, PEER};
@@ -40,14 +38,6 @@ async fn renew(world: &World, minted: &Minted, csr_pem: &str) -> Response {
     world
         .ask(minted, "/renew", &json!({ "csrPem": csr_pem }))
         .await
-}
-
-/// The certificate of an answer, with its key.
-fn taken(answer: &Response, key: PrivateKey) -> Minted {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let chain = answer.json()["certChainPem"].as_str().unwrap().to_owned();
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap);
-    Minted::of(chain.collect(), key)
 }
 
 /// Renews with a new key.

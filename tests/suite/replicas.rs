@@ -20,14 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::{Clock, SystemClock};
-use proxy::admin::AdminCode;
+use proxy::admin::{AdminCode, AdminFailure};
 use proxy::app::{Circumstances, StartError};
+use proxy::directory::Applied;
 use proxy::replicas::Rollback;
+use reference_gateway::plan;
 use serde_json::json;
 use side::Side;
 use support::acts::{amira, member, narrowed, scope};
 use support::enlist::enlist;
+use support::enroll::{redeem, request, taken, ticket};
 use support::reader::{PATIENCE, until};
+use support::rounds;
 use tests::command::command;
 use tests::database::Value;
 use tests::grants::BASE;
@@ -177,6 +181,47 @@ async fn what_one_takes_away_is_gone_at_all() {
     world.stop().await;
 }
 
+/// Enrolled at one and renewed at another: whoever was just given a certificate is refused nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_adds_is_known_at_all() {
+    let world = world().await;
+    let second = Side::start(&world, "second", &[]).await;
+    let third = Side::start(&world, "third", &[]).await;
+    let all = [third.federation, second.federation, world.federation()];
+    // The gateway token of the user is taken over behind the acts.
+    let first = member(&world, "first").await;
+    for at in all {
+        answers(at, &world, &first, 200).await;
+    }
+    for round in 0..rounds(8, 500) {
+        let (grant, ticket) = ticket(&world).await;
+        let (key, csr) = request();
+        let enrolled = redeem(world.enrollment(), ticket.pin, &ticket.token, &csr).await;
+        let enrolled = Holder {
+            grant,
+            minted: taken(&enrolled.unwrap(), key),
+            ..first
+        };
+        for at in all {
+            let found = asked(at, &world, &enrolled).await;
+            assert_eq!(found, (200, String::new()), "round {round}, enrolled");
+        }
+        let (key, csr) = request();
+        let mut client = connect(second.federation, &world, &enrolled).await;
+        let body = json!({ "csrPem": csr }).to_string();
+        let renewed = client.post(&format!("{BASE}/renew"), &body).await;
+        let renewed = Holder {
+            minted: taken(&renewed.unwrap(), key),
+            ..enrolled
+        };
+        for at in all {
+            let found = asked(at, &world, &renewed).await;
+            assert_eq!(found, (200, String::new()), "round {round}, renewed");
+        }
+    }
+    world.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_one_reads_holds_at_all() {
     let world = world().await;
@@ -197,6 +242,26 @@ async fn a_policy_that_one_reads_holds_at_all() {
     world.stop().await;
 }
 
+/// Freezes a replica, then revokes. One that was frozen in the middle of a write is tried again: a file's lock is taken from nobody
+/// who lives, and the turn of writers after a second only.
+async fn revoke_beside_frozen(
+    world: &World,
+    side: &Side,
+    grant: &str,
+) -> Result<Applied, AdminFailure> {
+    loop {
+        side.freeze();
+        let revoking = world
+            .control()
+            .revoke_grant(&operator(), grant, Default::default())
+            .await;
+        match revoking {
+            Err(failure) if failure.code == AdminCode::Unavailable => side.thaw(),
+            done => return done,
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_frozen_is_waited_for_no_longer_than_it_could_serve() {
     let world = world().await;
@@ -210,19 +275,8 @@ async fn one_that_is_frozen_is_waited_for_no_longer_than_it_could_serve() {
     let grant = holder.grant.to_string();
     // Of all tries: one that is frozen again for long has not served in between.
     let began = Began::now();
-    let took = loop {
-        second.freeze();
-        let revoking = world
-            .control()
-            .revoke_grant(&operator(), &grant, Default::default())
-            .await;
-        match revoking {
-            Ok(_) => break began.elapsed(),
-            // Frozen in the middle of a write: a file's lock is taken from nobody who lives.
-            Err(failure) if failure.code == AdminCode::Unavailable => second.thaw(),
-            Err(failure) => panic!("{failure:?}"),
-        }
-    };
+    revoke_beside_frozen(&world, &second, &grant).await.unwrap();
+    let took = began.elapsed();
     assert!(took >= Duration::from_millis(FENCE), "{took:?}");
     println!("revoked beside a frozen replica in {} ms", took.as_millis());
     // Put after the act had returned, answered when it wakes up and believes that nothing has happened.
@@ -295,23 +349,15 @@ async fn an_act_that_cannot_wait_says_for_whom_it_waits() {
     let second = Side::start(&world, "second", &[]).await;
     let holder = member(&world, "waits").await;
     answers(second.federation, &world, &holder, 200).await;
-    second.freeze();
     let grant = holder.grant.to_string();
-    let failure = loop {
-        let revoking = world
-            .control()
-            .revoke_grant(&operator(), &grant, Default::default())
-            .await;
-        let failure = revoking.unwrap_err();
-        // It may have been frozen with the turn of writers, which the database takes from it in a second.
-        if failure.code != AdminCode::Unavailable {
-            break failure;
-        }
-    };
+    let failure = revoke_beside_frozen(&world, &second, &grant).await;
+    let failure = failure.unwrap_err();
     assert_eq!(failure.code, AdminCode::NotYetEffective, "{failure:?}");
     assert_eq!(failure.details["committed"], json!(true));
     let waiting = failure.details["waiting_for"].to_string();
     assert!(waiting.contains("replica second"), "{waiting}");
+    // What adds something is not held up by it.
+    world.pending(plan::AMIRA, scope()).await;
     second.thaw();
     answers(second.federation, &world, &holder, 403).await;
     world.stop().await;

@@ -129,7 +129,8 @@ impl Control {
         };
         let committed = self.store.create_grant(&act, grant).await?;
         let touched = Touched::Grant(committed.value.grant.id);
-        let (record, _) = self.apply(committed, touched).await?;
+        let (record, applied) = self.apply(committed, touched).await?;
+        self.replicas.until_followed(applied.revision).await;
         Ok(GrantView::of(&record, peer, act.now))
     }
 

@@ -32,6 +32,7 @@ use uuid::Uuid;
 use crate::audit::record_id;
 use crate::directory::Directory;
 use crate::message::failure::Failure;
+use crate::replicas::Replicas;
 use crate::store::{
     Act, Actor, EnrolledCertificate, KnownCertificate, RenewalRequest, RenewalStart,
     RenewedCertificate, Sha256, Store, StoreError,
@@ -52,6 +53,8 @@ pub struct RenewalParts {
     pub authority: Arc<dyn CertificateAuthority>,
     /// What requests are decided by.
     pub directory: Arc<Directory>,
+    /// Those who answer for this side besides this process.
+    pub replicas: Arc<Replicas>,
     /// The anchors in force, for their generation.
     pub trust: TrustReceiver,
     /// The anchors in force of this side's server certificates, PEM.
@@ -300,7 +303,8 @@ impl Renewals {
             return Err(self.broke(asked, &error).await);
         }
         (self.parts.told)(RenewalStep::Registered);
-        self.apply().await?;
+        let revision = self.apply().await?;
+        self.parts.replicas.until_followed(revision).await;
         (self.parts.told)(RenewalStep::InForce);
         Ok(issued)
     }
@@ -388,10 +392,10 @@ impl Renewals {
         serde_json::to_vec(&answer).unwrap_or_default()
     }
 
-    /// Brings what requests are decided by up to date.
-    async fn apply(&self) -> Result<(), DenyCode> {
+    /// Brings what requests are decided by up to date; to which revision.
+    async fn apply(&self) -> Result<u64, DenyCode> {
         match self.parts.directory.refresh().await {
-            Ok(_) => Ok(()),
+            Ok(applied) => Ok(applied.revision),
             Err(error) => {
                 tracing::error!(%error, "a change of certificates is not in force yet");
                 Err(DenyCode::RenewalUnavailable)

@@ -33,6 +33,16 @@ pub fn may_serve(one: &ReplicaRecord, now: i64) -> bool {
     now < silent_from(one)
 }
 
+/// The replicas besides `own` that may answer and have not put `revision` in force: what it added, they would refuse.
+#[must_use]
+pub fn behind(table: &ReplicaTable, own: Uuid, revision: u64) -> Vec<&str> {
+    let behind = table
+        .replicas
+        .iter()
+        .filter(|one| one.id != own && one.applied < revision && may_serve(one, table.now));
+    behind.map(|one| one.name.as_str()).collect()
+}
+
 /// Why a change of `revision` is not done at a replica that has not said to have it in force; `None` when it is.
 fn waits(one: &ReplicaRecord, revision: u64, now: i64) -> Option<String> {
     let name = &one.name;
@@ -172,6 +182,27 @@ mod tests {
         let pending = |own| Waiting::new(Uuid::from_u128(own), 8).pending(&table);
         assert_eq!(pending(1), Vec::<String>::new());
         assert_eq!(pending(9).len(), 1);
+    }
+
+    #[test]
+    fn only_replicas_that_may_answer_are_behind() {
+        let known = ReplicaRecord {
+            applied: 8,
+            leases_until: 99_000,
+            ..replica(3)
+        };
+        let gone = ReplicaRecord {
+            left_at: Some(10_000),
+            ..replica(4)
+        };
+        let table = |now| ReplicaTable {
+            now,
+            replicas: vec![replica(1), replica(2), known.clone(), gone.clone()],
+        };
+        let own = Uuid::from_u128(1);
+        assert_eq!(behind(&table(12_499), own, 8), ["r2"]);
+        assert_eq!(behind(&table(12_500), own, 8), [""; 0], "silent");
+        assert_eq!(behind(&table(12_499), own, 7), [""; 0]);
     }
 
     #[test]

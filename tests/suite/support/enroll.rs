@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use certs::testing::Minted;
 use certs::{PrivateKey, SystemClock};
 use policy::id::GrantId;
 use reference_gateway::plan;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 use tests::{RawConnection, Response, World};
 
@@ -62,6 +65,14 @@ pub async fn redeem(
     let body = json!({"csrPem": csr_pem}).to_string();
     connection.post(&path, &body).await?;
     connection.response().await
+}
+
+/// The certificate of an answer, with its key.
+pub fn taken(answer: &Response, key: PrivateKey) -> Minted {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let chain = answer.json()["certChainPem"].as_str().unwrap().to_owned();
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap);
+    Minted::of(chain.collect(), key)
 }
 
 /// Every byte of every file of a data directory, the sealing secret left out: that is what the
