@@ -120,7 +120,7 @@ pub struct Canary {
     redeemer: Arc<Redeemer>,
     metrics: Arc<Metrics>,
     state: Mutex<CanaryView>,
-    /// Held for a round: two at once would end each other's grants.
+    /// Held for a round and for cleaning up: two at once would end each other's grants.
     round: tokio::sync::Mutex<()>,
     /// Whether every grant of its peer was seen to be its own since the start. From then on nobody else can make one.
     is_alone: AtomicBool,
@@ -209,6 +209,15 @@ impl Control {
     /// # Errors
     /// When the store fails, or a peer of that name is not the canary's.
     pub async fn clean_up_canary(&self) -> Result<(), AdminFailure> {
+        // A round that has just begun is not one that was left.
+        let _one = match &self.canary {
+            Some(canary) => Some(canary.round.lock().await),
+            None => None,
+        };
+        self.end_left_rounds().await
+    }
+
+    async fn end_left_rounds(&self) -> Result<(), AdminFailure> {
         let peers = self.store.list_peers().await?;
         let mine = |peer: &&crate::store::PeerRecord| {
             peer.direction == PeerDirection::Inbound && peer.name.as_str() == PEER
@@ -263,7 +272,7 @@ impl Control {
     }
 
     async fn canary_round(&self, canary: &Canary) -> Result<CanaryRound, Broken> {
-        self.clean_up_canary()
+        self.end_left_rounds()
             .await
             .map_err(broken(CanaryStep::CleanUp))?;
         let request = CreateGrant {
