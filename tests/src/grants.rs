@@ -47,6 +47,10 @@ impl World {
             .set_gateway_token(&operator(), user, token.to_owned().into())
             .await
             .unwrap();
+        // Other replicas take it over behind the act.
+        for control in self.controls().skip(1) {
+            control.follow_others().await;
+        }
     }
 
     /// A pending grant for [`PEER`].
@@ -118,7 +122,7 @@ impl World {
         };
         let enrolled = store.complete_enrollment(&act(), enrollment).await.unwrap();
         assert!(enrolled.changed);
-        self.control().directory.refresh().await.unwrap();
+        self.refresh().await;
     }
 
     /// A grant in force for [`PEER`], its certificate, and the user's gateway token.
@@ -157,6 +161,20 @@ impl World {
     /// Asks one question on a connection of its own.
     pub async fn ask(&self, minted: &Minted, path: &str, body: &Value) -> Response {
         self.ask_on(Wire::H1, minted, path, body).await
+    }
+
+    /// Asks each replica the same on a connection of its own, so that each has what it keeps for itself, such as facts.
+    pub async fn ask_each(&self, minted: &Minted, path: &str, body: &Value) -> Vec<Response> {
+        let (path, body) = (format!("{BASE}{path}"), body.to_string());
+        let mut answers = Vec::new();
+        for control in self.controls() {
+            let address = control.addresses.federation.unwrap();
+            let mut client = Client::open(Wire::H1, address, minted, self.root())
+                .await
+                .unwrap();
+            answers.push(client.post(&path, &body).await.unwrap());
+        }
+        answers
     }
 
     /// Asks one question on a connection of its own, in this protocol; `path` is below [`BASE`].

@@ -22,7 +22,7 @@ impl World {
             .await;
         assert_eq!(changed, 1);
         database.close().await;
-        self.control().directory.refresh().await.unwrap();
+        self.refresh().await;
     }
 
     /// Sets a grant back to `pending` while its certificates stay as they are.
@@ -34,7 +34,7 @@ impl World {
             .await;
         assert_eq!(changed, 1);
         database.close().await;
-        self.control().directory.refresh().await.unwrap();
+        self.refresh().await;
     }
 
     /// Sets the state of an inbound peer: `pending`, `active`, `suspended` or `revoked`.
@@ -46,7 +46,7 @@ impl World {
             .await;
         assert_eq!(changed, 1);
         database.close().await;
-        self.control().directory.refresh().await.unwrap();
+        self.refresh().await;
     }
 
     /// The database, for statements of a test's own. The directory does not know what they change.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use certs::SystemClock;
+use proxy::admin::Control;
 use proxy::app::Running;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -59,6 +60,11 @@ impl Beside {
             address,
             task,
         })
+    }
+
+    /// What operators do at them.
+    pub fn controls(&self) -> impl Iterator<Item = &Control> {
+        self.replicas.iter().map(|replica| &*replica.control)
     }
 
     /// Stops them.

@@ -356,6 +356,19 @@ impl World {
         &self.sidecar.control
     }
 
+    /// The same at each replica.
+    pub fn controls(&self) -> impl Iterator<Item = &Control> {
+        let beside = self.beside.iter().flat_map(Beside::controls);
+        std::iter::once(self.control()).chain(beside)
+    }
+
+    /// Has what is in the store in force at every replica.
+    pub async fn refresh(&self) {
+        for control in self.controls() {
+            control.directory.refresh().await.unwrap();
+        }
+    }
+
     /// The clock, when it is a manual one.
     #[must_use]
     pub fn clock(&self) -> &ManualClock {

@@ -49,6 +49,16 @@ async fn refused_before_the_gateway(
     assert!(world.gateway.requests().await.is_empty());
 }
 
+/// Every replica lists tasks, and has the subject's facts from then on.
+async fn lists(world: &World, holder: &Holder) {
+    for answer in world
+        .ask_each(&holder.minted, "/list/tasks", &json!({}))
+        .await
+    {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
 async fn capabilities(world: &World, holder: &Holder) -> Value {
     let answer = world.ask(&holder.minted, "/capabilities", &json!({})).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -345,8 +355,7 @@ async fn gateway_denies_the_subject() {
         let world = World::builder().preset(preset).start().await;
         let holder = world.amira().await;
         // The facts are fetched while the user is still welcome.
-        let first = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
-        assert_eq!(first.status, 200, "{}", first.text());
+        lists(&world, &holder).await;
         world
             .gateway
             .behave(&json!({"banned": [plan::AMIRA]}))
@@ -402,8 +411,7 @@ async fn row_fault(modes: Value, denial: Denial) {
             .start()
             .await;
         let holder = world.amira().await;
-        let first = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
-        assert_eq!(first.status, 200, "{}", first.text());
+        lists(&world, &holder).await;
         world.gateway.behave(&json!({"over_share": modes})).await;
         for wire in Wire::BOTH {
             let answer = world
@@ -507,7 +515,9 @@ async fn change_that_could_not_be_applied() {
     const SCOPE: &str = "UPDATE grants SET scope = $1";
     let damaged = "{\"resources\":[\"everything\"]}";
     database.commit(SCOPE, &[Bound::Text(damaged)]).await;
-    assert!(world.control().directory.refresh().await.is_err());
+    for control in world.controls() {
+        assert!(control.directory.refresh().await.is_err());
+    }
     let denial = unavailable(503, DenyCode::Fenced);
     denial.check_response(&open.post(&path, "{}").await.unwrap());
     for wire in Wire::BOTH {
@@ -518,7 +528,7 @@ async fn change_that_could_not_be_applied() {
     }
     let whole = "{\"resources\":[\"tasks\"]}";
     database.commit(SCOPE, &[Bound::Text(whole)]).await;
-    world.control().directory.refresh().await.unwrap();
+    world.refresh().await;
     let answer = world.ask(&holder.minted, "/list/tasks", &json!({})).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     world.stop().await;

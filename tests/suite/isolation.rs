@@ -219,18 +219,20 @@ fn no_scope_shows_a_row_of_anybody_else_with_mosaic() {
     no_scope_shows_a_row_of_anybody_else("mosaic");
 }
 
-/// The counters of rows by kind, from `/metrics`.
+/// The counters of rows by kind, from `/metrics` of every replica.
 async fn row_counters(world: &World) -> BTreeMap<String, u64> {
-    let address = world.sidecar.addresses().ops.unwrap();
-    let text = support::enlist::http_get(address, "/metrics").await;
-    text.lines()
-        .filter_map(|line| line.strip_prefix("mosaic_federation_rows_total{disposition=\""))
-        .map(|line| {
+    let mut counters = BTreeMap::new();
+    for control in world.controls() {
+        let address = control.addresses.ops.unwrap();
+        let text = support::enlist::http_get(address, "/metrics").await;
+        let rows = "mosaic_federation_rows_total{disposition=\"";
+        for line in text.lines().filter_map(|line| line.strip_prefix(rows)) {
             let (kind, rest) = line.split_once('"').unwrap();
-            let value = rest.rsplit(' ').next().unwrap();
-            (kind.to_owned(), value.parse().unwrap())
-        })
-        .collect()
+            let value: u64 = rest.rsplit(' ').next().unwrap().parse().unwrap();
+            *counters.entry(kind.to_owned()).or_insert(0) += value;
+        }
+    }
+    counters
 }
 
 /// A user with teams and rows of every kind.
