@@ -6,8 +6,10 @@
 //! that a model in which nothing can go wrong would be noticed.
 //!
 //! Names are those of the code: a `book` is `LeaseCell`'s end, `until` and `pause` are `ServeRight`'s, `forgotten` is
-//! `RetiredLeases::forgotten_until`, `settle` is what the act waits for. Serving sides are replicas of one store, as
-//! the specification's section 8 has it; the product has one process today, which is the same model with one of them.
+//! `RetiredLeases::forgotten_until`, a `row` is a `ReplicaRecord`, `settle` is what the act waits for. Serving sides are
+//! replicas of one store, as the specification's section 8 has it. The first one has the store at hand; the other one
+//! hears of it by heartbeats, each of which writes the replica's row, then reads whether there is a change, and can be
+//! held up or lost at each step. The database has a clock of its own.
 //!
 //! **Time** is not counted from a beginning: a state holds what is left of each wait and how old each thing is, on
 //! the clock of whoever waits, and one step lets time pass for all. Clocks run at 10 or 11 units a step, so rates
@@ -39,8 +41,8 @@ const SERVING_PAUSE: u8 = 11;
 /// The names of the two properties.
 const LEAVES_LATE: &str = "nothing leaves a serving side after the act has returned";
 const SERVED_LATE: &str = "nothing is served from a cache after the act has returned";
-/// The database's clock.
-const STORE_RATE: u8 = 10;
+/// From when on a row that nobody writes says that its replica serves nothing.
+const SILENT: u8 = FENCE + FENCE_MARGIN;
 
 /// A part of the protocol that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,16 @@ enum Broken {
     NoLeaseWait,
     /// The act does not wait for the other replica.
     NoReplicaWait,
+    /// The act does not wait for leases of a replica that fell silent.
+    NoLeaseWaitAfterSilence,
+    /// A replica does not say how long its leases last.
+    LeasesUnsaid,
+    /// A heartbeat reads the store before its row is written.
+    ReadFirst,
+    /// A heartbeat says what it is about to put in force.
+    SaidTooEarly,
+    /// The fence is counted from the return of a heartbeat instead of its sending.
+    FenceFromReceipt,
     /// A replica that has lost the store goes on serving.
     NoFence,
 }
@@ -92,13 +104,34 @@ struct Answering {
     begun: Option<u8>,
 }
 
-/// A heartbeat that has read the store and is on its way back.
+/// What a replica says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Row {
+    /// Whether the change is in force there.
+    applied: bool,
+    /// How long the leases last that it gave before.
+    leases: u8,
+}
+
+/// How far a heartbeat is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// On the way to the store.
+    Sent(Row),
+    /// The row is written.
+    Written,
+    /// On the way back, with whether there is a change.
+    Read(bool),
+    /// Left out of its order: on the way to be written, with what was read before.
+    ReadThenSent(bool, Row),
+}
+
+/// A heartbeat that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Heartbeat {
     /// Time since it was sent.
     sent: u8,
-    /// Whether it has read the change.
-    read: bool,
+    stage: Stage,
 }
 
 /// One serving side.
@@ -115,9 +148,11 @@ struct Serving {
     heard: u8,
     heartbeat: Option<Heartbeat>,
     answering: Option<Answering>,
-    /// As the store has it: age of the last heartbeat by the store's clock, and whether it said "applied".
+    /// A row on the way to the store whose heartbeat was given up: it may be written at any time.
+    stray: Option<Row>,
+    /// As the store has it, and by its clock: the row, how old it is, and what is left of the leases that it tells of.
+    row: Row,
     row_age: u8,
-    row_applied: bool,
 }
 
 /// The operator's act.
@@ -155,6 +190,7 @@ struct State {
 struct Rates {
     serving: [u8; 2],
     asking: [u8; 2],
+    store: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,10 +216,16 @@ enum Step {
     Write(u8),
     /// It loses its memory.
     Forget(u8),
-    /// A replica's heartbeat reads the store.
+    /// A replica sends a heartbeat.
     Heartbeat(u8),
+    /// Its row is written.
+    WriteRow(u8),
+    /// It reads whether there is a change.
+    ReadStore(u8),
     /// It comes back.
     HearHeartbeat(u8),
+    /// The row of one that was given up is written.
+    WriteStray(u8),
     Crash(u8),
     Restart(u8),
     /// The operator's act is committed and applied at a replica, or repeated there.
@@ -203,6 +245,10 @@ struct Protocol {
     crashes: u8,
     /// For how long a serving side works on an answer before it begins.
     patience: u8,
+    /// Whether a heartbeat can be held up between its steps.
+    steps: bool,
+    /// Whether rows of heartbeats that were given up may still be written.
+    strays: bool,
 }
 
 /// `value` less `by`, not below nothing.
@@ -224,6 +270,8 @@ impl Protocol {
             questions: 2,
             crashes: 1,
             patience: 11,
+            steps: true,
+            strays: false,
         }
     }
 
@@ -254,8 +302,22 @@ impl Protocol {
             heard: 0,
             heartbeat: None,
             answering: None,
+            stray: None,
+            row: Row {
+                applied,
+                leases: if applied { forgotten } else { 0 },
+            },
             row_age: 0,
-            row_applied: applied,
+        }
+    }
+
+    /// What a replica says of itself now. The leases before the change is in force it says too, but nothing depends on them.
+    fn says(&self, one: &Serving) -> Row {
+        let leases = one.book.max(one.forgotten);
+        let said = one.applied && !self.is(Broken::LeasesUnsaid);
+        Row {
+            applied: one.applied,
+            leases: if said { leases } else { 0 },
         }
     }
 
@@ -269,12 +331,17 @@ impl Protocol {
             if number > 0 || (self.serving > 1 && !one.up) {
                 // Only the fence asks, and it only asks whether it is past.
                 one.heard = one.heard.saturating_add(by).min(FENCE);
-                let age = one.row_age.saturating_add(STORE_RATE);
-                one.row_age = age.min(FENCE + FENCE_MARGIN);
+                one.row_age = one.row_age.saturating_add(rates.store).min(SILENT + LEASE);
             }
+            one.row.leases = left(one.row.leases, rates.store);
             if let Some(heartbeat) = &mut one.heartbeat {
-                heartbeat.sent = heartbeat.sent.saturating_add(by);
-                if heartbeat.sent >= FENCE {
+                heartbeat.sent = heartbeat.sent.saturating_add(by).min(FENCE);
+                if heartbeat.sent >= FENCE && !self.is(Broken::FenceFromReceipt) {
+                    if let Stage::Sent(row) = heartbeat.stage
+                        && self.strays
+                    {
+                        one.stray = Some(row);
+                    }
                     one.heartbeat = None;
                 }
             }
@@ -311,11 +378,19 @@ impl Protocol {
                 }
             }
         }
-        if let Act::Settling { at, others } = &mut state.act {
-            let by = rates.serving[usize::from(*at)];
-            *others = others.map(|rest| left(rest, by));
+        if let Act::Settling { others, .. } = &mut state.act {
+            *others = others.map(|rest| left(rest, rates.store));
         }
         Some(())
+    }
+
+    /// A view with the change is put in force and the gates are closed: what was begun under the old one is cut.
+    fn apply(&self, at: u8, one: &mut Serving) {
+        one.applied = true;
+        one.answering = None;
+        if at == 0 {
+            write(one, self.says(one));
+        }
     }
 
     fn asking(&self, state: &mut State, step: Step) -> Option<()> {
@@ -427,23 +502,64 @@ impl Protocol {
                 if at == 0 || !one.up || one.heartbeat.is_some() {
                     return None;
                 }
+                let mut row = self.says(one);
                 // Time is saved by asking only when it would change something.
-                if one.heard == 0 && one.applied == committed && one.row_age == 0 {
+                if one.heard == 0 && one.applied == committed && one.row_age == 0 && one.row == row
+                {
                     return None;
                 }
-                one.heartbeat = Some(Heartbeat {
-                    sent: 0,
-                    read: committed,
-                });
-                one.row_age = 0;
-                one.row_applied = one.applied;
+                if self.is(Broken::SaidTooEarly) {
+                    row.applied = committed;
+                }
+                let stage = if self.is(Broken::ReadFirst) {
+                    Stage::ReadThenSent(committed, row)
+                } else {
+                    Stage::Sent(row)
+                };
+                one.heartbeat = Some(Heartbeat { sent: 0, stage });
+                if !self.steps {
+                    write(one, row);
+                    let stage = Stage::Read(committed);
+                    one.heartbeat = Some(Heartbeat { sent: 0, stage });
+                }
+            }
+            Step::WriteRow(at) => {
+                let one = &mut state.serving[usize::from(at)];
+                let heartbeat = one.heartbeat.as_mut()?;
+                let (row, next) = match heartbeat.stage {
+                    Stage::Sent(row) => (row, Stage::Written),
+                    Stage::ReadThenSent(read, row) => (row, Stage::Read(read)),
+                    Stage::Written | Stage::Read(_) => return None,
+                };
+                heartbeat.stage = next;
+                write(one, row);
+            }
+            Step::WriteStray(at) => {
+                let one = &mut state.serving[usize::from(at)];
+                let row = one.stray.take()?;
+                write(one, row);
+            }
+            Step::ReadStore(at) => {
+                let heartbeat = state.serving[usize::from(at)].heartbeat.as_mut()?;
+                if heartbeat.stage != Stage::Written {
+                    return None;
+                }
+                heartbeat.stage = Stage::Read(committed);
             }
             Step::HearHeartbeat(at) => {
                 let one = &mut state.serving[usize::from(at)];
-                let heartbeat = one.heartbeat.take()?;
-                one.heard = heartbeat.sent;
-                if heartbeat.read && !one.applied {
-                    apply(at, one);
+                let heartbeat = one.heartbeat?;
+                let Stage::Read(read) = heartbeat.stage else {
+                    return None;
+                };
+                one.heartbeat = None;
+                one.heard = if self.is(Broken::FenceFromReceipt) {
+                    0
+                } else {
+                    heartbeat.sent
+                };
+                if read && !one.applied {
+                    self.apply(at, one);
                 }
             }
             Step::Crash(at) => {
@@ -454,8 +570,9 @@ impl Protocol {
                 state.crashes -= 1;
                 *one = Serving {
                     up: false,
+                    stray: one.stray,
+                    row: one.row,
                     row_age: one.row_age,
-                    row_applied: one.row_applied,
                     ..self.fresh(false, 0)
                 };
                 if matches!(state.act, Act::Settling { at: waiting, .. } if waiting == at) {
@@ -472,7 +589,18 @@ impl Protocol {
                 } else {
                     LEASE
                 };
+                let before = *one;
                 *one = self.fresh(committed, forgotten);
+                if at > 0 {
+                    // It serves nothing before its first heartbeat. Its row takes the place of the old one, where the product keeps both.
+                    *one = Serving {
+                        heard: FENCE,
+                        stray: before.stray,
+                        row: before.row,
+                        row_age: before.row_age,
+                        ..*one
+                    };
+                }
             }
             _ => return None,
         }
@@ -488,19 +616,31 @@ impl Protocol {
                 }
                 state.committed = true;
                 if !one.applied {
-                    apply(at, one);
+                    self.apply(at, one);
                 }
                 let others = (self.serving < 2 || self.is(Broken::NoReplicaWait)).then_some(0);
                 state.act = Act::Settling { at, others };
             }
             (Step::OthersDone, Act::Settling { at, others: None }) => {
-                let done = |one: &Serving| one.row_applied || one.row_age >= FENCE + FENCE_MARGIN;
-                let others = state.serving.iter().enumerate();
-                let mut others = others.filter(|(number, _)| *number != usize::from(at));
-                if !others.all(|(_, one)| done(one)) {
+                let (_, other) = state
+                    .serving
+                    .iter()
+                    .enumerate()
+                    .find(|(number, _)| *number != usize::from(at))?;
+                let silent = if self.is(Broken::NoLeaseWaitAfterSilence) {
+                    SILENT
+                } else {
+                    SILENT + LEASE
+                };
+                // `Waiting`: what it said when it was first found to have the change in force, else its silence.
+                let rest = if other.row.applied {
+                    other.row.leases
+                } else if other.row_age >= silent {
+                    0
+                } else {
                     return None;
-                }
-                let others = Some(LEASE);
+                };
+                let others = Some(rest);
                 state.act = Act::Settling { at, others };
             }
             (
@@ -523,11 +663,13 @@ impl Protocol {
     }
 }
 
-/// A view with the change is put in force and the gates are closed: what was begun under the old one is cut.
-fn apply(at: u8, one: &mut Serving) {
-    one.applied = true;
-    one.answering = None;
-    one.row_applied |= at == 0;
+/// A row is written. What is left of the leases that it told of before stays.
+fn write(one: &mut Serving, row: Row) {
+    one.row = Row {
+        leases: one.row.leases.max(row.leases),
+        ..row
+    };
+    one.row_age = 0;
 }
 
 impl Model for Protocol {
@@ -540,10 +682,12 @@ impl Model for Protocol {
             Rates {
                 serving: [11, 10],
                 asking: [10, 11],
+                store: 10,
             },
             Rates {
                 serving: [10, 11],
                 asking: [11, 10],
+                store: 11,
             },
         ];
         let state = |rates| State {
@@ -585,7 +729,10 @@ impl Model for Protocol {
                 Step::Begin(at),
                 Step::Leave(at),
                 Step::Heartbeat(at),
+                Step::WriteRow(at),
+                Step::ReadStore(at),
                 Step::HearHeartbeat(at),
+                Step::WriteStray(at),
                 Step::Crash(at),
                 Step::Restart(at),
                 Step::Act(at),
@@ -604,11 +751,23 @@ impl Model for Protocol {
             Step::Receive { .. } | Step::Begin(_) | Step::Leave(_) => {
                 self.answering(&mut state, step)
             }
-            Step::Heartbeat(_) | Step::HearHeartbeat(_) | Step::Crash(_) | Step::Restart(_) => {
-                self.replicating(&mut state, step)
-            }
+            Step::Heartbeat(_)
+            | Step::WriteRow(_)
+            | Step::ReadStore(_)
+            | Step::HearHeartbeat(_)
+            | Step::WriteStray(_)
+            | Step::Crash(_)
+            | Step::Restart(_) => self.replicating(&mut state, step),
             Step::Act(_) | Step::OthersDone | Step::Return => self.acting(&mut state, step),
         }?;
+        if state.act == Act::Returned {
+            // Nobody looks at rows any more.
+            for one in &mut state.serving {
+                one.row = Row::default();
+                one.row_age = 0;
+                one.stray = None;
+            }
+        }
         (state != *before).then_some(state)
     }
 
@@ -635,6 +794,11 @@ fn search(model: Protocol) -> usize {
     let checker = model.checker().threads(2).spawn_bfs().join();
     checker.assert_properties();
     checker.unique_state_count()
+}
+
+/// Whether the searches may take minutes, as the long counts do.
+fn is_long() -> bool {
+    std::env::var_os("MOSAIC_SOAK").is_some()
 }
 
 /// Fails unless the model finds something late.
@@ -669,12 +833,32 @@ fn an_asker_that_renews_keeps_the_promise() {
     assert!(states > 10_000, "{states}");
 }
 
+/// Two replicas and one asking side, which asks once.
+fn two_replicas(broken: Broken) -> Protocol {
+    Protocol {
+        serving: 2,
+        questions: 1,
+        ..Protocol::with(broken)
+    }
+}
+
 #[test]
 fn two_replicas_of_which_one_crashes_keep_the_promise() {
     let states = search(Protocol {
-        serving: 2,
-        questions: 1,
-        ..Protocol::with(Broken::Nothing)
+        steps: is_long(),
+        ..two_replicas(Broken::Nothing)
+    });
+    println!("{states} states");
+    assert!(states > 100_000, "{states}");
+}
+
+#[test]
+fn heartbeats_that_are_late_at_any_step_keep_the_promise() {
+    let states = search(Protocol {
+        crashes: u8::from(is_long()),
+        patience: 0,
+        strays: true,
+        ..two_replicas(Broken::Nothing)
     });
     println!("{states} states");
     assert!(states > 100_000, "{states}");
@@ -683,12 +867,11 @@ fn two_replicas_of_which_one_crashes_keep_the_promise() {
 #[test]
 fn two_replicas_keep_the_promise_to_two_askers() {
     let states = search(Protocol {
-        serving: 2,
         asking: 2,
-        questions: 1,
         crashes: 0,
         patience: 0,
-        ..Protocol::with(Broken::Nothing)
+        steps: is_long(),
+        ..two_replicas(Broken::Nothing)
     });
     println!("{states} states");
     assert!(states > 100_000, "{states}");
@@ -705,11 +888,19 @@ fn every_part_of_the_protocol_is_needed() {
     ] {
         is_violated(Protocol::with(broken));
     }
-    for broken in [Broken::NoReplicaWait, Broken::NoFence] {
+    for broken in [
+        Broken::NoReplicaWait,
+        Broken::NoFence,
+        Broken::NoLeaseWaitAfterSilence,
+        Broken::LeasesUnsaid,
+        Broken::ReadFirst,
+        Broken::SaidTooEarly,
+        Broken::FenceFromReceipt,
+    ] {
         is_violated(Protocol {
-            serving: 2,
-            questions: 1,
-            ..Protocol::with(broken)
+            crashes: 0,
+            patience: 0,
+            ..two_replicas(broken)
         });
     }
 }
