@@ -4,11 +4,13 @@
 //! way round: no new connections, drain, then the audit journal is emptied into the database.
 
 mod archiving;
+mod asking;
 mod assertion_proof;
 mod audit;
 mod authority;
 mod canary;
 mod confinement;
+mod listeners;
 mod otlp;
 mod policy_watch;
 mod process;
@@ -18,44 +20,33 @@ mod revocation;
 mod sealing;
 pub mod secrets;
 mod self_attack;
+mod serving;
 mod throttle;
 
 use std::collections::HashMap;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use certs::ca::RotatingCa;
-use certs::ca::embedded::StatusUrls;
 use certs::clock::Clock;
 use certs::publish::channel;
-use certs::{
-    CertificateAuthority, CrlReceiver, LiveClientVerifier, LiveServerResolver, RevokedReceiver,
-    RevokedSet, SealPurpose, Sealer, StepCa, TrustAnchors, TrustReceiver, tls,
-};
+use certs::{CertificateAuthority, RevokedSet, SealPurpose, Sealer, TrustAnchors};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use policy::id::UserId;
 use policy::mapping::Mapping;
 use policy::time::UnixMillis;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::admin::{self, Addresses, Archiver, Canary, Control, RESEAL_BATCH, Resealer, Rotation};
 use crate::audit::archive::Shelf;
-use crate::audit::checkpoint::CheckpointVerifier;
 use crate::audit::history::HistoryPublisher;
 use crate::audit::{AuditLog, AuditState, AuditWriter, DrainError};
-use crate::config::{Config, GatewayAuth, Preset, PublicUrl};
+use crate::config::{Config, GatewayAuth, Preset};
 use crate::directory::{ApplyError, Directory, DirectoryParts, LeaseTerms};
-use crate::enrollment::{
-    self, ApplyChanges, CRL_PATH, EnrollmentLimits, EnrollmentTerms, OCSP_PATH, Redeemer,
-    StatusRoutes,
-};
 use crate::gateway::assertion::AssertionSigner;
 use crate::gateway::credential::{SubjectCredentials, bearer};
 use crate::gateway::facts::FactsCache;
@@ -65,39 +56,34 @@ use crate::hardening::Hardening;
 use crate::inbound::authenticate::Authenticator;
 use crate::inbound::finish::Recorder;
 use crate::inbound::renew::{RenewalParts, Renewals};
-use crate::inbound::service::{AnswerLimits, Inbound, serve_connection};
+use crate::inbound::service::{AnswerLimits, Inbound};
 use crate::inbound::shadow::PolicyShadow;
-use crate::outbound::{
-    BreakerRules, Deadlines, DoorLimits, DoorListener, Outbound, OutboundParts, OwnGateway,
-    ReachRules, Reaches,
-};
-use crate::replicas::{Job, MarkError, Replicas, Rollback};
-use crate::revocation::{PublishedCrl, Responder};
-use crate::server_certificate::{
-    KEPT_CERTIFICATE, KeptCertificate, ServerCertificate, ServerFiles, ServerSource,
-};
+use crate::outbound::{Deadlines, OutboundParts, OwnGateway};
+use crate::replicas::{Job, MarkError, Rollback};
+use crate::server_certificate::{KEPT_CERTIFICATE, KeptCertificate};
 use crate::service_manager::Inherited;
 use crate::store::{Act, Actor, Store, StoreError};
 use crate::telemetry::ops::{self, Readiness as _};
 use crate::telemetry::{Metrics, steps};
 use crate::tier::{self, TierError};
-use crate::transport::{Acceptor, Balancers, ListenerLimits, PauseWatch, ServeFence};
+use crate::transport::{PauseWatch, ServeFence};
 
+use asking::{ask, reaches};
 use authority::Authorities;
+use listeners::{listen, offer};
 use policy_watch::PolicyWatch;
 pub use process::{init_authority, run};
 use replicas::{Following, Replica};
 use revocation::Revocation;
 use secrets::Secrets;
 pub use self_attack::SelfAttack;
+use serving::{Serving, ServingParts, serve, server_certificate};
 
 /// Longest wait for the database to have every audit record at the end.
 const AUDIT_DRAIN: Duration = Duration::from_secs(20);
 
 /// For how long a replica that writes down what has expired goes on doing so.
 const EXPIRY_TURN: Duration = Duration::from_secs(15);
-/// The same of renewing credentials; a try that takes longer is guarded by the store.
-const RENEWAL_TURN: Duration = Duration::from_secs(30);
 
 /// Why the sidecar did not start.
 #[derive(Debug, thiserror::Error)]
@@ -235,18 +221,6 @@ impl Running {
         self.checkpoints.keep().await;
         self.telemetry.end().await;
         Ok(drained?)
-    }
-}
-
-/// Makes changes of the enrollment listener effective.
-struct Applying(Arc<Directory>, Arc<Replicas>);
-
-#[async_trait]
-impl ApplyChanges for Applying {
-    async fn apply_changes(&self) -> Result<(), String> {
-        let applied = self.0.refresh().await.map_err(|error| error.to_string())?;
-        self.1.until_followed(applied.revision).await;
-        Ok(())
     }
 }
 
@@ -865,330 +839,4 @@ async fn subject_credentials(
             })
         }
     }
-}
-
-struct ServingParts {
-    inbound: Arc<Inbound>,
-    replicas: Arc<Replicas>,
-    /// Signs for peers.
-    clients: Arc<dyn CertificateAuthority>,
-    /// The certificate of the listeners.
-    server: Arc<ServerCertificate>,
-    trust: TrustReceiver,
-    revoked: RevokedReceiver,
-    lists: CrlReceiver,
-    /// Our own authority, and its list when it signs for peers.
-    embedded: Arc<RotatingCa>,
-    published: Option<Arc<PublishedCrl>>,
-    checkpoint_key: CheckpointVerifier,
-}
-
-struct Serving {
-    enrollment_url: PublicUrl,
-    redeemer: Arc<Redeemer>,
-    server: Arc<ServerCertificate>,
-}
-
-/// The certificate of our listeners: from files or the step-ca where the settings name them, else of our authority.
-async fn server_certificate(
-    base: &Base,
-    authority: &Arc<dyn CertificateAuthority>,
-    step: Option<Arc<StepCa>>,
-    kept: Arc<KeptCertificate>,
-) -> Result<Arc<ServerCertificate>, StartError> {
-    let tls = &base.config.tls;
-    let source = match (&tls.files, step) {
-        (None, None) => ServerSource::Authority(Arc::clone(authority)),
-        (None, Some(step)) => ServerSource::Step(step, kept),
-        (Some(files), _) => ServerSource::Files(ServerFiles {
-            certificate: files.certificate.clone(),
-            key: files.key.clone(),
-            roots: files.roots.clone(),
-            root: files.root.clone(),
-        }),
-    };
-    let (clock, metrics) = (Arc::clone(&base.clock), Arc::clone(&base.metrics));
-    ServerCertificate::open(source, &tls.server_names, clock, metrics)
-        .await
-        .map_err(StartError::Certificate)
-}
-
-/// The serving side: federation and enrollment listeners.
-async fn serve(
-    base: &Base,
-    parts: ServingParts,
-    listeners: &mut JoinSet<()>,
-    stopped: &watch::Receiver<bool>,
-    addresses: &mut Addresses,
-) -> Result<Serving, StartError> {
-    let config = &base.config;
-    let federation = listen(base, "federation", config.federation.listen).await?;
-    let enrolling = listen(base, "enrollment", config.enrollment.listen).await?;
-    addresses.federation = federation.local_addr().ok();
-    addresses.enrollment = enrolling.local_addr().ok();
-    let endpoint = public(config.federation.public_url.as_ref(), addresses.federation)?;
-    let enrollment_url = public(config.enrollment.public_url.as_ref(), addresses.enrollment)?;
-    let resolver = || {
-        let in_force = parts.server.subscribe();
-        LiveServerResolver::reading(move || in_force.load().credential().certified_key())
-    };
-    let refused = |error: tls::TlsConfigError| StartError::Certificate(error.to_string());
-    let refusals = Arc::clone(&base.metrics);
-    let verifier = LiveClientVerifier::new(parts.trust.clone(), parts.revoked)
-        .with_lists(parts.lists)
-        .with_observer(Arc::new(move |error| {
-            refusals.revocation.chain_refused(error);
-            tracing::info!(%error, "a client certificate was refused at the handshake");
-        }));
-    let clock = || Arc::clone(&base.clock);
-    let federation_tls =
-        tls::federation_server_config(verifier, resolver(), clock()).map_err(refused)?;
-    let enrollment_tls = tls::enrollment_server_config(resolver(), clock()).map_err(refused)?;
-    let status = parts.published.map(|list| {
-        let url =
-            |path: &str| format!("{}{path}", enrollment_url.to_string().trim_end_matches('/'));
-        parts.embedded.say_where(StatusUrls {
-            crl: url(CRL_PATH),
-            ocsp: url(OCSP_PATH),
-        });
-        let shown = Arc::clone(&parts.server);
-        let own = move || Some(shown.current().credential().serial().clone());
-        StatusRoutes {
-            list,
-            responder: Responder::new(
-                parts.embedded,
-                Arc::clone(&base.store),
-                Arc::clone(&parts.inbound.directory),
-                clock(),
-                Arc::clone(&base.metrics),
-                Box::new(own),
-            ),
-            clock: clock(),
-        }
-    });
-    let told = Arc::clone(&parts.server);
-    let redeemer = Arc::new(Redeemer::new(
-        Arc::clone(&base.store),
-        parts.clients,
-        clock(),
-        Arc::new(Applying(
-            Arc::clone(&parts.inbound.directory),
-            parts.replicas,
-        )),
-        EnrollmentTerms {
-            endpoint_url: endpoint.to_string(),
-            common_name: endpoint.host().to_owned(),
-            server_anchors_pem: Arc::new(move || told.current().roots_pem()),
-            trust_generation: {
-                let trust = parts.trust.clone();
-                Arc::new(move || trust.load().generation())
-            },
-            certificate_lifetime: config.limits.client_certificate,
-            checkpoint_key: parts.checkpoint_key.to_hex(),
-        },
-    ));
-    let limits = ListenerLimits {
-        handshake_timeout: config.federation.handshake_timeout,
-        max_connections: u32::try_from(config.federation.max_connections).unwrap_or(u32::MAX),
-    };
-    let throttle = Arc::clone(&parts.inbound.throttle);
-    let acceptor = Acceptor::new(
-        federation,
-        federation_tls,
-        parts.trust,
-        (
-            Arc::clone(&throttle.federation),
-            Balancers::new(config.federation.balancers.clone()),
-        ),
-        limits,
-        Arc::clone(&base.serving_pauses),
-    );
-    let (inbound, shutdown, metrics) = (parts.inbound, stopped.clone(), Arc::clone(&base.metrics));
-    let drive = move |accepted| serve_connection(Arc::clone(&inbound), accepted, shutdown.clone());
-    let observe = move |result, source| {
-        metrics.handshake(result);
-        tracing::debug!(result = result.as_str(), %source, "handshake");
-    };
-    listeners.spawn(acceptor.run(drive, observe, stopped.clone(), config.federation.drain));
-    listeners.spawn(enrollment::serve(
-        enrolling,
-        enrollment_tls,
-        enrollment::router(Arc::clone(&redeemer), status),
-        EnrollmentLimits::default(),
-        (
-            Arc::clone(&throttle.enrollment),
-            Balancers::new(config.enrollment.balancers.clone()),
-        ),
-        stopped.clone(),
-    ));
-    let server = Arc::clone(&parts.server);
-    let mut stop = stopped.clone();
-    listeners.spawn(async move {
-        tokio::select! {
-            () = server.keep() => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-    });
-    Ok(Serving {
-        enrollment_url,
-        redeemer,
-        server: parts.server,
-    })
-}
-
-/// The socket of a listener: the one handed over by the service manager, else one of our own.
-async fn listen(
-    base: &Base,
-    name: &str,
-    address: std::net::SocketAddr,
-) -> Result<TcpListener, StartError> {
-    let taken = base.inherited.take(name, address);
-    let socket = match taken.map_err(StartError::Inherited)? {
-        Some(socket) => socket,
-        None => TcpListener::bind(address)
-            .await
-            .map_err(system(format!("the {name} listener cannot bind {address}")))?,
-    };
-    offer(base, name.to_owned(), &socket)?;
-    Ok(socket)
-}
-
-/// Keeps a listening socket for a process that is to take over.
-fn offer(base: &Base, name: String, socket: &impl AsFd) -> Result<(), StartError> {
-    let offered = base.offered.offer(name, socket.as_fd());
-    offered.map_err(system(
-        "a listening socket cannot be kept for a process that takes over",
-    ))
-}
-
-/// The public URL with the port that is really listened on, when it was left to the system.
-fn public(
-    url: Option<&PublicUrl>,
-    address: Option<std::net::SocketAddr>,
-) -> Result<PublicUrl, StartError> {
-    let url = url.ok_or_else(|| StartError::Internal("a public URL is missing".to_owned()))?;
-    Ok(match address {
-        Some(address) if url.port() == 0 => url.with_port(address.port()),
-        _ => url.clone(),
-    })
-}
-
-/// What is known of reaching peers: nothing yet.
-fn reaches(base: &Base) -> Reaches {
-    let (breaker, limits) = (&base.config.breaker, &base.config.limits);
-    let rules = ReachRules {
-        breaker: BreakerRules {
-            failures: breaker.failures,
-            open: breaker.open,
-            open_max: breaker.open_max,
-        },
-        places: limits.peer_requests,
-    };
-    Reaches::new(rules, Arc::clone(&base.clock), Arc::clone(&base.metrics))
-}
-
-/// Lets answers that are too old go, so that they do not stay in memory until their room is needed.
-async fn sweep_cache(outbound: Arc<Outbound>, mut stop: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(Duration::from_secs(5)) => outbound.sweep(),
-        }
-    }
-}
-
-/// Renews credentials when they are due. Looks every second: timers stand still while a machine sleeps, the clock of
-/// certificates does not.
-async fn renew_credentials(
-    outbound: Arc<Outbound>,
-    replicas: Arc<Replicas>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut resumed = false;
-    loop {
-        if !replicas.does(Job::Renewal, RENEWAL_TURN).await {
-            // Whoever does it meanwhile may leave one half done.
-            resumed = false;
-        } else if !resumed {
-            tokio::select! {
-                biased;
-                () = outbound.resume_renewals() => resumed = true,
-                _ = stop.wait_for(|stop| *stop) => return,
-            }
-        }
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
-        if !resumed {
-            continue;
-        }
-        tokio::select! {
-            biased;
-            _ = outbound.renew_due() => {}
-            // Cut off anywhere, the next process goes on from there.
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
-    }
-}
-
-/// The asking side: the session door.
-async fn ask(
-    base: &Base,
-    parts: OutboundParts,
-    replicas: Arc<Replicas>,
-    listeners: &mut JoinSet<()>,
-    stopped: &watch::Receiver<bool>,
-    addresses: &mut Addresses,
-) -> Result<Arc<Outbound>, StartError> {
-    let config = &base.config;
-    let outbound = Arc::new(Outbound::new(parts));
-    outbound.load().await?;
-    outbound.warm_up(None);
-    listeners.spawn(sweep_cache(Arc::clone(&outbound), stopped.clone()));
-    listeners.spawn(renew_credentials(
-        Arc::clone(&outbound),
-        replicas,
-        stopped.clone(),
-    ));
-    listeners.spawn(Arc::clone(&outbound).keep_witness(stopped.clone()));
-    let socket = &config.session.socket;
-    let taken = base.inherited.take_unix("session", socket);
-    let door = match taken.map_err(StartError::Inherited)? {
-        Some(socket) => DoorListener::Unix(socket),
-        None => DoorListener::bind_unix(socket, 0o660)
-            .await
-            .map_err(system(format!(
-                "the session socket `{}` cannot be bound",
-                socket.display()
-            )))?,
-    };
-    offer(base, at_path("session", socket), &door)?;
-    let serve = |door| {
-        crate::outbound::serve(
-            door,
-            Arc::clone(&outbound),
-            DoorLimits::default(),
-            stopped.clone(),
-            base.leaving.clone(),
-        )
-    };
-    listeners.spawn(serve(door));
-    if let Some(address) = config.session.listen {
-        let taken = base.inherited.take("session", address);
-        let door = match taken.map_err(StartError::Inherited)? {
-            Some(socket) => DoorListener::Loopback(socket),
-            None => DoorListener::bind_loopback(address)
-                .await
-                .map_err(system(format!(
-                    "the session listener cannot bind {address}"
-                )))?,
-        };
-        if let DoorListener::Loopback(listener) = &door {
-            addresses.session = listener.local_addr().ok();
-        }
-        offer(base, "session".to_owned(), &door)?;
-        listeners.spawn(serve(door));
-    }
-    Ok(outbound)
 }
