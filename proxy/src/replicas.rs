@@ -42,6 +42,8 @@ const ASK: Duration = Duration::from_millis(15);
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
 /// For how long replicas that are gone are remembered, milliseconds.
 const REMEMBERED_MS: i64 = 600_000;
+/// Until what could not be taken over is tried again.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(2);
 /// Between two tries to listen.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -90,8 +92,8 @@ enum BeatError {
 /// Follows what other replicas change beside the view.
 #[async_trait]
 pub trait Follow: Send + Sync {
-    /// Takes what is in the store now. A failure is the follower's to report, and to repeat with the next change.
-    async fn follow(&self);
+    /// Takes what is in the store now; whether all of it. What was not is the follower's to report, and is tried again.
+    async fn follow(&self) -> bool;
 }
 
 /// A process that is registered, and serves nothing yet.
@@ -183,12 +185,14 @@ pub struct Replicas {
     follower: OnceLock<Arc<dyn Follow>>,
     /// The newest revision that was heard of.
     seen: AtomicU64,
+    /// The newest one that is in force and was heard of.
+    noticed: AtomicU64,
     /// When the last good heartbeat was sent, nanoseconds since boot.
     heard: AtomicU64,
     /// The store is older than it was: nothing is served until the process is started again.
     went_back: AtomicBool,
     told: Notify,
-    /// Another replica has changed something.
+    /// Another replica may have changed something.
     changed: Notify,
     /// What is known of jobs.
     jobs: Mutex<HashMap<&'static str, Turn>>,
@@ -205,6 +209,7 @@ impl Replicas {
             directory,
             follower: OnceLock::new(),
             seen: AtomicU64::new(0),
+            noticed: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             went_back: AtomicBool::new(false),
             told: Notify::new(),
@@ -289,9 +294,12 @@ impl Replicas {
         }
         if found > applied {
             self.directory.apply(found, Touched::All).await?;
-            self.changed.notify_one();
             // What is in force is said at once: somebody waits for it.
             self.told.notify_one();
+        }
+        // Also when an act of this process has brought the change along.
+        if self.noticed.fetch_max(found, Ordering::AcqRel) < found {
+            self.changed.notify_one();
         }
         self.heard.store(sent, Ordering::Release);
         member.fence.set(if self.is_alone() {
@@ -407,10 +415,16 @@ impl Replicas {
 
     /// What is not of the promise is taken over behind it: no act waits for that.
     async fn follows(&self) {
+        let mut whole = true;
         loop {
-            self.changed.notified().await;
+            let changed = self.changed.notified();
+            if whole {
+                changed.await;
+            } else {
+                let _ = tokio::time::timeout(FOLLOW_AGAIN, changed).await;
+            }
             if let Some(follower) = self.follower.get() {
-                follower.follow().await;
+                whole = follower.follow().await;
             }
         }
     }

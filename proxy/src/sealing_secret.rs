@@ -5,8 +5,8 @@
 
 use std::path::PathBuf;
 
-use certs::SealingSecret;
-use certs::seal::SecretError;
+use certs::seal::{KeyId, SecretError};
+use certs::{Sealer, SealingSecret};
 
 use crate::config::SealSource;
 
@@ -63,6 +63,28 @@ pub fn read_next(source: &SealSource) -> Result<Option<SealingSecret>, String> {
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The secret of a name, from where the next one lies or, where that has been put in its place already, from the settings' own.
+///
+/// # Errors
+/// Where it was looked for, in words for the operator.
+pub fn named(source: &SealSource, key_id: &KeyId) -> Result<Sealer, String> {
+    let sealer = |secret| Sealer::new(secret).map_err(|error| error.to_string());
+    if let Some(next) = read_next(source)?.map(sealer).transpose()?
+        && next.key_id() == *key_id
+    {
+        return Ok(next);
+    }
+    let present = sealer(read(source)?)?;
+    if present.key_id() == *key_id {
+        return Ok(present);
+    }
+    Err(format!(
+        "neither {} nor {source} holds the secret named {}",
+        source.next(),
+        hex::encode(key_id)
+    ))
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ mod side;
 mod support;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,6 +220,71 @@ async fn what_one_adds_is_known_at_all() {
             let found = asked(at, &world, &renewed).await;
             assert_eq!(found, (200, String::new()), "round {round}, renewed");
         }
+    }
+    world.stop().await;
+}
+
+/// Writes a secret as the product would want it.
+fn write_secret(path: &Path, secret: &[u8]) {
+    let mut file = std::fs::OpenOptions::new();
+    let file = file.write(true).create(true).truncate(true).mode(0o600);
+    std::io::Write::write_all(&mut file.open(path).unwrap(), secret).unwrap();
+}
+
+/// Each finds the secrets in a place of its own, and one gets the next one late.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sealing_secret_that_one_changes_is_taken_over() {
+    const NEXT: &[u8] = b"0123456789abcdef0123456789abcdef-the-next-secret";
+    let world = world().await;
+    let first = world.config.data_dir.join("sealing.key");
+    let own = world.dir.path().join("second.key");
+    write_secret(&own, &std::fs::read(&first).unwrap());
+    let setting = format!("seal.secret_file={}", own.display());
+    let second = Side::start(&world, "second", &[&setting]).await;
+    let logged = |text: &str| second.log.lock().unwrap().contains(text);
+    let config = world.dir.path().join("federation.toml");
+    let config = config.display().to_string();
+    let keys = async |what: &str| {
+        let admin = world.config.data_dir.join("admin.sock");
+        let arguments = ["--config", &config, "keys", "reseal", what];
+        command(&admin, &arguments).await
+    };
+    let next_of = |path: &Path| path.with_extension("key.next");
+
+    write_secret(&next_of(&first), NEXT);
+    let started = keys("start").await;
+    assert_eq!(started.exit, 0, "{started:?}");
+    until(|| logged("second.key.next")).await;
+    assert!(!logged("changes the sealing secret: taken over"));
+    write_secret(&next_of(&own), NEXT);
+    until(|| logged("changes the sealing secret: taken over")).await;
+
+    for path in [&first, &own] {
+        std::fs::rename(next_of(path), path).unwrap();
+    }
+    let ended = keys("finish").await;
+    assert_eq!(ended.exit, 0, "{ended:?}");
+    until(|| logged("has ended the change of the sealing secret")).await;
+    // What the second one seals now opens at the first.
+    let user = amira();
+    let token = world.dir.path().join("token");
+    write_secret(&token, user.token().as_bytes());
+    let token = token.display().to_string();
+    let set = ["gateway", "token", "set", "--user", &user.id];
+    let set = [&set[..], &["--token-file", &token]].concat();
+    let set = command(&second.admin, &set).await;
+    assert_eq!(set.exit, 0, "{set:?}");
+    let grant = world.pending_for("home", &user.id, scope()).await;
+    let subject = grant.subject.uuid();
+    let minted = world.mint(grant.id.uuid(), subject).sign_with(&world.ca);
+    world.register(grant.id, &minted).await;
+    let holder = Holder {
+        grant: grant.id,
+        subject,
+        minted,
+    };
+    for at in [second.federation, world.federation()] {
+        answers(at, &world, &holder, 200).await;
     }
     world.stop().await;
 }

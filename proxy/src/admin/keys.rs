@@ -174,6 +174,8 @@ impl From<ResealError> for AdminFailure {
         let message = error.to_string();
         match error {
             ResealError::Change(_) => Self::new(AdminCode::Conflict, message),
+            ResealError::Elsewhere(_) => Self::new(AdminCode::Unavailable, message)
+                .hint("put the next secret beside the present one on this replica too"),
             ResealError::Another { .. } => Self::new(AdminCode::Conflict, message)
                 .hint("give that secret; `keys reseal status` shows how far the change is"),
             ResealError::Row { .. } => Self::new(AdminCode::Unavailable, message).hint(

@@ -1,7 +1,7 @@
 //! The replicas of the store: what acts wait for there, what this process takes over from them, and how it is shown.
 //!
 //! Invariant: what another replica has changed is in force here before it is told that it is; a part that could not be taken over is
-//! reported, and tried again with the next change.
+//! reported, and tried again.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use super::{AdminCode, AdminFailure, Control};
 use crate::config::Tier;
 use crate::gateway::credential::bearer;
 use crate::replicas::waiting;
+use crate::sealing_secret;
 
 /// A replica, as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -119,19 +120,33 @@ impl Control {
         ))
     }
 
-    /// Takes over what another replica has changed beside grants and policy.
-    pub async fn follow_others(&self) {
+    /// Takes over what another replica has changed beside grants and policy; whether all of it was.
+    pub async fn follow_others(&self) -> bool {
+        let mut whole = true;
+        // First: the rest may be sealed with it.
+        let source = &self.config.seal;
+        let followed = self
+            .resealer
+            .follow(|key_id| sealing_secret::named(source, key_id));
+        if let Err(error) = followed.await {
+            whole = false;
+            tracing::error!(%error, "the sealing secret of another replica is not in use here: put the next one beside the present one here too");
+        }
         if let Some(outbound) = &self.outbound
             && let Err(error) = outbound.load().await
         {
+            whole = false;
             tracing::warn!(%error, "what another replica changed of outbound peers is not known here yet");
         }
         if let Err(failure) = self.follow_subject_tokens().await {
+            whole = false;
             tracing::warn!(error = %failure.message, "gateway tokens that another replica was given are not known here yet");
         }
         if let Err(failure) = Box::pin(self.follow_rotation()).await {
+            whole = false;
             tracing::error!(error = %failure.message, "the trust roots that another replica put in force are not in force here");
         }
+        whole
     }
 
     async fn follow_subject_tokens(&self) -> Result<(), AdminFailure> {

@@ -81,6 +81,9 @@ pub enum ResealError {
     /// The file beside it.
     #[error("{0}")]
     File(String),
+    /// Another replica changes to a secret that this process cannot get.
+    #[error("the sealing secret is changed elsewhere: {0}")]
+    Elsewhere(String),
 }
 
 /// Is told of every step.
@@ -194,6 +197,45 @@ impl Resealer {
                 error,
             })?;
         Ok(ResealedRow { row, sealed })
+    }
+
+    /// Takes over how far another replica is with a change; `get` finds the secret of a name.
+    ///
+    /// # Errors
+    /// [`ResealError`]; what is sealed with a secret that is not known here does not open here then.
+    pub async fn follow(
+        &self,
+        get: impl FnOnce(&KeyId) -> Result<Sealer, String>,
+    ) -> Result<(), ResealError> {
+        // One of this process does the same.
+        let Ok(_one) = self.turn.try_lock() else {
+            return Ok(());
+        };
+        let Some(state) = self.store.sealing().await? else {
+            return Ok(());
+        };
+        let wanted = state.next.as_ref().map_or(state.key_id, |next| next.key_id);
+        if self.sealer.key_id() != wanted {
+            let next = get(&wanted).map_err(ResealError::Elsewhere)?;
+            if self.sealer.key_id() == state.key_id {
+                // The change before this one has ended.
+                self.sealer.forget_former();
+            }
+            self.sealer.take(&next)?;
+            tracing::info!(
+                to = hex::encode(wanted),
+                "another replica changes the sealing secret: taken over"
+            );
+        }
+        if state.next.is_none() && self.sealer.former_key_id().is_some() {
+            self.kept.reseal().map_err(ResealError::File)?;
+            self.sealer.forget_former();
+            tracing::info!(
+                key_id = hex::encode(wanted),
+                "another replica has ended the change of the sealing secret: the one before opens nothing any more"
+            );
+        }
+        Ok(())
     }
 
     /// Ends the change; the name of the secret in force.

@@ -137,9 +137,10 @@ pub(super) struct Following(pub(super) Weak<Control>);
 
 #[async_trait]
 impl Follow for Following {
-    async fn follow(&self) {
-        if let Some(control) = self.0.upgrade() {
-            control.follow_others().await;
+    async fn follow(&self) -> bool {
+        match self.0.upgrade() {
+            Some(control) => control.follow_others().await,
+            None => true,
         }
     }
 }
