@@ -1,16 +1,15 @@
-//! More replicas of a serving side, and a plain TCP balancer before all of them: with `MOSAIC_TEST_REPLICAS` every world on PostgreSQL
+//! More replicas of a serving side, and plain TCP balancers before all of them: with `MOSAIC_TEST_REPLICAS` every world on PostgreSQL
 //! whose clock nobody moves is so many.
 //!
-//! Invariant: the balancer takes the replicas in turn and looks into nothing, so which of them answers is left to chance as in
-//! production. Operators act at the first one.
+//! Invariant: the balancers take the replicas in turn and look into nothing, so which of them answers is left to chance as in
+//! production; they are where the settings say that the side is reached. Operators act at the first one.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use certs::SystemClock;
-use proxy::admin::Control;
-use proxy::app::Running;
+use proxy::app::{Circumstances, Running};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -19,10 +18,13 @@ use crate::world::configuration;
 
 /// The other replicas, and where all of them are asked.
 pub struct Beside {
-    replicas: Vec<Running>,
-    /// The balancer.
-    pub address: SocketAddr,
-    task: JoinHandle<()>,
+    /// Those that run.
+    pub replicas: Vec<Running>,
+    /// Before the federation listeners.
+    pub federation: Balancer,
+    /// Before the enrollment listeners.
+    pub enrollment: Balancer,
+    file: PathBuf,
 }
 
 /// How many replicas a world is to have.
@@ -34,68 +36,107 @@ fn wanted() -> usize {
 }
 
 impl Beside {
-    /// Starts those beside the first one, which runs on these settings; none unless they are asked for.
-    pub async fn start(file: &Path, settings: &str, first: &Running) -> Option<Self> {
-        let first_at = first.addresses().federation?;
+    /// The balancers for a side with settings in `file`, before it is started; none unless several replicas are asked for.
+    pub async fn expected(file: PathBuf) -> Option<Self> {
         if wanted() < 2 || !database::is_postgres() {
             return None;
         }
-        let (mut replicas, mut servers) = (Vec::new(), vec![first_at]);
-        for number in 2..=wanted() {
-            let own = format!("data_dir = \"data-{number}\"");
-            let settings = settings.replacen("data_dir = \"data\"", &own, 1);
-            let config = configuration(PathBuf::from(file), &settings);
-            std::fs::create_dir(&config.data_dir).unwrap();
-            let secret = file.with_file_name("data").join("sealing.key");
-            std::fs::copy(secret, config.data_dir.join("sealing.key")).unwrap();
-            // Boxed: a test that holds several of them would need a larger stack.
-            let start = Box::pin(proxy::app::start(Arc::new(config), Arc::new(SystemClock)));
-            let replica = start.await.unwrap();
-            servers.push(replica.addresses().federation.unwrap());
-            replicas.push(replica);
-        }
-        let (address, task) = balancer(servers).await;
         Some(Self {
-            replicas,
-            address,
-            task,
+            replicas: Vec::new(),
+            federation: Balancer::before(Vec::new()).await,
+            enrollment: Balancer::before(Vec::new()).await,
+            file,
         })
     }
 
-    /// What operators do at them.
-    pub fn controls(&self) -> impl Iterator<Item = &Control> {
-        self.replicas.iter().map(|replica| &*replica.control)
+    /// Starts those beside the first one, which runs on these settings.
+    pub async fn start(&mut self, first: &Running, circumstances: Circumstances) {
+        let settings = std::fs::read_to_string(&self.file).unwrap();
+        for number in 2..=wanted() {
+            let own = format!("data_dir = \"data-{number}\"");
+            let settings = settings.replacen("data_dir = \"data\"", &own, 1);
+            let config = configuration(self.file.clone(), &settings);
+            std::fs::create_dir_all(&config.data_dir).unwrap();
+            let secret = self.file.with_file_name("data").join("sealing.key");
+            std::fs::copy(secret, config.data_dir.join("sealing.key")).unwrap();
+            let clock = Arc::new(SystemClock);
+            // Boxed: a test that holds several of them would need a larger stack.
+            let start = Box::pin(proxy::app::start_under(
+                Arc::new(config),
+                clock,
+                circumstances,
+            ));
+            self.replicas.push(start.await.unwrap());
+        }
+        let all = || std::iter::once(first).chain(&self.replicas);
+        let federation = all().filter_map(|one| one.addresses().federation);
+        self.federation.lead_to(federation.collect());
+        let enrollment = all().filter_map(|one| one.addresses().enrollment);
+        self.enrollment.lead_to(enrollment.collect());
     }
 
     /// Stops them.
-    pub async fn stop(self) {
-        self.task.abort();
-        for replica in self.replicas {
+    pub async fn stop(&mut self) {
+        for replica in self.replicas.drain(..) {
             replica.stop().await.unwrap();
         }
     }
 }
 
-/// A load balancer that knows nothing of what it carries: connections go to the servers in turn. Where it listens, and what it runs in.
-pub async fn balancer(servers: Vec<SocketAddr>) -> (SocketAddr, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    (address, tokio::spawn(balance(listener, servers)))
+/// A load balancer that knows nothing of what it carries: connections go to the servers in turn, past those that do not listen.
+pub struct Balancer {
+    /// Where it listens.
+    pub address: SocketAddr,
+    servers: Arc<Mutex<Vec<SocketAddr>>>,
+    task: JoinHandle<()>,
 }
 
-async fn balance(listener: TcpListener, servers: Vec<SocketAddr>) {
-    for server in servers.into_iter().cycle() {
-        let Ok((mut client, _)) = listener.accept().await else {
-            return;
-        };
+impl Balancer {
+    /// One before these servers.
+    pub async fn before(servers: Vec<SocketAddr>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let servers = Arc::new(Mutex::new(servers));
+        let task = tokio::spawn(balance(listener, Arc::clone(&servers)));
+        Self {
+            address,
+            servers,
+            task,
+        }
+    }
+
+    /// Leads to these servers from now on.
+    pub fn lead_to(&self, servers: Vec<SocketAddr>) {
+        *self.servers.lock().unwrap() = servers;
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn balance(listener: TcpListener, servers: Arc<Mutex<Vec<SocketAddr>>>) {
+    let mut turn = 0_usize;
+    while let Ok((mut client, _)) = listener.accept().await {
+        let mut servers = servers.lock().unwrap().clone();
+        if !servers.is_empty() {
+            let first = turn % servers.len();
+            servers.rotate_left(first);
+        }
+        turn = turn.wrapping_add(1);
         tokio::spawn(async move {
-            let Ok(mut server) = TcpStream::connect(server).await else {
+            for server in servers {
+                let Ok(mut server) = TcpStream::connect(server).await else {
+                    continue;
+                };
+                let _ = client.set_nodelay(true);
+                let _ = server.set_nodelay(true);
+                // Whoever ends it, and how, is for the two ends to see.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 return;
-            };
-            let _ = client.set_nodelay(true);
-            let _ = server.set_nodelay(true);
-            // Whoever ends it, and how, is for the two ends to see.
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            }
         });
     }
 }

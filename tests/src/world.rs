@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::database;
 use crate::gateway::GatewayProcess;
-use crate::replicas::Beside;
+use crate::replicas::{Balancer, Beside};
 
 /// A policy under which the five ordinary resources are open, two fields of a task are removed, and no test that is not about
 /// rates meets one.
@@ -48,6 +48,7 @@ pub struct WorldBuilder {
     preset: String,
     policy: String,
     manual: bool,
+    alone: bool,
     federation: String,
     enrollment: String,
     gateway: String,
@@ -78,6 +79,13 @@ impl WorldBuilder {
     #[must_use]
     pub fn policy(mut self, text: &str) -> Self {
         text.clone_into(&mut self.policy);
+        self
+    }
+
+    /// Has no replicas beside it, also where several are asked for: what is tested is what one process keeps to itself.
+    #[must_use]
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
         self
     }
 
@@ -177,12 +185,34 @@ impl WorldBuilder {
         } else {
             ""
         };
+        let file = dir.path().join("federation.toml");
+        let serves = self.roles != "serve = false";
+        let mut beside = if serves && !self.manual && !self.alone {
+            Beside::expected(file.clone()).await
+        } else {
+            None
+        };
+        let public = |balancer: &Balancer, lines: &str| {
+            let url = format!("public_url = \"https://{}\"", balancer.address);
+            if lines.contains("public_url") {
+                String::new()
+            } else {
+                url
+            }
+        };
+        let (at_federation, at_enrollment) = match &beside {
+            Some(beside) => (
+                public(&beside.federation, &self.federation),
+                public(&beside.enrollment, &self.enrollment),
+            ),
+            None => (String::new(), String::new()),
+        };
         let settings = format!(
             "data_dir = \"data\"\n{tier}\
              {servers}{replicas}\
              [roles]\n{}\n\
-             [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n{}\n\
-             [enrollment]\nlisten = \"127.0.0.1:0\"\n{}\n\
+             [federation]\nlisten = \"127.0.0.1:0\"\ndrain_s = 1\n{at_federation}\n{}\n\
+             [enrollment]\nlisten = \"127.0.0.1:0\"\n{at_enrollment}\n{}\n\
              [ops]\nlisten = \"127.0.0.1:0\"\n\
              [gateway]\nurl = \"{}\"\npreset = \"{}\"\n{}\n{}\n\
              [policy]\ndir = \"policy.d\"\n{}\n\
@@ -198,9 +228,8 @@ impl WorldBuilder {
             self.lease,
             with_room(&self.settings)
         );
-        let file = dir.path().join("federation.toml");
         std::fs::write(&file, &settings).unwrap();
-        let config = Arc::new(configuration(file.clone(), &settings));
+        let config = Arc::new(configuration(file, &settings));
         let now = SystemClock.unix_millis();
         let manual = self.manual.then(|| Arc::new(ManualClock::at_millis(now)));
         let ca = self.ca.unwrap_or_else(|| TestCa::root("work authority"));
@@ -216,10 +245,9 @@ impl WorldBuilder {
             manual.advance(std::time::Duration::from_secs(10));
             sidecar.control.replicas.hear_now();
         }
-        let beside = match &manual {
-            None => Beside::start(&file, &settings, &sidecar).await,
-            Some(_) => None,
-        };
+        if let Some(beside) = &mut beside {
+            beside.start(&sidecar, Circumstances::PART).await;
+        }
         World {
             gateway,
             sidecar,
@@ -279,7 +307,8 @@ fn clock(manual: Option<&Arc<ManualClock>>) -> Arc<dyn Clock> {
 }
 
 /// Settings as they would be read from a file at `path`.
-pub(crate) fn configuration(path: PathBuf, text: &str) -> Config {
+#[must_use]
+pub fn configuration(path: PathBuf, text: &str) -> Config {
     proxy::config::parse(Some((&path, text)), &[], &[])
         .unwrap_or_else(|problems| panic!("{problems:?}\n{text}"))
 }
@@ -319,7 +348,8 @@ pub struct World {
     /// Its settings.
     pub config: Arc<Config>,
     manual: Option<Arc<ManualClock>>,
-    beside: Option<Beside>,
+    /// Its other replicas, where several were asked for.
+    pub beside: Option<Beside>,
     /// Settings, policy and databases.
     pub dir: TempDir,
 }
@@ -333,6 +363,7 @@ impl World {
             preset: "internal-v1".to_owned(),
             policy: POLICY.to_owned(),
             manual: false,
+            alone: false,
             federation: String::new(),
             enrollment: String::new(),
             gateway: String::new(),
@@ -356,10 +387,29 @@ impl World {
         &self.sidecar.control
     }
 
-    /// The same at each replica.
+    /// Every replica; mostly there is one.
+    pub fn replicas(&self) -> impl Iterator<Item = &Running> {
+        let beside = self.beside.iter().flat_map(|beside| &beside.replicas);
+        std::iter::once(&self.sidecar).chain(beside)
+    }
+
+    /// What operators do, at each replica.
     pub fn controls(&self) -> impl Iterator<Item = &Control> {
-        let beside = self.beside.iter().flat_map(Beside::controls);
-        std::iter::once(self.control()).chain(beside)
+        self.replicas().map(|replica| &*replica.control)
+    }
+
+    /// What the replicas have counted together, by name and labels.
+    #[must_use]
+    pub fn counted(&self, line: &str) -> u64 {
+        let line = format!("mosaic_federation_{line} ");
+        let counts = self.replicas().filter_map(|replica| {
+            let text = String::from_utf8(replica.metrics.render().unwrap()).unwrap();
+            let count = text.lines().find_map(|one| one.strip_prefix(&line))?;
+            Some(count.parse::<u64>().unwrap())
+        });
+        counts
+            .reduce(|one, other| one + other)
+            .unwrap_or_else(|| panic!("no replica counts {line}"))
     }
 
     /// Has what is in the store in force at every replica.
@@ -393,16 +443,19 @@ impl World {
     /// Where the federation listener is, or the balancer before those of all replicas.
     #[must_use]
     pub fn federation(&self) -> SocketAddr {
-        let own = || self.sidecar.addresses().federation.unwrap();
-        self.beside
-            .as_ref()
-            .map_or_else(own, |beside| beside.address)
+        match &self.beside {
+            Some(beside) => beside.federation.address,
+            None => self.sidecar.addresses().federation.unwrap(),
+        }
     }
 
-    /// Where the enrollment listener is.
+    /// Where the enrollment listener is, or the balancer before those of all replicas.
     #[must_use]
     pub fn enrollment(&self) -> SocketAddr {
-        self.sidecar.addresses().enrollment.unwrap()
+        match &self.beside {
+            Some(beside) => beside.enrollment.address,
+            None => self.sidecar.addresses().enrollment.unwrap(),
+        }
     }
 
     /// The root of its server certificate.
@@ -433,7 +486,7 @@ impl World {
         self.gateway.stop().await;
     }
 
-    /// Stops the sidecar and starts it again on what it kept.
+    /// Stops the sidecar, every replica of it, and starts it again on what it kept.
     pub async fn restart(self) -> Self {
         self.restart_under(Circumstances::PART).await.unwrap()
     }
@@ -442,17 +495,23 @@ impl World {
     ///
     /// # Errors
     /// Why it does not start.
-    pub async fn restart_under(self, circumstances: Circumstances) -> Result<Self, StartError> {
+    pub async fn restart_under(mut self, circumstances: Circumstances) -> Result<Self, StartError> {
+        if let Some(beside) = &mut self.beside {
+            beside.stop().await;
+        }
         self.sidecar.stop().await.unwrap();
         let clock = clock(self.manual.as_ref());
         let config = Arc::clone(&self.config);
         let sidecar = Box::pin(proxy::app::start_under(config, clock, circumstances)).await?;
+        if let Some(beside) = &mut self.beside {
+            beside.start(&sidecar, circumstances).await;
+        }
         Ok(Self { sidecar, ..self })
     }
 
     /// Stops the sidecar, then the gateway.
     pub async fn stop(mut self) {
-        if let Some(beside) = self.beside.take() {
+        if let Some(beside) = &mut self.beside {
             beside.stop().await;
         }
         self.sidecar.stop().await.unwrap();

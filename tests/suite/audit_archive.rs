@@ -77,7 +77,7 @@ fn data(world: &World) -> PathBuf {
 }
 
 async fn log(world: &World) -> Log {
-    Log::of(&data(world)).await
+    Log::of(&world.config).await
 }
 
 /// Verifies as the command does; what was found.
@@ -563,7 +563,7 @@ async fn many() -> (tempfile::TempDir, UnixMillis) {
     whole.close().await.unwrap();
     std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).unwrap();
     drop(kept);
-    let log = Log::of(home.path()).await;
+    let log = Log::of_copy(home.path()).await;
     let rows = log.live().await;
     let pattern = rows.iter().find(|row| row.record.verb.is_some()).unwrap();
     let records: Vec<_> = (0..5_000)
@@ -612,7 +612,7 @@ fn archive_until(data: &Path, before: UnixMillis, now: UnixMillis, step: &str) -
 
 /// Fails unless the log begins with these rows, each once, and its chains verify. Returns how many files and rows there are.
 async fn intact(data: &Path, rows: &[AuditRow], what: &str) -> (usize, usize) {
-    let log = Log::of(data).await;
+    let log = Log::of_copy(data).await;
     let files = log.files().await;
     let (live, all) = (log.live().await, log.behind(0).await);
     let moved: u64 = files.iter().map(|file| file.rows).sum();
@@ -642,7 +642,7 @@ async fn intact(data: &Path, rows: &[AuditRow], what: &str) -> (usize, usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_behind_any_step_loses_and_repeats_nothing() {
     let (home, end) = many().await;
-    let rows = Log::of(home.path()).await.behind(0).await;
+    let rows = Log::of_copy(home.path()).await.behind(0).await;
     let third = |n: i64| end.saturating_add(-5_000_000 + n * 1_700_000);
     for step in ArchiveStep::ALL {
         let what = format!("{step:?}");

@@ -12,19 +12,18 @@ mod import;
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use certs::testing::Minted;
 use policy::id::GrantId;
+use policy::time::UnixMillis;
 use proxy::admin::AdminCode;
 use reference_gateway::plan;
 use serde_json::{Value, json};
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection as _};
 use support::enroll::{Ticket, redeem, request, ticket};
 use support::process::Process;
 use support::stream::{Connection, Shape};
+use tests::database::{Database, Value as Bound};
 use tests::grants::BASE;
 use tests::{Client, Home, Response, Wire, World};
 
@@ -225,22 +224,24 @@ async fn of_64_parallel_redemptions_one_gets_a_certificate() {
 }
 
 /// What the store knows of a grant: its status, whether its token is spent, its certificates (leaf and state).
-async fn kept(data_dir: &Path, grant: GrantId) -> (String, bool, Vec<(Vec<u8>, String)>) {
-    let mut store = SqliteConnectOptions::new()
-        .filename(data_dir.join("federation.db"))
-        .connect()
+async fn kept(process: &Process, grant: GrantId) -> (String, bool, Vec<(Vec<u8>, String)>) {
+    let config = process.config();
+    // Nothing is changed by it but what it counts.
+    let spent = "UPDATE enrollment_tokens SET used_at = used_at WHERE grant_id = $1 AND used_at IS NOT NULL";
+    let mut database = Database::open(&config).await;
+    let spent = database
+        .execute(spent, &[Bound::Text(&grant.to_string())])
         .await
-        .unwrap();
-    let id = grant.to_string();
-    let status = sqlx::query_scalar("SELECT status FROM grants WHERE id = ?");
-    let status = status.bind(&id).fetch_one(&mut store).await.unwrap();
-    let spent = "SELECT used_at IS NOT NULL FROM enrollment_tokens WHERE grant_id = ?";
-    let spent = sqlx::query_scalar(spent).bind(&id);
-    let spent = spent.fetch_one(&mut store).await.unwrap();
-    let rows = sqlx::query_as("SELECT der, state FROM certificates WHERE grant_id = ?");
-    let rows = rows.bind(&id).fetch_all(&mut store).await.unwrap();
-    store.close().await.unwrap();
-    (status, spent, rows)
+        > 0;
+    database.close().await;
+    let now = UnixMillis(certs::Clock::unix_millis(&certs::SystemClock));
+    let store = proxy::tier::open_store(&config, now).await.unwrap();
+    let status = store.grant(grant).await.unwrap().grant.status;
+    let certificates = store.list_certificates(grant).await.unwrap();
+    let certificates = certificates
+        .into_iter()
+        .map(|one| (one.der, one.entry.state.as_str().to_owned()));
+    (status.as_str().to_owned(), spent, certificates.collect())
 }
 
 /// Killed at any moment of an enrollment, everything is there or nothing: a grant in force with the one certificate that
@@ -267,7 +268,7 @@ async fn a_kill_at_any_moment_leaves_everything_or_nothing() {
         std::thread::sleep(Duration::from_micros(round * 1_300 % 26_000));
         process.kill();
         let early = asked.await.unwrap().ok();
-        let (status, spent, certificates) = kept(&process.data_dir(), *grant).await;
+        let (status, spent, certificates) = kept(&process, *grant).await;
         let what = format!("round {round}: {status}, spent {spent}, {early:?}");
         match status.as_str() {
             "active" => assert!(spent && certificates.len() == 1, "{what}"),
@@ -297,7 +298,7 @@ async fn a_kill_at_any_moment_leaves_everything_or_nothing() {
             .await
             .unwrap();
         assert_eq!(again.status, if spent { 410 } else { 200 }, "{what}");
-        let (status, spent_now, certificates) = kept(&process.data_dir(), *grant).await;
+        let (status, spent_now, certificates) = kept(&process, *grant).await;
         assert!(spent_now, "{what}");
         let expected = usize::from(status == "active");
         assert_eq!(certificates.len(), expected, "{what}: now {status}");

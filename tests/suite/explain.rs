@@ -253,7 +253,8 @@ fn lines<'a>(ran: &'a Ran, holding: &[&str]) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_tells_what_a_candidate_would_decide_and_changes_no_answer() {
-    let world = World::start().await;
+    // A candidate runs in the process that was told to.
+    let world = World::builder().alone().start().await;
     let amira = world.amira().await;
     let search = json!({"params": {"query": "the"}});
     let ask = |path: &'static str, body: Value| {
@@ -367,7 +368,8 @@ async fn a_shadow_tells_what_a_candidate_would_decide_and_changes_no_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shadow_follows_the_grants_that_are_in_force() {
-    let world = World::start().await;
+    // A candidate runs in the process that was told to.
+    let world = World::builder().alone().start().await;
     let amira = world.amira().await;
     let narrower = candidate(NARROWER);
     let ran = run(&world, &["policy", "shadow", path(narrower.path())]).await;
@@ -489,21 +491,15 @@ async fn explain_tells_refusals_and_what_it_cannot_tell() {
 
 /// Changes the database behind the back of the sidecar.
 async fn tamper(world: &World, statement: &'static str) {
-    use sqlx::Connection as _;
-    let path = world.config.data_dir.join("federation.db");
-    let url = format!("sqlite://{}", path.display());
-    let mut connection = sqlx::SqliteConnection::connect(&url).await.unwrap();
-    let done = sqlx::query(statement)
-        .execute(&mut connection)
-        .await
-        .unwrap();
-    assert!(done.rows_affected() > 0, "{statement}");
-    connection.close().await.unwrap();
+    let mut database = world.database().await;
+    assert!(database.execute(statement, &[]).await > 0, "{statement}");
+    database.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_names_the_first_row_that_was_changed_or_removed() {
-    let world = World::start().await;
+    // Of the chains of several processes another row can be the first that does not fit.
+    let world = World::builder().alone().start().await;
     used(&world).await;
     let ran = run(&world, &["audit", "verify"]).await;
     assert_eq!(ran.exit, 0, "{ran:?}");

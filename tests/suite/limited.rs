@@ -215,7 +215,9 @@ async fn patience_asks_again_for_all_who_have_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_at_the_peer_is_waited_for_and_is_no_outage() {
+    // How many ask the gateway at once is counted by each process.
     let world = World::builder()
+        .alone()
         .gateway("max_requests = 1\nmax_waiting = 0\nread_timeout_ms = 1500\n")
         .settings("[limits]\nfacts_cache_ms = 10000\n")
         .start()

@@ -42,7 +42,14 @@ async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: 
         },
         ..Shape::of(wire)
     };
-    let mut connection = open(world, &holder, shape).await;
+    // At a replica itself: a balancer holds bytes of its own.
+    let replicas = world.replicas().count();
+    let at = world
+        .replicas()
+        .nth(usize::try_from(number).unwrap() % replicas);
+    let at = at.unwrap().addresses().federation.unwrap();
+    let config = support::enlist::credentials(world, &holder);
+    let mut connection = Connection::open(at, &config, shape).await.unwrap();
     if kept {
         let question = json!({"params": {"limit": 1}});
         let answer = connection.list("tasks", &question).await.unwrap();
@@ -53,13 +60,18 @@ async fn cut_in_flight(world: &World, number: u32, done: Act, wire: Wire, pace: 
     assert_eq!(reader.head.status, 200);
     reader.under_way(pace).await;
 
+    let cut = || world.counted("connections_cut_total{how=\"reset\"}");
+    let before = cut();
     let applied = act(world, done, &peer, &holder).await;
     // In this order a byte on its way from the server's queue to the client's to the client is
     // counted at least once.
-    let server = kernel::queues(world.federation(), local);
-    let client = kernel::queues(local, world.federation());
+    let server = kernel::queues(at, local);
+    let client = kernel::queues(local, at);
     let taken = reader.received.load(Ordering::SeqCst);
-    assert_eq!(applied.connections_reset, 1, "{what}");
+    assert_eq!(cut() - before, 1, "{what}");
+    if world.replicas().count() == 1 {
+        assert_eq!(applied.connections_reset, 1, "{what}");
+    }
 
     let (received, request_id) = (
         Arc::clone(&reader.received),
@@ -280,11 +292,19 @@ async fn an_idle_connection_is_told_once_or_closed() {
         let mut connection = open(&world, &holder, Shape::of(Wire::H1)).await;
         let answer = connection.list("tasks", &json!({})).await.unwrap();
         assert_eq!(answer.head.status, 200);
+        let cut = || {
+            ["closed", "reset"]
+                .map(|how| world.counted(&format!("connections_cut_total{{how=\"{how}\"}}")))
+        };
+        let before = cut();
         let applied = act(&world, done, &peer, &holder).await;
-        assert_eq!(
-            (applied.connections_closed, applied.connections_reset),
-            (1, 0)
-        );
+        assert_eq!(cut(), [before[0] + 1, before[1]]);
+        if world.replicas().count() == 1 {
+            assert_eq!(
+                (applied.connections_closed, applied.connections_reset),
+                (1, 0)
+            );
+        }
         let answer = connection.list("tasks", &json!({})).await.unwrap();
         assert_eq!(answer.head.status, 403);
         assert_eq!(answer.json()["error"]["details"]["reason"], reason);
@@ -307,7 +327,12 @@ async fn acts_at_once_each_hold_and_are_told_of_their_own() {
         let mut connections = Vec::new();
         // Another number of connections for each.
         for _ in 0..=number % 3 {
-            let mut connection = open(&world, &holder, Shape::of(Wire::H1)).await;
+            // A replica is told of its own.
+            let at = world.sidecar.addresses().federation.unwrap();
+            let shape = Shape::of(Wire::H1);
+            let config = support::enlist::credentials(&world, &holder);
+            let opened = Connection::open(at, &config, shape);
+            let mut connection = opened.await.unwrap();
             let answer = connection.list("tasks", &json!({})).await.unwrap();
             assert_eq!(answer.head.status, 200);
             connections.push(connection);

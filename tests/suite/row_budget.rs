@@ -116,7 +116,7 @@ async fn rows_per_day_exceeded() {
         // After the time told the list goes on where it was cut.
         let refused = list(&world, &holder, resource, json!({})).await;
         let wait = spent(&world, &refused).await;
-        world.clock().advance(wait - Duration::from_secs(1));
+        world.pass(wait - Duration::from_secs(1)).await;
         let cursor = json!({"cursor": cut.cursor().expect("a cursor")});
         assert_eq!(
             list(&world, &holder, resource, cursor.clone()).await.status,
@@ -223,7 +223,7 @@ async fn hits_of_a_search_count_as_rows() {
     let wait = spent(&world, &refused).await;
     spent(&world, &list(&world, &holder, "tasks", json!({})).await).await;
     assert!(world.gateway.requests().await.is_empty());
-    world.clock().advance(wait);
+    world.pass(wait).await;
     // The next day, in two steps: what was seen costs nothing.
     let two = json!({"query": SEARCHED, "limit": 2});
     for _ in 0..3 {
@@ -302,7 +302,7 @@ async fn a_restart_forgets_nothing_of_today() {
         (shown.rows_per_day, shown.rows_remaining),
         (Some(4), Some(0))
     );
-    world.clock().advance(wait);
+    world.pass(wait).await;
     assert_eq!(
         list(&world, &holder, "tasks", json!({})).await.ids(),
         all[..4]

@@ -24,7 +24,7 @@ use support::relay::{Break, break_gateway};
 use support::stream::{Answer, Connection, Cut, Shape};
 use support::truth::{Reach, Truth};
 use tests::audit::audit_row;
-use tests::{Holder, Wire, World};
+use tests::{Holder, Wire, World, WorldBuilder};
 
 /// Most that an answer of 200 MB may add to the peak (the specification, section 13).
 const RISE: u64 = 8 << 20;
@@ -130,14 +130,16 @@ fn large() -> Large {
     }
 }
 
-async fn start(data: Data, preset: &str) -> World {
+fn builder(data: Data, preset: &str) -> WorldBuilder {
     World::builder()
         .data(data)
         .preset(preset)
         .gateway("read_timeout_ms = 400")
         .settings("[limits]\nfacts_cache_ms = 10000\n")
-        .start()
-        .await
+}
+
+async fn start(data: Data, preset: &str) -> World {
+    builder(data, preset).start().await
 }
 
 /// What came of a question: a whole answer, or none.
@@ -148,6 +150,14 @@ async fn ask(world: &World, holder: &Holder, wire: Wire) -> Result<Answer, Cut> 
     tokio::time::timeout(PATIENCE, asked)
         .await
         .expect("an end in time")
+}
+
+/// Every replica has the facts of the subject from then on.
+async fn warm(world: &World, holder: &Holder) {
+    let few = json!({"params": {"limit": 1}});
+    for answer in world.ask_each(&holder.minted, "/list/tasks", &few).await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
 }
 
 /// A failure before the first byte: an envelope, and its record.
@@ -192,11 +202,12 @@ async fn latest(world: &World, than: usize) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_gateway_makes_a_small_answer_an_error() {
     for preset in ["internal-v1", "mosaic"] {
-        let world = start(Data::Plan, preset).await;
-        let teams = BTreeSet::from(["platform".to_owned()]);
-        let holder = enlist(&world, "home", &amira(), scope(&teams)).await;
         for wire in Wire::BOTH {
+            let world = start(Data::Plan, preset).await;
+            let teams = BTreeSet::from(["platform".to_owned()]);
+            let holder = enlist(&world, "home", &amira(), scope(&teams)).await;
             // The facts are fetched once and kept: it is the rows that fail below.
+            warm(&world, &holder).await;
             assert_eq!(ask(&world, &holder, wire).await.unwrap().head.status, 200);
             for (mode, status, code) in [
                 ("truncate", 502, "gateway_malformed"),
@@ -212,8 +223,8 @@ async fn a_faulty_gateway_makes_a_small_answer_an_error() {
             world.gateway.behave_honestly().await;
             let answer = ask(&world, &holder, wire).await.unwrap();
             assert_eq!(answer.head.status, 200, "a fault leaves nothing behind");
+            world.stop().await;
         }
-        world.stop().await;
     }
 }
 
@@ -251,6 +262,7 @@ async fn whole_lists_that_break_off_are_errors_however_long() {
     let large = large();
     let world = start(Data::Generated(large.data), "mosaic").await;
     let holder = enlist(&world, "home", &large.user, scope(&large.teams)).await;
+    warm(&world, &holder).await;
     for wire in Wire::BOTH {
         assert_eq!(ask(&world, &holder, wire).await.unwrap().head.status, 200);
         for mode in ["truncate", "garbage"] {
@@ -266,9 +278,11 @@ async fn whole_lists_that_break_off_are_errors_however_long() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_dies_in_the_middle_aborts_the_answer() {
     for how in [Break::Closed, Break::Reset] {
-        let world = start(Data::Plan, "internal-v1").await;
+        // The relay is before the gateway of one process.
+        let world = builder(Data::Plan, "internal-v1").alone().start().await;
         let world = break_gateway(world, 3 << 20, how).await;
         let holder = enlist(&world, "home", &amira(), scope(&BTreeSet::new())).await;
+        warm(&world, &holder).await;
         for wire in Wire::BOTH {
             world
                 .gateway

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tests::command::command;
 use tests::grants::BASE;
-use tests::replicas::balancer;
+use tests::replicas::Balancer;
 use tests::{Client, Holder, Wire, World};
 
 use crate::side::Side;
@@ -252,12 +252,12 @@ async fn nothing_stale_is_served_whatever_happens_to_a_replica() {
         Side::start(&world, "third", &[]).await,
     ];
     let all = vec![world.federation(), sides[0].federation, sides[1].federation];
-    let (through, _balancing) = balancer(all).await;
+    let balancer = Balancer::before(all).await;
     let mut dice = Dice(0x6d6f_7361_6963);
     let (mut healthy, mut faulty) = (Vec::new(), Vec::new());
     for number in 0..rounds(200, 10_000) / TOGETHER {
         let fault = [Fault::None, Fault::Frozen, Fault::Cut][dice.below(3)];
-        let took = disturbed((&world, &sides, through), &mut dice, number, fault).await;
+        let took = disturbed((&world, &sides, balancer.address), &mut dice, number, fault).await;
         if fault == Fault::None {
             &mut healthy
         } else {

@@ -9,13 +9,14 @@ use proxy::audit::archive::{ColdFile, LogReader, Shelf};
 use proxy::audit::chain::{ChainKey, Head};
 use proxy::audit::checkpoint::{CheckpointFile, CheckpointSigner};
 use proxy::audit::{AuditLog, AuditRow};
+use proxy::config::Config;
 use proxy::store::{Act, ChainBeginning, SecretPurpose, SqliteOptions, SqliteStore, Store};
 
 use super::process::Process;
 
 /// The log, its key and the key of its checkpoints.
 pub struct Log {
-    store: SqliteStore,
+    store: Arc<dyn Store>,
     shelf: Shelf,
     key: Arc<ChainKey>,
     signer: Arc<CheckpointSigner>,
@@ -23,14 +24,26 @@ pub struct Log {
 
 impl Log {
     pub async fn open(process: &Process) -> Self {
-        Self::of(&process.data_dir()).await
+        Self::of(&process.config()).await
     }
 
-    pub async fn of(data_dir: &Path) -> Self {
+    /// Of a sidecar with these settings.
+    pub async fn of(config: &Config) -> Self {
+        let now = UnixMillis(SystemClock.unix_millis());
+        let store = proxy::tier::open_store(config, now).await.unwrap();
+        Self::in_store(store, &config.data_dir).await
+    }
+
+    /// Of a copy of the files of a sidecar, its database among them.
+    pub async fn of_copy(data_dir: &Path) -> Self {
         let now = UnixMillis(SystemClock.unix_millis());
         let path = data_dir.join("federation.db");
         let options = SqliteOptions::new(path, uuid::Uuid::new_v4(), now);
-        let store = SqliteStore::open(&options).await.unwrap();
+        let store = Arc::new(SqliteStore::open(&options).await.unwrap());
+        Self::in_store(store, data_dir).await
+    }
+
+    async fn in_store(store: Arc<dyn Store>, data_dir: &Path) -> Self {
         let secret = SealingSecret::from_file(&data_dir.join("sealing.key")).unwrap();
         let sealer = Sealer::new(secret).unwrap();
         let chain = store.load_secrets(SecretPurpose::AuditKey).await.unwrap();
@@ -84,8 +97,8 @@ impl Log {
     }
 
     /// The store.
-    pub const fn store(&self) -> &SqliteStore {
-        &self.store
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     /// Where its archive is.
@@ -95,7 +108,7 @@ impl Log {
 
     /// Every row behind a position, of the archive too.
     pub async fn behind(&self, position: i64) -> Vec<AuditRow> {
-        let log: Arc<dyn AuditLog> = Arc::new(self.store.clone());
+        let log: Arc<dyn AuditLog> = Arc::clone(&self.store) as _;
         let mut reader = LogReader::behind(log, self.shelf.clone(), position);
         let mut rows: Vec<AuditRow> = Vec::new();
         while let Some(page) = reader.next().await.unwrap() {

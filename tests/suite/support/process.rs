@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
 use certs::testing::TestCa;
+use proxy::config::Config;
 use tempfile::TempDir;
+use tests::replicas::Beside;
 use tests::{GatewayProcess, World};
 
 use super::reader::PATIENCE;
@@ -26,6 +28,8 @@ pub struct Process {
     pub gateway: GatewayProcess,
     pub ca: TestCa,
     pub dir: TempDir,
+    /// Where the side is reached, if that is not at the process itself.
+    beside: Option<Beside>,
 }
 
 /// The program, as built by the same profile as this test.
@@ -123,8 +127,13 @@ impl Process {
             sidecar,
             ca,
             dir,
+            mut beside,
             ..
         } = world;
+        // One process follows on all of them.
+        if let Some(beside) = &mut beside {
+            beside.stop().await;
+        }
         sidecar.stop().await.unwrap();
         let Spawned {
             child,
@@ -132,7 +141,7 @@ impl Process {
             enrollment,
             log,
         } = spawn(&mut serve(dir.path(), log_level, &settings));
-        Self {
+        let process = Self {
             child,
             federation: federation.unwrap(),
             enrollment: enrollment.unwrap(),
@@ -141,7 +150,25 @@ impl Process {
             gateway,
             ca,
             dir,
+            beside,
+        };
+        process.lead_here();
+        process
+    }
+
+    /// Has balancers lead to it.
+    fn lead_here(&self) {
+        if let Some(beside) = &self.beside {
+            beside.federation.lead_to(vec![self.federation]);
+            beside.enrollment.lead_to(vec![self.enrollment]);
         }
+    }
+
+    /// Its settings, without those that override them.
+    pub fn config(&self) -> Config {
+        let file = self.dir.path().join("federation.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        tests::world::configuration(file, &text)
     }
 
     /// Starts the program with further settings, which it must refuse. Returns why.
@@ -163,6 +190,7 @@ impl Process {
         self.federation = spawned.federation.unwrap();
         self.enrollment = spawned.enrollment.unwrap();
         self.log = spawned.log;
+        self.lead_here();
     }
 
     /// Starts the program again, which takes over from the running one. Returns that one, which ends by itself.
