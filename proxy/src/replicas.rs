@@ -39,7 +39,7 @@ const LET_IN: Duration = Duration::from_secs(10);
 /// How often replicas are looked at that an act waits for.
 const ASK: Duration = Duration::from_millis(15);
 /// For how long an act that adds something waits for other replicas, at most.
-const FOLLOWED_WITHIN: Duration = Duration::from_secs(2);
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(5);
 /// For how long replicas that are gone are remembered, milliseconds.
 const REMEMBERED_MS: i64 = 600_000;
 /// Until what could not be taken over is tried again.
@@ -496,28 +496,27 @@ impl Replicas {
     }
 
     /// Gives other replicas the time to put a change of `revision` in force that adds something: until then they refuse what
-    /// it added. At most [`FOLLOWED_WITHIN`] or the fence; whoever is slower follows behind it, so this never fails.
+    /// it added. At most [`FOLLOWED_WITHIN`]; whoever takes longer follows behind it, so this never fails.
     pub async fn until_followed(&self, revision: u64) {
-        let patience = self.member.terms.fence.min(FOLLOWED_WITHIN);
         let followed = async {
             while !self.is_alone() {
-                let table = self.table().await?;
-                if waiting::behind(&table, self.member.id, revision).is_empty() {
+                let table = self.table().await;
+                if table
+                    .is_ok_and(|table| waiting::behind(&table, self.member.id, revision).is_empty())
+                {
                     break;
                 }
                 tokio::time::sleep(ASK).await;
             }
-            Ok::<_, StoreError>(())
         };
-        match tokio::time::timeout(patience, followed).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(%error, revision, "whether other replicas have followed is not known");
-            }
-            Err(_) => tracing::info!(
+        if tokio::time::timeout(FOLLOWED_WITHIN, followed)
+            .await
+            .is_err()
+        {
+            tracing::info!(
                 revision,
                 "not every replica has followed yet: what was added may be refused there for a moment"
-            ),
+            );
         }
     }
 

@@ -581,7 +581,6 @@ async fn many() -> (tempfile::TempDir, UnixMillis) {
     };
     log.begin_chain(act).await;
     for batch in records.chunks(500) {
-        use proxy::audit::AuditLog as _;
         log.store().append_audit(batch, None).await.unwrap();
     }
     (home, end.saturating_add(5_000_000))
@@ -688,7 +687,6 @@ fn held(log: &str) -> Vec<i64> {
 /// Neither moving nor reading rows takes memory for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_does_not_grow_with_the_archive() {
-    use proxy::audit::AuditLog as _;
     const ROWS: u64 = 110_000;
     const MIB: u64 = 1024 * 1024;
     let world = World::start().await;

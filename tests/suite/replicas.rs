@@ -186,7 +186,11 @@ async fn what_one_takes_away_is_gone_at_all() {
 /// Enrolled at one and renewed at another: whoever was just given a certificate is refused nowhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_adds_is_known_at_all() {
-    let world = world().await;
+    // A machine that is busy for long fences nobody.
+    let world = World::builder()
+        .settings("[replicas]\nfence_ms = 10000\n")
+        .start()
+        .await;
     let second = Side::start(&world, "second", &[]).await;
     let third = Side::start(&world, "third", &[]).await;
     let all = [third.federation, second.federation, world.federation()];
