@@ -13,6 +13,7 @@ mod settings;
 mod tree;
 mod url;
 mod validate;
+mod valkey;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use policy::rate::Rate;
 
 pub use database::{
     Database, Federated, Password, PasswordSource, PostgresHost, PostgresTls, PostgresUrl, SslMode,
-    Tier, Valkey, is_schema_name,
+    Tier, is_schema_name,
 };
 pub use problem::{ConfigProblem, Source};
 pub use range::IpRange;
@@ -36,6 +37,7 @@ pub use reference::settings_reference;
 pub use schema::settings_schema;
 pub use settings::{LandlockMode, LogFormat, LogLevel, Preset};
 pub use url::PublicUrl;
+pub use valkey::{Valkey, ValkeyKind, ValkeyNode, ValkeyUrl};
 
 /// Where the settings file is looked for when none is named, in this order.
 pub const DEFAULT_FILES: [&str; 2] = ["federation.toml", "/etc/mosaic-federation/federation.toml"];

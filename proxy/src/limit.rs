@@ -14,6 +14,7 @@ pub mod gcra;
 pub mod local;
 pub mod shared;
 pub mod source;
+pub mod valkey;
 
 use std::future::Ready;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use gcra::{Quota, Standing};
 pub use local::LocalLimiter;
 pub use shared::SharedLimiter;
 pub use source::{SourceLimits, SourceQuotas};
+pub use valkey::ValkeyOptions;
 
 /// Calls for `capabilities` that a lease pays for by itself (specification, section 7).
 const REVALIDATIONS: u32 = 2;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::config::{Config, Database, Federated, Password, PasswordSource, Tier, Valkey};
+use crate::limit::ValkeyOptions;
 use crate::sealing_secret::credential_file;
 use crate::store::{OpenError, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store};
 
@@ -31,6 +32,8 @@ pub struct Probe {
     pub found: Result<String, String>,
     /// What to do if it is of no use.
     pub remedy: &'static str,
+    /// Whether nothing starts without it.
+    pub needed: bool,
 }
 
 impl fmt::Display for Probe {
@@ -65,11 +68,14 @@ pub async fn open_store(config: &Config, now: UnixMillis) -> Result<Arc<dyn Stor
             Ok(Arc::new(SqliteStore::open(&options).await?))
         }
         Tier::Federated(servers) => {
-            let missing: Vec<Probe> = probe(servers)
+            let failed = probe(servers)
                 .await
                 .into_iter()
-                .filter(|probe| probe.found.is_err())
-                .collect();
+                .filter(|probe| probe.found.is_err());
+            let (missing, spare): (Vec<Probe>, Vec<Probe>) = failed.partition(|probe| probe.needed);
+            for probe in spare {
+                tracing::warn!(missing = %probe, "a server of the tier is of no use; what is left of its kind goes on without it");
+            }
             if !missing.is_empty() {
                 return Err(TierError::Missing(missing));
             }
@@ -86,7 +92,7 @@ pub async fn probe(servers: &Federated) -> Vec<Probe> {
         probe_postgres(&servers.database),
         probe_valkey(&servers.valkey)
     );
-    probes.push(valkey);
+    probes.extend(valkey);
     probes
 }
 
@@ -95,6 +101,7 @@ fn no_password(why: String) -> Probe {
         name: "PostgreSQL",
         found: Err(why),
         remedy: "correct [database]",
+        needed: true,
     }
 }
 
@@ -103,11 +110,13 @@ async fn probe_postgres(database: &Database) -> Vec<Probe> {
         name: "PostgreSQL",
         found,
         remedy: "start it, or correct [database]",
+        needed: true,
     };
     let vector = |found| Probe {
         name: "pgvector",
         found,
         remedy: "install the extension `vector` for this server (Debian: postgresql-NN-pgvector)",
+        needed: true,
     };
     let options = match postgres(database, UnixMillis(0)) {
         Ok(options) => options,
@@ -144,39 +153,49 @@ async fn probe_postgres(database: &Database) -> Vec<Probe> {
     vec![server(found), vector(extension)]
 }
 
-async fn probe_valkey(valkey: &Valkey) -> Probe {
-    let ping = async {
-        let client = redis::Client::open(valkey.url.expose()).map_err(told)?;
-        let mut connection = client
-            .get_multiplexed_async_connection()
-            .await
-            .map_err(told)?;
-        let pong: String = redis::cmd("PING")
-            .query_async(&mut connection)
-            .await
-            .map_err(told)?;
-        Ok::<_, String>(pong)
-    };
-    let found = match tokio::time::timeout(PATIENCE, ping).await {
-        Ok(Ok(_)) => Ok(format!("{} answers", valkey.place)),
-        Ok(Err(why)) => Err(format!("{}: {why}", valkey.place)),
-        Err(_) => Err(format!(
-            "{}: no answer in {} s",
-            valkey.place,
-            PATIENCE.as_secs()
-        )),
-    };
-    Probe {
-        name: "Valkey",
+async fn probe_valkey(valkey: &Valkey) -> Vec<Probe> {
+    let probe = |name, found, needed| Probe {
+        name,
         found,
         remedy: "start it, or correct [valkey]",
+        needed,
+    };
+    let place = valkey.servers.place();
+    let options = match self::valkey(valkey) {
+        Ok(options) => options,
+        Err(why) => return vec![probe("Valkey", Err(format!("{place}: {why}")), true)],
+    };
+    match tokio::time::timeout(PATIENCE, options.parts()).await {
+        Ok(parts) => parts
+            .into_iter()
+            .map(|part| probe(part.name, part.found, part.needed))
+            .collect(),
+        Err(_) => {
+            let silent = format!("{place}: no answer in {} s", PATIENCE.as_secs());
+            vec![probe("Valkey", Err(silent), true)]
+        }
     }
 }
 
-/// What went wrong, in the words of the server or of the system: none of them repeats the URL.
-#[allow(clippy::needless_pass_by_value, reason = "used in map_err")]
-fn told(error: redis::RedisError) -> String {
-    error.to_string()
+/// How the shared limits are reached.
+///
+/// # Errors
+/// Why a file cannot be read, or an address not be used; neither repeats the URL.
+pub fn valkey(valkey: &Valkey) -> Result<ValkeyOptions, String> {
+    let password = valkey
+        .sentinel_password_file
+        .as_deref()
+        .map(read_password)
+        .transpose()?;
+    let roots = valkey
+        .roots
+        .as_deref()
+        .map(|path| {
+            let shown = path.display();
+            std::fs::read(path).map_err(|error| format!("{shown} could not be read: {error}"))
+        })
+        .transpose()?;
+    ValkeyOptions::new(valkey, password.as_ref(), roots).map_err(|error| error.to_string())
 }
 
 /// How the database is opened.
@@ -237,3 +256,6 @@ pub fn read_password(path: &Path) -> Result<Password, String> {
     }
     Ok(Password::new(Zeroizing::new(password.to_owned())))
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,8 @@ impl From<Probe> for CheckView {
     fn from(probe: Probe) -> Self {
         match probe.found {
             Ok(found) => Self::ok(probe.name, found),
-            Err(why) => Self::fail(probe.name, why, probe.remedy),
+            Err(why) if probe.needed => Self::fail(probe.name, why, probe.remedy),
+            Err(why) => Self::warn(probe.name, why, probe.remedy),
         }
     }
 }

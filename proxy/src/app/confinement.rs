@@ -55,6 +55,10 @@ pub(super) fn needs(config: &Config) -> Needs {
             PasswordSource::Credential(name) => credential_file(name),
             PasswordSource::None | PasswordSource::Url(_) => None,
         });
+        // `doctor` reads them again.
+        let valkey = &servers.valkey;
+        let named = [&valkey.roots, &valkey.sentinel_password_file];
+        needs.read.extend(named.into_iter().flatten().cloned());
     }
     if let GatewayAuth::ServiceToken {
         token_file,

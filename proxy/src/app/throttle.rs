@@ -17,6 +17,7 @@ use crate::limit::{
     revalidation,
 };
 use crate::store::{Store, StoreError};
+use crate::tier;
 
 /// Between two rounds of forgetting.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -47,16 +48,13 @@ pub(super) fn limits(base: &Base) -> Result<(Arc<Limits>, Arc<LocalLimiter>), St
     let deciding: Arc<dyn Limiter> = match &base.config.tier {
         Tier::Embedded => Arc::clone(&limiter) as _,
         Tier::Federated(servers) => {
-            let shared = SharedLimiter::new(
-                (servers.valkey.url.expose(), servers.valkey.timeout),
+            let options = tier::valkey(&servers.valkey).map_err(StartError::Limits)?;
+            Arc::new(SharedLimiter::new(
+                options,
                 Arc::clone(&limiter),
                 Arc::clone(&base.clock),
                 Arc::clone(&base.metrics),
-            );
-            let refused = |error: redis::RedisError| {
-                StartError::Limits(format!("{}: {error}", servers.valkey.place))
-            };
-            Arc::new(shared.map_err(refused)?)
+            ))
         }
     };
     let limits = Limits {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
+use super::valkey::Valkey;
+
 /// The port of PostgreSQL.
 const PORT: u16 = 5432;
 
@@ -148,23 +150,6 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Where the shared limits are.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Valkey {
-    /// A URL of the `redis` kind; it may hold a password.
-    pub url: Password,
-    /// Host and port, to be shown.
-    pub place: String,
-    /// How long a decision may take.
-    pub timeout: Duration,
-}
-
-impl fmt::Debug for Valkey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Valkey").field(&self.place).finish()
-    }
-}
-
 /// What a URL of PostgreSQL says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostgresUrl {
@@ -214,7 +199,7 @@ impl PostgresUrl {
             Some((user, password)) => (user, Some(password)),
             None => (user, None),
         };
-        let (host, port) = split_port(address)?;
+        let (host, port) = split_port(address, PORT)?;
         let mut host = PostgresHost::Network(decoded(host)?.to_ascii_lowercase());
         let mut mode = None;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -268,7 +253,8 @@ impl PostgresUrl {
     }
 }
 
-fn split_port(address: &str) -> Result<(&str, u16), String> {
+/// Host and port of an address, without the brackets of one of version 6.
+pub(super) fn split_port(address: &str, default: u16) -> Result<(&str, u16), String> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest
@@ -282,7 +268,7 @@ fn split_port(address: &str) -> Result<(&str, u16), String> {
         },
     };
     match port {
-        None => Ok((host, PORT)),
+        None => Ok((host, default)),
         Some(port) => match port.parse() {
             Ok(0) | Err(_) => Err("has a port out of range".to_owned()),
             Ok(port) => Ok((host, port)),

@@ -168,8 +168,18 @@ impl Default for Database {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Valkey {
-    /// `redis://host[:port]` or `rediss://host[:port]` (with TLS), where needed with `user:password@` and `/database`.
+    /// One server: `redis://host[:port]`, where needed with `/database`. A server that sentinels watch:
+    /// `redis-sentinel://host[:port],host[:port],.../service`, where needed with `/database`; the hosts are the sentinels (port 26379).
+    /// A cluster: `redis-cluster://host[:port],host[:port],...`; the hosts are some of its nodes. With `rediss` in place of `redis`
+    /// every connection is a verified TLS connection, those to sentinels too. User and password of the server stand before the hosts,
+    /// as in `user:password@`.
     pub url: Option<String>,
+    /// As whom the sentinels are asked, where they know users.
+    pub sentinel_user: Option<String>,
+    /// File with the password of the sentinels; not readable by others. Without it they are asked without one.
+    pub sentinel_password_file: Option<String>,
+    /// File with the root certificates that the chain of each server must lead to, PEM; without it, those of the system.
+    pub root_file: Option<String>,
     /// Allow a connection to another host that is not encrypted.
     pub allow_unverified: bool,
     /// How long a decision on a rate may take, milliseconds. Beyond it this process decides by itself, by half of each rate.
@@ -181,6 +191,9 @@ impl Default for Valkey {
     fn default() -> Self {
         Self {
             url: None,
+            sentinel_user: None,
+            sentinel_password_file: None,
+            root_file: None,
             allow_unverified: false,
             timeout_ms: 20,
         }

@@ -719,6 +719,48 @@ fn another_host_is_reached_by_a_verified_connection_or_not_at_all() {
 }
 
 #[test]
+fn several_servers_of_limits_are_held_to_what_one_is() {
+    let with = |url, more: &[(&str, &str)]| {
+        let mut settings = vec![("database.url", DATABASE), ("valkey.url", url)];
+        settings.extend(more);
+        federated(&settings).map(|servers| servers.valkey)
+    };
+    let sentinels = "rediss-sentinel://one.example,two.example/limits";
+    let password = ("valkey.sentinel_password_file", "password");
+    let user = ("valkey.sentinel_user", "watcher");
+    let roots = ("valkey.root_file", "root.pem");
+    let read = with(sentinels, &[password, user, roots]).unwrap();
+    let service = "limits".to_owned();
+    assert_eq!(read.servers.kind, ValkeyKind::Sentinel { service });
+    assert!(!read.only_this_host && read.sentinel_password_file.is_some() && read.roots.is_some());
+    // One of them is on another host, and nothing is encrypted.
+    for plain in [
+        "redis-sentinel://localhost,two.example/limits",
+        "redis-cluster://[::1],two.example",
+    ] {
+        let problems = with(plain, &[]).unwrap_err().join("\n");
+        assert!(problems.contains("in the clear"), "{problems}");
+        let allowed = with(plain, &[("valkey.allow_unverified", "true")]);
+        assert!(!allowed.unwrap().only_this_host);
+    }
+    let here = with("redis-cluster://localhost", &[]).unwrap();
+    assert!(here.only_this_host);
+    // What would not be used is not accepted.
+    for (url, more) in [
+        (sentinels, vec![user]),
+        ("rediss-cluster://one.example", vec![password]),
+        ("rediss://one.example", vec![user, password]),
+        ("redis://localhost", vec![roots]),
+    ] {
+        let problems = with(url, &more).unwrap_err().join("\n");
+        assert!(
+            problems.contains("no use") || problems.contains("no password"),
+            "{problems}"
+        );
+    }
+}
+
+#[test]
 fn a_password_stands_in_one_place_and_is_shown_nowhere() {
     let url = "postgres://mosaic:geheim@db.example/federation";
     let valkey = ("valkey.url", "rediss://:verborgen@limits.example");

@@ -1,4 +1,5 @@
-//! The limiter of several replicas: the buckets of grants in Valkey (or Redis), each decision one script there.
+//! The limiter of several replicas: the buckets of grants in Valkey (or Redis), each decision one script there; on one server, on
+//! the master that sentinels name, or spread over a cluster.
 //!
 //! Invariant: time is the server's, so that clocks of replicas do not matter; a decision waits for it only so long. While the
 //! server is away each replica decides by itself with half of every quota, in buckets that every shared draw was drawn from as
@@ -11,18 +12,14 @@ use std::time::Duration;
 use certs::clock::Clock;
 use futures_util::future::Either;
 use redis::Script;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use tokio::time::timeout;
 
 use super::gcra::{Bucket, Standing};
+use super::valkey::{Call, Link, ValkeyOptions};
 use super::{BucketKey, Deciding, Drawn, Limited, Limiter, LocalLimiter, Purpose};
 use crate::telemetry::Metrics;
 
 /// After a failure nobody asks the server for so long, nanoseconds; then one request does.
 const AWAY: u64 = 1_000_000_000;
-/// For making a connection; requests do not wait for it.
-const CONNECT: Duration = Duration::from_secs(2);
-const MAX_RETRY: Duration = Duration::from_secs(1);
 
 /// Draws from the first bucket that has one to give, as [`Bucket::draw`] does, in microseconds of the server's clock. A bucket is the
 /// instant at which it is full again, and gone once it is. Arguments: interval and capacity of each key. Answer: place of the
@@ -60,12 +57,10 @@ type Away = String;
 
 /// Buckets that replicas share.
 pub struct SharedLimiter {
-    connection: ConnectionManager,
+    link: Arc<Link>,
     draw: Script,
     look: Script,
     own: Arc<LocalLimiter>,
-    /// For a decision.
-    patience: Duration,
     /// Until when the server is not asked, nanoseconds since boot; 0 while it answers.
     away_until: AtomicU64,
     told: AtomicBool,
@@ -74,34 +69,24 @@ pub struct SharedLimiter {
 }
 
 impl SharedLimiter {
-    /// Buckets on the server at `url` (`redis://` or `rediss://`), which has `patience` for each decision (specification, section
-    /// 7); `own` decides while it is away. Connecting is left to the first decision.
-    ///
-    /// # Errors
-    /// When the URL cannot be used.
+    /// Buckets on the servers of `options`; `own` decides while they are away. Connecting is left to the first decision.
+    #[must_use]
     pub fn new(
-        (url, patience): (&str, Duration),
+        options: ValkeyOptions,
         own: Arc<LocalLimiter>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, redis::RedisError> {
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(patience))
-            .set_number_of_retries(usize::MAX)
-            .set_max_delay(MAX_RETRY);
-        let client = redis::Client::open(url)?;
-        Ok(Self {
-            connection: ConnectionManager::new_lazy_with_config(client, settings)?,
+    ) -> Self {
+        Self {
+            link: Arc::new(Link::new(options)),
             draw: Script::new(DRAW),
             look: Script::new(LOOK),
             own,
-            patience,
             away_until: AtomicU64::new(0),
             told: AtomicBool::new(false),
             clock,
             metrics,
-        })
+        }
     }
 
     /// Whether the server is to be asked now: while it is away, by one request a second.
@@ -139,40 +124,33 @@ impl SharedLimiter {
     }
 
     async fn draw_there(&self, limits: &[Limited]) -> Result<Drawn, Away> {
-        let mut call = self.draw.prepare_invoke();
-        for limit in limits {
-            let quota = limit.quota.in_micros();
-            call.key(name(&limit.key))
-                .arg(quota.interval)
-                .arg(quota.capacity);
-        }
-        let mut connection = self.connection.clone();
-        let (from, wait, now, full): (usize, u64, u64, u64) =
-            self.in_time(call.invoke_async(&mut connection)).await?;
         let last = limits.last().ok_or("nothing was asked")?;
-        let standing = standing(*last, full, now);
+        let quotas = limits.iter().map(|limit| limit.quota.in_micros());
+        let call = Call {
+            script: &self.draw,
+            text: DRAW,
+            keys: limits.iter().map(|limit| name(&limit.key)).collect(),
+            arguments: quotas
+                .flat_map(|quota| [quota.interval, quota.capacity])
+                .collect(),
+        };
+        let (from, wait, now, full): (usize, u64, u64, u64) = self.link.run(&call).await?;
         Ok(Drawn {
             from: from.checked_sub(1),
-            standing,
+            standing: standing(*last, full, now),
             retry_in: Duration::from_micros(wait),
         })
     }
 
     async fn look_there(&self, limit: Limited) -> Result<Standing, Away> {
-        let call = self.look.key(name(&limit.key));
-        let mut connection = self.connection.clone();
-        let (full, now): (u64, u64) = self.in_time(call.invoke_async(&mut connection)).await?;
+        let call = Call {
+            script: &self.look,
+            text: LOOK,
+            keys: vec![name(&limit.key)],
+            arguments: Vec::new(),
+        };
+        let (full, now): (u64, u64) = self.link.run(&call).await?;
         Ok(standing(limit, full, now))
-    }
-
-    async fn in_time<T>(
-        &self,
-        asked: impl Future<Output = Result<T, redis::RedisError>>,
-    ) -> Result<T, Away> {
-        match timeout(self.patience, asked).await {
-            Ok(answered) => answered.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} ms", self.patience.as_millis())),
-        }
     }
 
     /// Draws from the buckets of this process.

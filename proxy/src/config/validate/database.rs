@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::super::database::{is_loopback, is_schema_name};
+use super::super::database::is_schema_name;
 use super::super::settings::{self, TierName};
 use super::super::{
     Database, Federated, Password, PasswordSource, PostgresTls, PostgresUrl, SslMode, Tier, Valkey,
+    ValkeyKind, ValkeyUrl,
 };
 use super::Check;
 
@@ -143,44 +144,64 @@ impl Check<'_> {
 
     fn valkey(&mut self, section: &settings::Valkey) -> Option<Valkey> {
         const KEY: &str = "valkey.url";
+        const SENTINEL_USER: &str = "valkey.sentinel_user";
+        const SENTINEL_PASSWORD: &str = "valkey.sentinel_password_file";
         let Some(text) = &section.url else {
             let message = "is not set, but tier = \"federated\" needs it".to_owned();
             self.add(KEY, message, "set it to redis://host or rediss://host");
             return None;
         };
-        let (encrypted, rest) = match (
-            text.strip_prefix("redis://"),
-            text.strip_prefix("rediss://"),
-        ) {
-            (Some(rest), _) => (false, rest),
-            (_, Some(rest)) => (true, rest),
-            (None, None) => {
-                let message = "begins with neither redis:// nor rediss://".to_owned();
-                self.add(KEY, message, "write it as redis://host or rediss://host");
+        let servers = match ValkeyUrl::parse(text) {
+            Ok(servers) => servers,
+            Err(why) => {
+                let remedy = "write it as redis://host, redis-sentinel://host,host/service or redis-cluster://host,host, or these with rediss";
+                self.add(KEY, why.to_owned(), remedy);
                 return None;
             }
         };
-        let authority = rest.split(['/', '?']).next().unwrap_or_default();
-        let address = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, address)| address);
-        let host = match address.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or_default(),
-            None => address.split(':').next().unwrap_or_default(),
-        };
-        if host.is_empty() || rest.contains('#') {
-            let message = "names no host, or has a #".to_owned();
-            self.add(KEY, message, "write it as redis://host or rediss://host");
-            return None;
-        }
-        if !encrypted && !is_loopback(host) && !section.allow_unverified {
+        let local = servers.nodes.iter().all(|node| node.local);
+        let only_this_host = !servers.encrypted && !section.allow_unverified;
+        if only_this_host && !local {
             let message = "reaches another host in the clear".to_owned();
-            let remedy = "use rediss://, or set valkey.allow_unverified = true if the network itself is trusted";
+            let remedy = "use rediss, or set valkey.allow_unverified = true if the network itself is trusted";
             self.add(KEY, message, remedy);
         }
+        let roots = section
+            .root_file
+            .as_deref()
+            .map(|file| self.path("valkey.root_file", file));
+        if roots.is_some() && !servers.encrypted {
+            let message = "is of no use without TLS".to_owned();
+            let remedy = "write valkey.url with rediss, or leave it out";
+            self.add("valkey.root_file", message, remedy);
+        }
+        let sentinel_password_file = section
+            .sentinel_password_file
+            .as_deref()
+            .map(|file| self.path(SENTINEL_PASSWORD, file));
+        let watched = matches!(servers.kind, ValkeyKind::Sentinel { .. });
+        for (key, is_set) in [
+            (SENTINEL_USER, section.sentinel_user.is_some()),
+            (SENTINEL_PASSWORD, sentinel_password_file.is_some()),
+        ] {
+            if is_set && !watched {
+                let message = "is of no use without sentinels".to_owned();
+                let remedy =
+                    "write valkey.url as redis-sentinel://host,host/service, or leave it out";
+                self.add(key, message, remedy);
+            }
+        }
+        if section.sentinel_user.is_some() && sentinel_password_file.is_none() {
+            let message = "has no password".to_owned();
+            let remedy = "set valkey.sentinel_password_file, or leave it out";
+            self.add(SENTINEL_USER, message, remedy);
+        }
         Some(Valkey {
-            url: Password::new(Zeroizing::new(text.clone())),
-            place: address.to_owned(),
+            servers,
+            sentinel_user: section.sentinel_user.clone(),
+            sentinel_password_file,
+            roots,
+            only_this_host,
             timeout: Duration::from_millis(section.timeout_ms),
         })
     }

@@ -7,9 +7,11 @@ use policy::rate::Rate;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::*;
+use crate::config::{Valkey, ValkeyUrl};
 use crate::limit::Quota;
 
 /// Long enough for a busy machine; what waits for it is tested apart.
@@ -28,8 +30,20 @@ fn limiter(url: &str, patience: Duration) -> (Arc<SharedLimiter>, Arc<Metrics>) 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new().unwrap());
     let own = Arc::new(LocalLimiter::new(Arc::clone(&clock)));
-    let shared = SharedLimiter::new((url, patience), own, clock, Arc::clone(&metrics));
-    (Arc::new(shared.unwrap()), metrics)
+    let options = ValkeyOptions::new(&valkey(url, patience), None, None).unwrap();
+    let shared = SharedLimiter::new(options, own, clock, Arc::clone(&metrics));
+    (Arc::new(shared), metrics)
+}
+
+fn valkey(url: &str, timeout: Duration) -> Valkey {
+    Valkey {
+        servers: ValkeyUrl::parse(url).unwrap(),
+        sentinel_user: None,
+        sentinel_password_file: None,
+        roots: None,
+        only_this_host: true,
+        timeout,
+    }
 }
 
 /// The bucket of a grant that nobody else has.
@@ -226,8 +240,8 @@ async fn a_server_that_says_nothing_delays_one_request_a_second_and_no_longer_th
 
 #[test]
 fn an_address_that_cannot_be_used_is_refused() {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let own = Arc::new(LocalLimiter::new(Arc::clone(&clock)));
-    let metrics = Arc::new(Metrics::new().unwrap());
-    assert!(SharedLimiter::new(("http://x", LONG), own, clock, metrics).is_err());
+    let valkey = valkey("redis://localhost/?protocol=none", LONG);
+    assert!(ValkeyOptions::new(&valkey, None, None).is_err());
 }
+
+mod several;
