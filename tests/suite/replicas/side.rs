@@ -13,9 +13,20 @@ use tokio::sync::watch;
 
 use crate::support::process::{Spawned, serve, spawn};
 
+/// What becomes of what is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It arrives.
+    Open,
+    /// It is held back, and nobody is told.
+    Held,
+    /// Every connection ends at once, as where no server listens.
+    Closed,
+}
+
 /// A stretch of network: while it is cut, nothing gets through, and nobody is told.
 pub struct Link {
-    open: watch::Sender<bool>,
+    way: watch::Sender<Way>,
     pub address: SocketAddr,
 }
 
@@ -24,9 +35,12 @@ impl Link {
     pub async fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (open, state) = watch::channel(true);
+        let (way, state) = watch::channel(Way::Open);
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                if *state.borrow() == Way::Closed {
+                    continue;
+                }
                 let Ok(far) = TcpStream::connect(server).await else {
                     continue;
                 };
@@ -38,30 +52,43 @@ impl Link {
                 tokio::spawn(carry(from_far, to_near, state.clone()));
             }
         });
-        Self { open, address }
+        Self { way, address }
     }
 
     /// Holds everything back.
     pub fn cut(&self) {
-        self.open.send_replace(false);
+        self.way.send_replace(Way::Held);
+    }
+
+    /// Ends every connection, and each further one at once.
+    pub fn close(&self) {
+        self.way.send_replace(Way::Closed);
     }
 
     /// Lets it go, also what was said meanwhile.
     pub fn heal(&self) {
-        self.open.send_replace(true);
+        self.way.send_replace(Way::Open);
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut open: watch::Receiver<bool>) {
-    let mut piece = vec![0; 16 * 1024];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut piece).await else {
-            return;
-        };
-        if open.wait_for(|open| *open).await.is_err() || to.write_all(&piece[..read]).await.is_err()
-        {
-            return;
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::Receiver<Way>) {
+    let mut closed = way.clone();
+    let carried = async {
+        let mut piece = vec![0; 16 * 1024];
+        loop {
+            let Ok(read @ 1..) = from.read(&mut piece).await else {
+                return;
+            };
+            if way.wait_for(|way| *way == Way::Open).await.is_err()
+                || to.write_all(&piece[..read]).await.is_err()
+            {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        () = carried => {}
+        _ = closed.wait_for(|way| *way == Way::Closed) => {}
     }
 }
 
