@@ -18,9 +18,9 @@ mod support;
 mod valkey;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use clients::{Asked, Clients, known};
+use clients::{Asked, Clients, known, now};
 use proxy::admin::AuditQuery;
 use proxy::audit::QUERY_LIMIT_MAX;
 use side::Side;
@@ -66,7 +66,7 @@ async fn rows(world: &World, holder: &Holder) -> BTreeMap<String, u32> {
 
 /// Waits until each of these has exactly one row.
 async fn one_row_each(world: &World, holder: &Holder, asked: &[Asked]) {
-    let began = Instant::now();
+    let began = now();
     loop {
         let rows = rows(world, holder).await;
         let several: Vec<_> = rows.iter().filter(|(_, count)| **count > 1).collect();
@@ -77,7 +77,7 @@ async fn one_row_each(world: &World, holder: &Holder, asked: &[Asked]) {
             return;
         }
         let few = &missing[..missing.len().min(3)];
-        assert!(began.elapsed() < PATIENCE, "{}: {few:?}", missing.len());
+        assert!(now() - began < PATIENCE, "{}: {few:?}", missing.len());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -107,24 +107,24 @@ async fn without_its_database_a_replica_serves_until_the_fence_and_comes_back_wi
     }
 
     link.cut();
-    let cut = Instant::now();
+    let cut = now();
     keeps
         .until("it is refused", |asked| asked.status == 503)
         .await;
     // Another replica takes it away meanwhile.
     world.revoke(gone.grant).await;
-    let revoked = Instant::now();
+    let revoked = now();
     tokio::time::sleep(outage / 2).await;
     link.close();
     tokio::time::sleep(outage / 2).await;
     link.heal();
-    let healed = Instant::now();
+    let healed = now();
     keeps
         .until("it answers again", |asked| {
             asked.at > healed && asked.status == 200
         })
         .await;
-    let back = healed.elapsed();
+    let back = now() - healed;
     goes.until("it is refused for good", |asked| {
         asked.at > healed && asked.status == 403
     })

@@ -5,8 +5,9 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use certs::{Clock as _, SystemClock};
 use rustls::ClientConfig;
 use tests::grants::BASE;
 use tests::{Client, Holder, Wire, World};
@@ -19,10 +20,15 @@ use crate::support::reader::PATIENCE;
 /// Between two questions of one client.
 const PACE: Duration = Duration::from_millis(25);
 
+/// This moment, since the machine was started.
+pub fn now() -> Duration {
+    Duration::from_nanos(SystemClock.boot_nanos())
+}
+
 /// A question and what came of it.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    pub at: Instant,
+    pub at: Duration,
     pub took: Duration,
     pub status: u16,
     /// Of a refusal; of a connection that ended, why.
@@ -112,7 +118,7 @@ async fn client(
     let mut due = tokio::time::interval(PACE);
     while !*stop.borrow() {
         due.tick().await;
-        let at = Instant::now();
+        let at = now();
         let answered = async {
             let mut client = match kept.take() {
                 Some(client) => client,
@@ -144,7 +150,7 @@ async fn client(
         };
         asked.lock().unwrap().push(Asked {
             at,
-            took: at.elapsed(),
+            took: now() - at,
             status,
             reason,
             id,

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tests::World;
 use tests::world::POLICY;
 
-use super::clients::{Clients, known};
+use super::clients::{Clients, known, now};
 use super::side::Side;
 use super::support::acts::member;
 use super::support::reader::until;
@@ -122,22 +122,22 @@ async fn without_valkey_nobody_is_failed_or_kept_waiting_and_rates_hold_within_t
     let holder = member(&world, "busy").await;
     let at = sides.each_ref().map(|side| side.federation);
     known(&world, &holder, &at).await;
-    let began = Instant::now();
+    let began = now();
     let clients = Clients::begin(&world, &holder, &at, 2);
     clients.more(100).await;
 
-    let stopped = Instant::now();
+    let stopped = now();
     valkey.stop_short();
     until(|| said(&logs, AWAY) >= 1).await;
     clients.more(150).await;
     valkey.kill();
     clients.more(150).await;
-    let returned = Instant::now();
+    let returned = now();
     valkey.start_again();
     until(|| said(&logs, BACK) >= 1).await;
-    let back = returned.elapsed();
+    let back = now() - returned;
     clients.more(100).await;
-    let took = began.elapsed();
+    let took = now() - began;
     let asked = clients.end().await;
 
     for one in &asked {
