@@ -69,6 +69,13 @@ def _memory(target):
         return int(re.search(r"RssAnon:\s+(\d+)", file.read()).group(1))
 
 
+def _cpu(target):
+    """Processor seconds it has used, of all its threads: what a start takes, whoever else wants the cores."""
+    with open("/proc/%d/stat" % target.process.pid) as file:
+        user, system = file.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def _series(target):
     with urllib.request.urlopen(target.ready.replace("/readyz", "/metrics"), timeout=30) as answer:
         return sum(1 for line in answer.read().decode().splitlines() if line and not line.startswith("#"))
@@ -111,9 +118,10 @@ def fill(database, grants, peers):
 
 def _measured(bench, target, asked, load, ids):
     """Everything about a sidecar that is down."""
-    starts = []
+    starts, cpu = [], []
     for number in range(STARTS):
         starts.append(_start(target, bench))
+        cpu.append(_cpu(target))
         if number + 1 < STARTS:
             target.stop()
     memory, series = _memory(target), _series(target)
@@ -130,7 +138,7 @@ def _measured(bench, target, asked, load, ids):
         revoked.append(took - said.get("waited_ms", 0))
     after = load(bench, target, "keep-alive", 20, 1, asked)
     return {
-        "start_s": statistics.median(starts), "memory_kib": memory, "memory_after_kib": _memory(target), "series": series,
+        "start_s": statistics.median(starts), "start_cpu_s": statistics.median(cpu), "memory_kib": memory, "memory_after_kib": _memory(target), "series": series,
         "series_after": _series(target), "edit_ms": statistics.median(edits), "edit_ms_worst": max(edits),
         "revoke_ms": statistics.median(revoked), "p50_ms": answered.get("p50_ms"), "cpu_us": answered["cpu_us"],
         "fault": answered["fault"] or after["fault"],
@@ -162,6 +170,7 @@ def text(found):
     few, many = found["few"], found["many"]
     rows = [
         ("start to ready, s", "start_s", "%.2f", "3"),
+        ("the same, processor time, s", "start_cpu_s", "%.2f", ""),
         ("memory at the start, KiB", "memory_kib", "%d", ""),
         ("memory after the changes, KiB", "memory_after_kib", "%d", ""),
         ("an edit of one grant applied, ms", "edit_ms", "%.1f", "10"),

@@ -301,7 +301,7 @@ impl<'a> Told<'a> {
     fn scope_text(&self, resource: &str) -> String {
         let mut text = resource.to_owned();
         if let Some(entry) = self.entry {
-            let names = |set: &std::collections::BTreeSet<Resource>| -> String {
+            let names = |set: crate::resource::ResourceSet| -> String {
                 let names: Vec<_> = set.iter().map(|resource| resource.as_str()).collect();
                 names.join(" ")
             };

@@ -12,6 +12,7 @@ pub mod decision;
 pub mod deny;
 pub mod evaluate;
 pub mod explain;
+pub mod flat;
 pub mod grant;
 pub mod id;
 pub mod local;

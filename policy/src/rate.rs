@@ -81,7 +81,7 @@ fn figure(number: u64, most: u32) -> Option<u32> {
 }
 
 /// What one rule says about the rate; a figure it leaves out does not narrow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct RateRule {
     #[serde(skip_serializing_if = "Option::is_none")]
     per_minute: Option<u32>,

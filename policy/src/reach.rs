@@ -5,11 +5,11 @@
 //! Elsewhere on purpose: where reaches come from (`scope.rs`, `rules.rs`) and where they end (`evaluate.rs`).
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::flat::{FlatMap, FlatSet};
 use crate::id::TeamId;
 use crate::resource::Resource;
 
@@ -73,7 +73,7 @@ pub enum TeamSet {
     /// Every team; what a rule without a team list says.
     Any,
     /// These teams and no others; possibly none.
-    Only(BTreeSet<TeamId>),
+    Only(FlatSet<TeamId>),
 }
 
 impl TeamSet {
@@ -82,7 +82,7 @@ impl TeamSet {
     pub fn meet(&self, other: &Self) -> Self {
         match (self, other) {
             (Self::Any, set) | (set, Self::Any) => set.clone(),
-            (Self::Only(a), Self::Only(b)) => Self::Only(a.intersection(b).cloned().collect()),
+            (Self::Only(a), Self::Only(b)) => Self::Only(a.intersection(b)),
         }
     }
 
@@ -132,7 +132,7 @@ impl ResourceReach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
     /// The resources in reach; a resource that is not here is denied.
-    pub resources: BTreeMap<Resource, ResourceReach>,
+    pub resources: FlatMap<Resource, ResourceReach>,
     /// The most rows one answer holds.
     pub max_rows_per_query: RowLimit,
 }
@@ -140,9 +140,9 @@ pub struct Reach {
 impl Reach {
     /// Nothing at all: where every decision starts.
     #[must_use]
-    pub const fn nothing() -> Self {
+    pub fn nothing() -> Self {
         Self {
-            resources: BTreeMap::new(),
+            resources: FlatMap::default(),
             max_rows_per_query: RowLimit::MIN,
         }
     }
@@ -191,7 +191,7 @@ pub(crate) mod tests {
     fn any_resource_reach() -> impl Strategy<Value = ResourceReach> {
         let teams = prop_oneof![
             Just(TeamSet::Any),
-            btree_set(any_team(), 0..4).prop_map(TeamSet::Only)
+            btree_set(any_team(), 0..4).prop_map(|teams| TeamSet::Only(teams.into()))
         ];
         (teams, any::<bool>()).prop_map(|(teams, include_personal)| ResourceReach {
             teams,
@@ -203,7 +203,7 @@ pub(crate) mod tests {
         let resource = proptest::sample::select(Resource::ALL.to_vec());
         let resources = btree_map(resource, any_resource_reach(), 0..6);
         (resources, 1u64..=10_000).prop_map(|(resources, rows)| Reach {
-            resources,
+            resources: resources.into_iter().collect(),
             max_rows_per_query: RowLimit::new(rows).unwrap(),
         })
     }

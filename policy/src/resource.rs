@@ -124,6 +124,76 @@ impl Resource {
     }
 }
 
+/// A set of resources.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct ResourceSet(u8);
+
+impl ResourceSet {
+    const fn bit(resource: Resource) -> u8 {
+        1 << resource as u8
+    }
+
+    /// Puts a resource in; whether it was not there.
+    pub fn insert(&mut self, resource: Resource) -> bool {
+        let is_new = !self.contains(&resource);
+        self.0 |= Self::bit(resource);
+        is_new
+    }
+
+    /// Whether it is in the set.
+    #[must_use]
+    pub const fn contains(self, resource: &Resource) -> bool {
+        self.0 & Self::bit(*resource) != 0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Its resources, in declaration order.
+    pub fn iter(self) -> impl Iterator<Item = &'static Resource> {
+        Resource::ALL
+            .iter()
+            .filter(move |resource| self.contains(resource))
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in this one and not in the other.
+    #[must_use]
+    pub const fn difference(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl FromIterator<Resource> for ResourceSet {
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        let mut set = Self::default();
+        for resource in resources {
+            set.insert(resource);
+        }
+        set
+    }
+}
+
+impl fmt::Debug for ResourceSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for ResourceSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
 impl std::str::FromStr for Resource {
     type Err = ResourceError;
 
@@ -140,6 +210,8 @@ impl fmt::Display for Resource {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -157,6 +229,30 @@ mod tests {
         }
         for name in ["task", "Tasks", "", "api-keys", "notes\0"] {
             assert_eq!(Resource::parse(name), Err(ResourceError::Unknown));
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_set_is_a_set(
+            one in proptest::collection::btree_set(proptest::sample::select(Resource::ALL.to_vec()), 0..8),
+            other in proptest::collection::btree_set(proptest::sample::select(Resource::ALL.to_vec()), 0..8),
+        ) {
+            let of = |tree: &BTreeSet<Resource>| tree.iter().copied().collect::<ResourceSet>();
+            let tree = |set: ResourceSet| set.iter().copied().collect::<BTreeSet<_>>();
+            let (a, b) = (of(&one), of(&other));
+            proptest::prop_assert!(a.iter().eq(&one));
+            proptest::prop_assert_eq!(a.is_empty(), one.is_empty());
+            proptest::prop_assert_eq!(a == b, one == other);
+            proptest::prop_assert_eq!(tree(a.intersection(b)), one.intersection(&other).copied().collect());
+            proptest::prop_assert_eq!(tree(a.difference(b)), one.difference(&other).copied().collect());
+            for resource in Resource::ALL {
+                proptest::prop_assert_eq!(a.contains(&resource), one.contains(&resource));
+                let mut more = a;
+                proptest::prop_assert_eq!(more.insert(resource), !one.contains(&resource));
+                proptest::prop_assert!(more.contains(&resource));
+            }
+            proptest::prop_assert_eq!(serde_json::to_value(a).ok(), serde_json::to_value(&one).ok());
         }
     }
 

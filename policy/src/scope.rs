@@ -7,28 +7,30 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::flat::{FlatMap, FlatSet};
 use crate::id::TeamId;
 use crate::rate::RateRule;
 use crate::reach::{Reach, ResourceReach, RowLimit, TeamSet};
-use crate::resource::Resource;
+use crate::resource::{Resource, ResourceSet};
 use crate::strict_json::StrictValue;
 use crate::time::UnixMillis;
 
 mod parse;
 
 /// Which rows of one resource a scope covers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[schemars(deny_unknown_fields)]
 pub struct ScopeFilter {
     /// Teams whose rows are covered, as far as the subject is a member; none by default.
     #[schemars(default)]
-    pub include_teams: BTreeSet<TeamId>,
+    pub include_teams: FlatSet<TeamId>,
     /// Whether the subject's own rows that belong to no team are covered; true by default.
     #[schemars(default = "yes")]
     pub include_personal: bool,
@@ -41,18 +43,22 @@ fn yes() -> bool {
 impl Default for ScopeFilter {
     fn default() -> Self {
         Self {
-            include_teams: BTreeSet::new(),
+            include_teams: FlatSet::default(),
             include_personal: true,
         }
     }
 }
 
-/// What a grant covers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Scope {
-    resources: BTreeSet<Resource>,
-    excluded_resources: BTreeSet<Resource>,
-    filters: BTreeMap<Resource, ScopeFilter>,
+/// What a grant covers. A clone shares its memory: most grants have one of a few scopes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope(Arc<Written>);
+
+/// What a scope says, complete.
+#[derive(Debug, PartialEq, Eq, Hash, Serialize)]
+struct Written {
+    resources: ResourceSet,
+    excluded_resources: ResourceSet,
+    filters: FlatMap<Resource, ScopeFilter>,
     max_rows_per_query: RowLimit,
     #[serde(skip_serializing_if = "Option::is_none")]
     rate_limit: Option<RateRule>,
@@ -128,52 +134,53 @@ impl Scope {
 
     /// The resources covered; never empty.
     #[must_use]
-    pub const fn resources(&self) -> &BTreeSet<Resource> {
-        &self.resources
+    pub fn resources(&self) -> ResourceSet {
+        self.0.resources
     }
 
     /// The resources named as not covered; none of them is in [`Scope::resources`].
     #[must_use]
-    pub const fn excluded_resources(&self) -> &BTreeSet<Resource> {
-        &self.excluded_resources
+    pub fn excluded_resources(&self) -> ResourceSet {
+        self.0.excluded_resources
     }
 
     /// The filters as written; see [`Scope::filter`] for the default.
     #[must_use]
-    pub const fn filters(&self) -> &BTreeMap<Resource, ScopeFilter> {
-        &self.filters
+    pub fn filters(&self) -> &FlatMap<Resource, ScopeFilter> {
+        &self.0.filters
     }
 
     /// The filter of a resource; no teams and the subject's own rows where none is written.
     #[must_use]
     pub fn filter(&self, resource: Resource) -> ScopeFilter {
-        self.filters.get(&resource).cloned().unwrap_or_default()
+        self.0.filters.get(&resource).cloned().unwrap_or_default()
     }
 
     /// The most rows of one answer.
     #[must_use]
-    pub const fn max_rows_per_query(&self) -> RowLimit {
-        self.max_rows_per_query
+    pub fn max_rows_per_query(&self) -> RowLimit {
+        self.0.max_rows_per_query
     }
 
     /// What the scope says about the rate; it only lowers what policy allows.
     #[must_use]
-    pub const fn rate_limit(&self) -> Option<RateRule> {
-        self.rate_limit
+    pub fn rate_limit(&self) -> Option<RateRule> {
+        self.0.rate_limit
     }
 
     /// When the scope ends, if it does.
     #[must_use]
-    pub const fn expires_at(&self) -> Option<UnixMillis> {
-        self.expires_at
+    pub fn expires_at(&self) -> Option<UnixMillis> {
+        self.0.expires_at
     }
 
     /// What the scope reaches before policy narrows it.
     #[must_use]
     pub fn reach(&self) -> Reach {
         let resources = self
-            .resources
-            .difference(&self.excluded_resources)
+            .resources()
+            .difference(self.excluded_resources())
+            .iter()
             .map(|&resource| {
                 let filter = self.filter(resource);
                 let reach = ResourceReach {
@@ -185,8 +192,14 @@ impl Scope {
             .collect();
         Reach {
             resources,
-            max_rows_per_query: self.max_rows_per_query,
+            max_rows_per_query: self.max_rows_per_query(),
         }
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
     }
 }
 

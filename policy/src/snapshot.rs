@@ -4,7 +4,7 @@
 //! the last good one; so a request never sees half of a change.
 //! Elsewhere on purpose: loading rows and swapping snapshots (the proxy).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::resource::Resource;
 use crate::revision::{EffectiveRevision, LengthPrefixed, RevisionKey};
 use crate::rows::redact::Redaction;
 use crate::rules::{RuleSet, reach_form};
+use crate::scope::Scope;
 use crate::shards::Shards;
 
 /// One grant with everything that decides what it reaches.
@@ -309,12 +310,19 @@ struct Forms<'r> {
     key: &'r RevisionKey,
     /// For peers with rules of their own, and for all others.
     of_peers: HashMap<Option<PeerName>, Arc<PeerForm>>,
-    /// What scopes reach, by the rules for their peer and their canonical form.
-    reaches: HashMap<(Option<PeerName>, Box<str>), Reached>,
+    /// Equal scopes are kept once.
+    scopes: HashSet<Scope>,
+    /// What scopes come to, by the rules for their peer.
+    reaches: HashMap<(Option<PeerName>, Scope), Reached>,
 }
 
-/// What a scope reaches, and its canonical form.
-type Reached = (Arc<Reach>, Box<str>);
+/// What a scope comes to under the rules for a peer.
+struct Reached {
+    effective: Arc<Reach>,
+    limits: GrantLimits,
+    /// Of all that decides what it reaches. The texts it is made of are not kept: they are larger than a grant.
+    sha256: [u8; 32],
+}
 
 /// What the rules for a peer come to.
 struct PeerForm {
@@ -333,47 +341,33 @@ impl<'r> Forms<'r> {
             mapping_hash,
             key,
             of_peers: HashMap::new(),
+            scopes: HashSet::new(),
             reaches: HashMap::new(),
         }
     }
 
-    fn entry(&mut self, grant: Grant, peer: Arc<Peer>) -> GrantEntry {
+    fn entry(&mut self, mut grant: Grant, peer: Arc<Peer>) -> GrantEntry {
         let rules = self.rules;
         let own = rules.has_own(&peer.name).then(|| peer.name.clone());
         let form = self
             .of_peers
             .entry(own.clone())
             .or_insert_with(|| Arc::new(PeerForm::of(rules, &peer.name)));
-        let form = Arc::clone(form);
-        let scope = canonical_json(&serde_json::to_value(&grant.scope).unwrap_or_default());
-        let mut input = LengthPrefixed::default();
-        input.push(scope.as_bytes());
-        input.push(form.ceiling_form.as_bytes());
-        let (effective, effective_form) = self
+        match self.scopes.get(&grant.scope) {
+            Some(known) => grant.scope = known.clone(),
+            None => drop(self.scopes.insert(grant.scope.clone())),
+        }
+        let reached = self
             .reaches
-            .entry((own, scope.into_boxed_str()))
-            .or_insert_with(|| {
-                let mut effective = grant.scope.reach().meet(&form.ceiling);
-                effective.resources.retain(|resource, _| {
-                    !resource.is_sensitive() || form.allowed.contains(resource)
-                });
-                let text = canonical_json(&reach_form(&effective));
-                (Arc::new(effective), text.into_boxed_str())
-            });
-        input.push(effective_form.as_bytes());
-        let limits = form.allowance.for_scope(grant.scope.rate_limit());
-        // A lower budget narrows what leaves; a lower rate does not, and is left out.
-        input.push(&limits.rows_per_day.unwrap_or_default().to_be_bytes());
-        input.push(rules.redaction_hash());
-        input.push(self.mapping_hash);
-        input.push(form.told.as_bytes());
+            .entry((own, grant.scope.clone()))
+            .or_insert_with(|| form.reached(&grant.scope, rules, self.mapping_hash));
         let effective_revision =
-            EffectiveRevision::of(self.key, grant.id, grant.edit, &input.sha256());
+            EffectiveRevision::of(self.key, grant.id, grant.edit, &reached.sha256);
         GrantEntry {
-            effective: Arc::clone(effective),
+            effective: Arc::clone(&reached.effective),
             ceiling: Arc::clone(&form.ceiling),
             redaction: Arc::clone(rules.redaction()),
-            limits,
+            limits: reached.limits,
             compat: form.compat,
             semantic: rules.semantic(),
             effective_revision,
@@ -395,6 +389,28 @@ impl PeerForm {
             allowance: rules.allowance_for(peer),
             compat,
             told: canonical_json(&told),
+        }
+    }
+
+    fn reached(&self, scope: &Scope, rules: &RuleSet, mapping_hash: &[u8; 32]) -> Reached {
+        let mut effective = scope.reach().meet(&self.ceiling);
+        effective
+            .resources
+            .retain(|resource, _| !resource.is_sensitive() || self.allowed.contains(resource));
+        let limits = self.allowance.for_scope(scope.rate_limit());
+        let mut input = LengthPrefixed::default();
+        input.push(canonical_json(&serde_json::to_value(scope).unwrap_or_default()).as_bytes());
+        input.push(self.ceiling_form.as_bytes());
+        input.push(canonical_json(&reach_form(&effective)).as_bytes());
+        // A lower budget narrows what leaves; a lower rate does not, and is left out.
+        input.push(&limits.rows_per_day.unwrap_or_default().to_be_bytes());
+        input.push(rules.redaction_hash());
+        input.push(mapping_hash);
+        input.push(self.told.as_bytes());
+        Reached {
+            effective: Arc::new(effective),
+            limits,
+            sha256: input.sha256(),
         }
     }
 }

@@ -14,7 +14,6 @@ mod candidate;
 mod leases;
 mod part;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -732,6 +731,17 @@ fn mapping_for(parts: &DirectoryParts, rules: &RuleSet) -> Result<Arc<Mapping>, 
     }
 }
 
+/// The leaves of each grant, in the order they came in.
+fn leaves_of(mut all: Vec<CertificateEntry>) -> Leaves {
+    all.sort_by_key(|leaf| leaf.grant);
+    let mut leaves: Leaves = all
+        .chunk_by(|a, b| a.grant == b.grant)
+        .filter_map(|of_one| Some((of_one.first()?.grant, of_one.into())))
+        .collect();
+    leaves.shrink();
+    leaves
+}
+
 /// A view of what the store holds, under these rules. The image is used up: with many grants two of them would not be small.
 fn build(
     parts: &DirectoryParts,
@@ -758,15 +768,7 @@ fn build(
         let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
         ApplyError::Snapshot(texts.join("; "))
     })?;
-    let mut leaves: HashMap<GrantId, Vec<CertificateEntry>> = HashMap::new();
-    for leaf in image.certificates {
-        leaves.entry(leaf.grant).or_default().push(leaf);
-    }
-    let mut leaves: Leaves = leaves
-        .into_iter()
-        .map(|(grant, leaves)| (grant, leaves.into()))
-        .collect();
-    leaves.shrink();
+    let leaves = leaves_of(image.certificates);
     let policy = PolicyInForce {
         files: bundle
             .map(|bundle| bundle.files.iter().map(|file| file.name.clone()).collect())

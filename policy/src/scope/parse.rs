@@ -4,15 +4,17 @@
 //! Elsewhere on purpose: JSON text and doubled member names (`strict_json.rs`).
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Scope, ScopeError, ScopeFilter, ScopeProblem};
+use super::{Scope, ScopeError, ScopeFilter, ScopeProblem, Written};
+use crate::flat::{FlatMap, FlatSet};
 use crate::id::TeamId;
 use crate::rate::{RateError, RateRule};
 use crate::reach::RowLimit;
-use crate::resource::Resource;
+use crate::resource::{Resource, ResourceSet};
 use crate::time::UnixMillis;
 
 /// The keys of a scope.
@@ -48,7 +50,7 @@ pub(super) fn scope(value: &Value, allow_sensitive: &[Resource]) -> Result<Scope
     if resources.is_empty() && value.is_object() && !problems_at(&problems, "resources") {
         problems.add("resources", "name at least one resource");
     }
-    for resource in &resources {
+    for resource in resources.iter() {
         if resource.is_sensitive() && !allow_sensitive.contains(resource) {
             let message = format!(
                 "{resource} is sensitive: policy must allow it for this peer (allow_sensitive)"
@@ -57,11 +59,11 @@ pub(super) fn scope(value: &Value, allow_sensitive: &[Resource]) -> Result<Scope
         }
     }
     let excluded_resources = resource_list(members, "excluded_resources", &mut problems);
-    for resource in resources.intersection(&excluded_resources) {
+    for resource in resources.intersection(excluded_resources).iter() {
         let message = format!("{resource} is in resources as well: keep it in one of the two");
         problems.add("excluded_resources", message);
     }
-    let filters = filters(members, &resources, &mut problems);
+    let filters = filters(members, resources, &mut problems);
     let max_rows_per_query = row_cap(members, &mut problems);
     let rate_limit = rate_limit(members, &mut problems);
     let expires_at = expiry(members, &mut problems);
@@ -74,14 +76,14 @@ pub(super) fn scope(value: &Value, allow_sensitive: &[Resource]) -> Result<Scope
             problems: problems.0,
         });
     }
-    Ok(Scope {
+    Ok(Scope(Arc::new(Written {
         resources,
         excluded_resources,
         filters,
         max_rows_per_query,
         rate_limit,
         expires_at,
-    })
+    })))
 }
 
 fn problems_at(problems: &Problems, path: &str) -> bool {
@@ -96,8 +98,8 @@ fn resource_list(
     members: &Map<String, Value>,
     key: &'static str,
     problems: &mut Problems,
-) -> BTreeSet<Resource> {
-    let mut found = BTreeSet::new();
+) -> ResourceSet {
+    let mut found = ResourceSet::default();
     let Some(value) = members.get(key) else {
         return found;
     };
@@ -125,22 +127,22 @@ fn resource_list(
 
 fn filters(
     members: &Map<String, Value>,
-    resources: &BTreeSet<Resource>,
+    resources: ResourceSet,
     problems: &mut Problems,
-) -> BTreeMap<Resource, ScopeFilter> {
-    let mut found = BTreeMap::new();
+) -> FlatMap<Resource, ScopeFilter> {
+    let mut found = Vec::new();
     let Some(value) = members.get("filters") else {
-        return found;
+        return FlatMap::default();
     };
     let Some(entries) = value.as_object() else {
         problems.add("filters", "must be an object with resource names as keys");
-        return found;
+        return FlatMap::default();
     };
     for (name, entry) in entries {
         let path = format!("filters.{}", name.escape_debug());
         match Resource::parse(name) {
             Ok(resource) if resources.contains(&resource) => {
-                found.insert(resource, filter(entry, &path, problems));
+                found.push((resource, filter(entry, &path, problems)));
             }
             Ok(_) => problems.add(
                 path,
@@ -149,7 +151,8 @@ fn filters(
             Err(error) => problems.add(path, error.to_string()),
         }
     }
-    found
+    // A member name occurs once, so no two of them are for one resource.
+    found.into_iter().collect()
 }
 
 fn filter(value: &Value, path: &str, problems: &mut Problems) -> ScopeFilter {
@@ -178,11 +181,11 @@ fn filter(value: &Value, path: &str, problems: &mut Problems) -> ScopeFilter {
     filter
 }
 
-fn team_list(value: &Value, path: &str, problems: &mut Problems) -> BTreeSet<TeamId> {
+fn team_list(value: &Value, path: &str, problems: &mut Problems) -> FlatSet<TeamId> {
     let mut found = BTreeSet::new();
     let Some(list) = value.as_array() else {
         problems.add(path, "must be a list of team ids");
-        return found;
+        return FlatSet::default();
     };
     for (position, entry) in list.iter().enumerate() {
         let at = format!("{path}[{position}]");
@@ -199,7 +202,7 @@ fn team_list(value: &Value, path: &str, problems: &mut Problems) -> BTreeSet<Tea
             Err(error) => problems.add(at, error.to_string()),
         }
     }
-    found
+    found.into()
 }
 
 fn row_cap(members: &Map<String, Value>, problems: &mut Problems) -> RowLimit {

@@ -212,25 +212,27 @@ pub(crate) fn any_scope() -> impl Strategy<Value = Scope> {
     let expiry = proptest::option::of(0i64..4_000_000_000_000);
     let rate = proptest::option::of((1u64..=1000, proptest::option::of(1u64..=1000)));
     (resources, excluded, filters, 1u64..=10_000, expiry, rate).prop_map(
-        |(resources, excluded, filters, rows, expiry, rate)| Scope {
-            filters: filters
-                .into_iter()
-                .filter(|(resource, _)| resources.contains(resource))
-                .map(|(resource, (include_teams, include_personal))| {
-                    (
-                        resource,
-                        ScopeFilter {
-                            include_teams,
-                            include_personal,
-                        },
-                    )
-                })
-                .collect(),
-            excluded_resources: excluded.difference(&resources).copied().collect(),
-            resources,
-            max_rows_per_query: RowLimit::new(rows).unwrap(),
-            rate_limit: rate.map(|(minute, burst)| RateRule::new(Some(minute), burst).unwrap()),
-            expires_at: expiry.map(UnixMillis),
+        |(resources, excluded, filters, rows, expiry, rate)| {
+            Scope(Arc::new(Written {
+                filters: filters
+                    .into_iter()
+                    .filter(|(resource, _)| resources.contains(resource))
+                    .map(|(resource, (include_teams, include_personal))| {
+                        (
+                            resource,
+                            ScopeFilter {
+                                include_teams: include_teams.into(),
+                                include_personal,
+                            },
+                        )
+                    })
+                    .collect(),
+                excluded_resources: excluded.difference(&resources).copied().collect(),
+                resources: resources.into_iter().collect(),
+                max_rows_per_query: RowLimit::new(rows).unwrap(),
+                rate_limit: rate.map(|(minute, burst)| RateRule::new(Some(minute), burst).unwrap()),
+                expires_at: expiry.map(UnixMillis),
+            }))
         },
     )
 }
@@ -246,6 +248,6 @@ proptest! {
     #[test]
     fn the_reach_of_a_scope_is_what_it_names(scope in any_scope()) {
         let reach = scope.reach();
-        prop_assert_eq!(reach.resources.keys().copied().collect::<BTreeSet<_>>(), scope.resources().clone());
+        prop_assert_eq!(reach.resources.keys().copied().collect::<BTreeSet<_>>(), scope.resources().iter().copied().collect());
     }
 }

@@ -1,5 +1,5 @@
 //! Snapshots are whole, and revisions move exactly when they must.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use serde_json::json;
 
@@ -113,6 +113,51 @@ fn policy_that_no_longer_allows_a_sensitive_resource_takes_it_away() {
         .rules
         .push_str("[peers.home]\nallow_sensitive = [\"credentials\"]\n");
     assert_eq!(reach(&world), 2);
+}
+
+proptest::proptest! {
+    /// What is kept once for all that it holds for never mixes: each grant of many is what it is in a snapshot of its own. Equal
+    /// scopes are one, and only they.
+    #[test]
+    fn each_grant_of_many_is_as_it_is_alone(
+        scopes in proptest::collection::vec(crate::scope::tests::any_scope(), 1..4),
+        choices in proptest::collection::vec((0_usize..4, proptest::prelude::any::<bool>()), 1..12),
+    ) {
+        let World { peer, grant, rules, .. } = tasks();
+        let rules = format!("{rules}[peers.other]\nteams = [\"a\"]\nallow_sensitive = [\"credentials\"]\n");
+        let rules = Arc::new(RuleSet::parse(&[("policy.toml", &rules)]).unwrap());
+        let key = RevisionKey::new(&[1; 32]);
+        let other = Peer {
+            id: "0190b7c4-5d3e-7a10-8a51-0000000000e1".parse().unwrap(),
+            name: "other".parse().unwrap(),
+            state: PeerState::Active,
+        };
+        let build = |grants: Vec<Grant>| {
+            let (peers, mapping) = ([peer.clone(), other.clone()], Arc::new(Mapping::internal_v1()));
+            Snapshot::build(1, peers, grants, Arc::clone(&rules), mapping, &key).unwrap()
+        };
+        let grants: Vec<Grant> = choices.iter().enumerate().map(|(number, (scope, is_other))| Grant {
+            id: format!("0190b7c4-5d3e-7a10-8a51-{number:012x}").parse().unwrap(),
+            peer: if *is_other { other.id } else { peer.id },
+            // Read again, as from a store: nothing is shared yet.
+            scope: serde_json::from_str(&serde_json::to_string(&scopes[scope % scopes.len()]).unwrap()).unwrap(),
+            ..grant.clone()
+        }).collect();
+        let all = build(grants.clone());
+        for one in &grants {
+            let alone = build(vec![one.clone()]);
+            let (found, alone) = (all.grant(one.id).unwrap(), alone.grant(one.id).unwrap());
+            proptest::prop_assert_eq!(format!("{found:?}"), format!("{alone:?}"));
+            proptest::prop_assert_eq!(&found.grant, one);
+            for other in &grants {
+                let beside = all.grant(other.id).unwrap();
+                proptest::prop_assert_eq!(
+                    std::ptr::eq(found.grant.scope.filters(), beside.grant.scope.filters()),
+                    one.scope == other.scope
+                );
+            }
+        }
+    }
 }
 
 #[test]

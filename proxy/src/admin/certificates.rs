@@ -3,9 +3,11 @@
 //! Invariant: revoking returns when nothing is answered under the certificate any more, here or from a peer's cache;
 //! the grant stays, and so do its other certificates.
 
+use std::collections::HashMap;
+
 use certs::PeerIdentity;
 use certs::crl::RevocationReason;
-use policy::id::GrantId;
+use policy::id::{GrantId, PeerId};
 use policy::peer::PeerName;
 use policy::time::UnixMillis;
 use rustls_pki_types::CertificateDer;
@@ -138,11 +140,16 @@ impl Control {
             let peer = named(peers.find(|peer| peer.id == credential.peer));
             rows.push(held(&credential, peer, now));
         }
+        // There may be many: each is looked up, not looked for.
+        let peers: HashMap<PeerId, &PeerRecord> =
+            image.peers.iter().map(|peer| (peer.id, peer)).collect();
+        let of_grants: HashMap<GrantId, PeerId> = image
+            .grants
+            .iter()
+            .map(|record| (record.grant.id, record.grant.peer))
+            .collect();
         for leaf in &image.certificates {
-            let mut grants = image.grants.iter();
-            let grant = grants.find(|record| record.grant.id == leaf.grant);
-            let peer = grant
-                .and_then(|record| image.peers.iter().find(|peer| peer.id == record.grant.peer));
+            let peer = of_grants.get(&leaf.grant).and_then(|id| peers.get(id));
             let state = match leaf.state_at(now) {
                 crate::store::CertificateState::Active if now > leaf.not_after => "expired",
                 crate::store::CertificateState::Active if leaf.confirmed_at.is_none() => {
@@ -152,7 +159,7 @@ impl Control {
             };
             rows.push(CertificateRow {
                 serial: Some(leaf.serial.clone()),
-                peer: named(peer),
+                peer: named(peer.copied()),
                 grant: Some(leaf.grant),
                 state,
                 retires_at: leaf.retires_at,

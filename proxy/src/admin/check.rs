@@ -3,9 +3,11 @@
 //! Invariant: every check that is not ok says what to do. What can be checked without the process is in
 //! `cli/doctor.rs`.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use certs::rotation::{Jitter, Life};
+use policy::id::GrantId;
 use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use super::status::tier;
 use super::{AdminFailure, Control, days_left};
 use crate::config::{SealSource, Tier};
 use crate::hardening::Confinement;
-use crate::store::{CertificateState, CredentialState, OutboundCredential};
+use crate::store::{CertificateState, CredentialState, GrantRecord, OutboundCredential};
 use crate::tier::Probe;
 
 /// How a check ended.
@@ -365,15 +367,17 @@ impl Control {
     async fn check_certificates(&self, now: UnixMillis) -> Result<Vec<CheckView>, AdminFailure> {
         let mut checks = Vec::new();
         let image = self.store.load(now).await?;
+        let grants: HashMap<GrantId, &GrantRecord> = image
+            .grants
+            .iter()
+            .map(|record| (record.grant.id, record))
+            .collect();
         for leaf in image
             .certificates
             .iter()
             .filter(|leaf| leaf.state == CertificateState::Active && leaf.retires_at.is_none())
         {
-            let grant = image
-                .grants
-                .iter()
-                .find(|record| record.grant.id == leaf.grant);
+            let grant = grants.get(&leaf.grant);
             if grant.is_some_and(|record| record.grant.status_at(now).is_final()) {
                 continue;
             }

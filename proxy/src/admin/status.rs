@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use policy::id::{GrantId, UserId};
+use policy::id::{GrantId, PeerId, UserId};
 use policy::peer::{PeerName, PeerState};
 use policy::rate::{GrantLimits, Rate};
 use policy::time::UnixMillis;
@@ -22,7 +22,7 @@ use crate::inbound::budget::today;
 use crate::inbound::self_attack::SelfAttackView;
 use crate::outbound::{CacheFigures, Outbound, PeerFigures};
 use crate::server_certificate::{ServerCertificate, ServerFailure};
-use crate::store::{CertificateState, PeerDirection};
+use crate::store::{CertificateState, PeerDirection, PeerRecord};
 
 /// The tier and what there is to know about it.
 pub(super) const fn tier(tier: &Tier) -> (&'static str, &'static str) {
@@ -232,6 +232,16 @@ impl Control {
         let now = self.now();
         let view = self.directory.view();
         let image = self.store.load(now).await?;
+        // There may be many: each is looked up, not looked for.
+        let peers: HashMap<PeerId, &PeerRecord> =
+            image.peers.iter().map(|peer| (peer.id, peer)).collect();
+        let mut ends: HashMap<GrantId, UnixMillis> = HashMap::new();
+        for leaf in &image.certificates {
+            if leaf.state_at(now) == CertificateState::Active {
+                let end = ends.entry(leaf.grant).or_insert(leaf.not_after);
+                *end = leaf.not_after.max(*end);
+            }
+        }
         let credentials = self.store.list_outbound_credentials().await?;
         let outbound = image
             .peers
@@ -244,15 +254,8 @@ impl Control {
             .iter()
             .filter_map(|record| {
                 let grant = &record.grant;
-                let peer = image.peers.iter().find(|peer| peer.id == grant.peer)?;
-                let expiry = image
-                    .certificates
-                    .iter()
-                    .filter(|leaf| {
-                        leaf.grant == grant.id && leaf.state_at(now) == CertificateState::Active
-                    })
-                    .map(|leaf| leaf.not_after)
-                    .max();
+                let peer = peers.get(&grant.peer)?;
+                let expiry = ends.get(&grant.id).copied();
                 Some(InboundView {
                     grant: grant.id,
                     state: grant.status_at(now),

@@ -37,6 +37,11 @@ impl<'r> Columns<'r> {
         self.raw(column)
     }
 
+    /// A text that is only looked at.
+    pub(super) fn borrowed(&self, column: &'static str) -> Result<&'r str, StoreError> {
+        self.raw(column)
+    }
+
     pub(super) fn opt_text(&self, column: &'static str) -> Result<Option<String>, StoreError> {
         self.raw(column)
     }

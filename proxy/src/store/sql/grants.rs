@@ -3,6 +3,8 @@
 //! Invariant: a status changes only along [`GrantStatus::transition`], and each act that narrows a grant raises its
 //! edit counter in the same statement. Expiry, tokens and enrollment have their own files.
 
+use std::collections::HashMap;
+
 use certs::crl::RevocationReason;
 use futures_util::TryStreamExt as _;
 use policy::grant::{Grant, GrantStatus};
@@ -30,13 +32,38 @@ macro_rules! select_grants {
     };
 }
 
+/// Scopes that were just read, by their whole text: most grants have one of a few, and read again it would be the same.
+#[derive(Default)]
+struct ReadScopes(HashMap<Box<str>, Scope>);
+
+impl ReadScopes {
+    /// Texts that are remembered at once.
+    const MOST: usize = 256;
+
+    fn read(&mut self, text: &str) -> Result<Scope, StoreError> {
+        if let Some(known) = self.0.get(text) {
+            return Ok(known.clone());
+        }
+        let scope: Scope = serde_json::from_str(text)
+            .map_err(|error| StoreError::corrupt("grants", format!("scope: {error}")))?;
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        self.0.insert(text.into(), scope.clone());
+        Ok(scope)
+    }
+}
+
 fn decode(row: &DbRow) -> Result<GrantRecord, StoreError> {
+    decode_with(row, &mut ReadScopes::default())
+}
+
+fn decode_with(row: &DbRow, scopes: &mut ReadScopes) -> Result<GrantRecord, StoreError> {
     let columns = Columns {
         table: "grants",
         row,
     };
-    let scope = serde_json::from_str(&columns.text("scope")?)
-        .map_err(|error| StoreError::corrupt("grants", format!("scope: {error}")))?;
+    let scope = scopes.read(columns.borrowed("scope")?)?;
     Ok(GrantRecord {
         grant: Grant {
             id: columns.parsed("id")?,
@@ -82,7 +109,7 @@ pub(super) async fn list(conn: &mut DbConnection) -> Result<Vec<GrantRecord>, St
 }
 
 /// Grants that may still come up: unfinished ones, and finished ones with a certificate that ended after
-/// `kept_from`.
+/// `kept_from`; oldest first.
 pub(super) async fn list_kept(
     conn: &mut DbConnection,
     kept_from: UnixMillis,
@@ -90,14 +117,16 @@ pub(super) async fn list_kept(
     // Row by row: there may be many, and a row as it comes takes several times the memory of a record.
     let mut rows = sqlx::query(select_grants!(
         "WHERE status IN ('pending', 'active') OR EXISTS (SELECT 1 FROM certificates c \
-         WHERE c.grant_id = grants.id AND c.not_after > $1) ORDER BY created_at, id"
+         WHERE c.grant_id = grants.id AND c.not_after > $1)"
     ))
     .bind(kept_from.0)
     .fetch(conn);
-    let mut found = Vec::new();
+    let (mut found, mut scopes) = (Vec::new(), ReadScopes::default());
     while let Some(row) = rows.try_next().await.map_err(driver)? {
-        found.push(decode(&row)?);
+        found.push(decode_with(&row, &mut scopes)?);
     }
+    // Not the database's to do, which would put whole rows aside for it.
+    found.sort_unstable_by_key(|record| (record.grant.created_at, record.grant.id));
     Ok(found)
 }
 
