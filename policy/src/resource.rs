@@ -128,6 +128,9 @@ impl Resource {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ResourceSet(u8);
 
+/// One bit for each.
+const _: () = assert!(Resource::ALL.len() <= 8);
+
 impl ResourceSet {
     const fn bit(resource: Resource) -> u8 {
         1 << resource as u8
