@@ -10,6 +10,7 @@ mod range;
 mod reference;
 mod schema;
 mod settings;
+mod tier;
 mod tree;
 mod url;
 mod validate;
@@ -28,14 +29,15 @@ use policy::id::UserId;
 use policy::rate::Rate;
 
 pub use database::{
-    Database, Federated, Password, PasswordSource, PostgresHost, PostgresTls, PostgresUrl, SslMode,
-    Tier, is_schema_name,
+    Database, Password, PasswordSource, PostgresHost, PostgresTls, PostgresUrl, SslMode,
+    is_schema_name,
 };
 pub use problem::{ConfigProblem, Source};
 pub use range::IpRange;
 pub use reference::settings_reference;
 pub use schema::settings_schema;
 pub use settings::{LandlockMode, LogFormat, LogLevel, Preset};
+pub use tier::{Federated, Tier};
 pub use url::PublicUrl;
 pub use valkey::{Valkey, ValkeyKind, ValkeyNode, ValkeyUrl};
 

@@ -33,7 +33,7 @@ use support::acts::{amira, member, narrowed, scope};
 use support::enlist::enlist;
 use support::enroll::{redeem, request, taken, ticket};
 use support::reader::{PATIENCE, until};
-use support::rounds;
+use support::{rounds, skipped};
 use tests::command::command;
 use tests::database::Value;
 use tests::grants::BASE;
@@ -44,6 +44,8 @@ use tests::{Client, Holder, Wire, World};
 pub const FENCE: u64 = 500;
 /// The longest lease, milliseconds.
 pub const LEASE: u64 = 200;
+/// Why nothing is shown in a world of its own.
+pub const ON_SQLITE: &str = "the store is SQLite; it runs with MOSAIC_TEST_STORE=postgres";
 /// What answers are asked with.
 pub const ACCEPTS: [(&str, &str); 1] = [("x-mosaic-accept-lease", "1")];
 
@@ -363,7 +365,7 @@ async fn one_that_is_frozen_is_waited_for_no_longer_than_it_could_serve() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_whose_database_is_away_serves_nothing_and_comes_back() {
     if !tests::database::is_postgres() {
-        return;
+        return skipped("a replica whose database is away", ON_SQLITE);
     }
     let world = world().await;
     let second = Side::start(&world, "second", &[]).await;
@@ -489,7 +491,7 @@ async fn a_store_that_is_older_than_it_was_is_refused_or_taken_with_every_peer_s
 #[tokio::test(flavor = "multi_thread")]
 async fn one_whose_store_goes_back_while_it_runs_serves_nothing_any_more() {
     if !tests::database::is_postgres() {
-        return;
+        return skipped("replicas of a store that goes back", ON_SQLITE);
     }
     let world = world().await;
     let holder = member(&world, "back").await;

@@ -11,28 +11,8 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-use super::valkey::Valkey;
-
 /// The port of PostgreSQL.
 const PORT: u16 = 5432;
-
-/// What answers the sidecar's questions about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tier {
-    /// SQLite in the data directory, limits in the process.
-    Embedded,
-    /// PostgreSQL and Valkey, for any number of processes.
-    Federated(Box<Federated>),
-}
-
-/// The servers of the federated tier.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Federated {
-    /// The store.
-    pub database: Database,
-    /// The shared limits.
-    pub valkey: Valkey,
-}
 
 /// Where the database is.
 #[derive(Debug, Clone, PartialEq, Eq)]

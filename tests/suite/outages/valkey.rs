@@ -98,7 +98,7 @@ fn said(logs: &[Arc<Mutex<String>>; 2], what: &str) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_valkey_nobody_is_failed_or_kept_waiting_and_rates_hold_within_twice() {
     if !tests::database::is_postgres() {
-        return;
+        return skipped("an outage of Valkey", super::ON_SQLITE);
     }
     let Some(program) = std::env::var_os("MOSAIC_TEST_VALKEY_SERVER") else {
         return skipped(

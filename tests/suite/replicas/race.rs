@@ -241,7 +241,7 @@ async fn nothing_stale_is_served_whatever_happens_to_a_replica() {
     if !tests::database::is_postgres() {
         skipped(
             "rounds of revoking beside replicas that are cut off",
-            "the store is SQLite; it runs with MOSAIC_TEST_STORE=postgres",
+            super::ON_SQLITE,
         );
         return;
     }
