@@ -496,7 +496,7 @@ impl Replicas {
     }
 
     /// Gives other replicas the time to put a change of `revision` in force that adds something: until then they refuse what
-    /// it added. At most [`FOLLOWED_WITHIN`]; whoever takes longer follows behind it, so this never fails.
+    /// it added. At most 5 s; whoever takes longer follows behind it, so this never fails.
     pub async fn until_followed(&self, revision: u64) {
         let followed = async {
             while !self.is_alone() {
