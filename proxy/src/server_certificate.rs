@@ -25,6 +25,7 @@ use policy::time::UnixMillis;
 use rustls_pki_types::ServerName;
 use zeroize::Zeroizing;
 
+use crate::store::{ServerCertificateRecord, Store};
 use crate::telemetry::Metrics;
 
 pub use kept::{KEPT_CERTIFICATE, KeptCertificate};
@@ -52,8 +53,8 @@ pub struct ServerFiles {
 
 /// Where the certificate comes from.
 pub enum ServerSource {
-    /// Our own authority.
-    Authority(Arc<dyn CertificateAuthority>),
+    /// Our own authority, and where it is noted what it has issued, so that every process can answer for it.
+    Authority(Arc<dyn CertificateAuthority>, Arc<dyn Store>),
     /// A step-ca, and what it issued last.
     Step(Arc<StepCa>, Arc<KeptCertificate>),
     /// Files of the operator's.
@@ -64,13 +65,13 @@ impl ServerSource {
     /// Who issues, where somebody does.
     fn issuer(&self) -> Option<&dyn CertificateAuthority> {
         match self {
-            Self::Authority(authority) => Some(&**authority),
+            Self::Authority(authority, _) => Some(&**authority),
             Self::Step(step, _) => Some(&**step),
             Self::Files(_) => None,
         }
     }
 
-    /// Issues one, and keeps it where a later start may need it.
+    /// Issues one, and keeps it where a later start or another process may need it.
     async fn issue(
         &self,
         authority: &dyn CertificateAuthority,
@@ -78,13 +79,19 @@ impl ServerSource {
         now: i64,
     ) -> Result<ServerIdentity, String> {
         let (identity, key) = issue(authority, names, now).await?;
-        if let Self::Step(_, kept) = self
-            && let Err(why) = kept.keep(&key, identity.credential())
-        {
-            tracing::error!(
-                why,
-                "the server certificate could not be kept: a start while the step-ca is down would be refused"
-            );
+        match self {
+            Self::Step(_, kept) => {
+                if let Err(why) = kept.keep(&key, identity.credential()) {
+                    tracing::error!(
+                        why,
+                        "the server certificate could not be kept: a start while the step-ca is down would be refused"
+                    );
+                }
+            }
+            Self::Authority(_, store) => {
+                note(store.as_ref(), identity.credential(), now).await?;
+            }
+            Self::Files(_) => {}
         }
         Ok(identity)
     }
@@ -148,7 +155,7 @@ impl ServerCertificate {
                 let texts = read(files)?;
                 (identity_of(files, &texts, &names, now)?, Some(texts))
             }
-            ServerSource::Authority(authority) => {
+            ServerSource::Authority(authority, _) => {
                 (source.issue(&**authority, &names, now).await?, None)
             }
             ServerSource::Step(step, kept) => match source.issue(&**step, &names, now).await {
@@ -197,7 +204,7 @@ impl ServerCertificate {
     #[must_use]
     pub const fn source(&self) -> &'static str {
         match self.source {
-            ServerSource::Authority(_) => "embedded",
+            ServerSource::Authority(..) => "embedded",
             ServerSource::Step(..) => "step-ca",
             ServerSource::Files(_) => "files",
         }
@@ -249,7 +256,7 @@ impl ServerCertificate {
     pub async fn reissue(&self) -> Result<(), String> {
         // Held so that nothing else replaces it meanwhile.
         let _one = self.read.lock().await;
-        let ServerSource::Authority(authority) = &self.source else {
+        let ServerSource::Authority(authority, _) = &self.source else {
             return Ok(());
         };
         let now = self.clock.unix_millis();
@@ -388,6 +395,20 @@ async fn issue(
         Credential::new(issued.chain_with_root(), &key).map_err(|error| said(&error))?;
     let identity = ServerIdentity::new(credential, authority.anchors(), names, now);
     Ok((identity.map_err(|error| said(&error))?, key))
+}
+
+/// Notes one that our authority has issued.
+async fn note(store: &dyn Store, issued: &Credential, now: i64) -> Result<(), String> {
+    let leaf = issued.chain().first().ok_or("its chain is empty")?;
+    let record = ServerCertificateRecord {
+        fingerprint: issued.fingerprint(),
+        serial: issued.serial().as_str().to_owned(),
+        der: leaf.to_vec(),
+        not_after: UnixMillis(issued.not_after().saturating_mul(MILLIS_PER_SECOND)),
+    };
+    let now = UnixMillis(now.saturating_mul(MILLIS_PER_SECOND));
+    let noted = store.record_server_certificate(&record, now).await;
+    noted.map_err(|error| format!("it could not be noted in the store: {error}"))
 }
 
 /// The certificate of an earlier start, if it is still as good as one that were issued now.

@@ -64,7 +64,7 @@ pub use renewal::{
 pub use replicas::{Heartbeat, ReplicaRecord, ReplicaStore, ReplicaTable};
 pub use revocation::{
     KeptList, ListedLeaf, PublishedList, RevocationStore, RevokedLeaf, SerialStanding,
-    UntoldRevocation,
+    ServerCertificateRecord, UntoldRevocation,
 };
 pub use sealing::{
     NextSecret, ResealedRow, SealStore, SealedCount, SealedKind, SealedRow, SealingState,

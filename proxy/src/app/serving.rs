@@ -73,7 +73,7 @@ pub(super) async fn server_certificate(
 ) -> Result<Arc<ServerCertificate>, StartError> {
     let tls = &base.config.tls;
     let source = match (&tls.files, step) {
-        (None, None) => ServerSource::Authority(Arc::clone(authority)),
+        (None, None) => ServerSource::Authority(Arc::clone(authority), Arc::clone(&base.store)),
         (None, Some(step)) => ServerSource::Step(step, kept),
         (Some(files), _) => ServerSource::Files(ServerFiles {
             certificate: files.certificate.clone(),
@@ -126,8 +126,6 @@ pub(super) async fn serve(
             crl: url(CRL_PATH),
             ocsp: url(OCSP_PATH),
         });
-        let shown = Arc::clone(&parts.server);
-        let own = move || Some(shown.current().credential().serial().clone());
         StatusRoutes {
             list,
             responder: Responder::new(
@@ -136,7 +134,6 @@ pub(super) async fn serve(
                 Arc::clone(&parts.inbound.directory),
                 clock(),
                 Arc::clone(&base.metrics),
-                Box::new(own),
             ),
             clock: clock(),
         }

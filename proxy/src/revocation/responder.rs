@@ -51,8 +51,6 @@ pub struct Responder {
     directory: Arc<Directory>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// The serial number of the certificate of our own listeners, which is in no row.
-    own: Box<dyn Fn() -> Option<Serial> + Send + Sync>,
     kept: Mutex<HashMap<Vec<u8>, Kept>>,
     quota: Quota,
     bucket: Mutex<Bucket>,
@@ -67,7 +65,6 @@ impl Responder {
         directory: Arc<Directory>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
-        own: Box<dyn Fn() -> Option<Serial> + Send + Sync>,
     ) -> Arc<Self> {
         Arc::new(Self {
             ca,
@@ -75,7 +72,6 @@ impl Responder {
             directory,
             clock,
             metrics,
-            own,
             kept: Mutex::default(),
             quota: Quota::per_window(SIGNED, Duration::from_secs(1)),
             bucket: Mutex::default(),
@@ -202,7 +198,6 @@ impl Responder {
                 }
             }
             Some(_) => OcspStatus::Good,
-            None if (self.own)().as_ref() == Some(serial) => OcspStatus::Good,
             None => OcspStatus::Unknown,
         })
     }

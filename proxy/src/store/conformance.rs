@@ -181,6 +181,7 @@ laws! {
     revocation:
         the_number_of_our_list_goes_up_by_one,
         each_revocation_has_its_reason_and_is_listed_until_its_end,
+        certificates_of_listeners_stand_until_their_end,
         a_revocation_is_untold_until_its_authority_had_it,
         what_was_issued_in_vain_is_registered_as_revoked,
         lists_of_a_place_are_kept_whole;

@@ -72,6 +72,19 @@ pub struct UntoldRevocation {
     pub failure: Option<String>,
 }
 
+/// A certificate that the embedded authority has issued for listeners of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerCertificateRecord {
+    /// SHA-256 of its DER.
+    pub fingerprint: Sha256,
+    /// Its serial number, lower-case hex.
+    pub serial: String,
+    /// DER.
+    pub der: Vec<u8>,
+    /// Its end.
+    pub not_after: UnixMillis,
+}
+
 /// A registered certificate that a list names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListedLeaf {
@@ -146,6 +159,14 @@ pub trait RevocationStore: Send + Sync {
         failure: Option<&str>,
     ) -> Result<(), StoreError>;
 
-    /// What is known of the certificates with a serial number (lower-case hex): two issuers may use the same.
+    /// Notes a certificate for listeners, before it is shown to anybody, and forgets those that ended before `now`. Idempotent.
+    async fn record_server_certificate(
+        &self,
+        issued: &ServerCertificateRecord,
+        now: UnixMillis,
+    ) -> Result<(), StoreError>;
+
+    /// What is known of the certificates with a serial number (lower-case hex), those for listeners included: two issuers
+    /// may use the same.
     async fn standing_of(&self, serial: &str) -> Result<Vec<SerialStanding>, StoreError>;
 }

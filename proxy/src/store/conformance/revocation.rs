@@ -89,6 +89,39 @@ pub(super) async fn each_revocation_has_its_reason_and_is_listed_until_its_end(s
     assert!(store.standing_of("ff").await.unwrap().is_empty());
 }
 
+pub(super) async fn certificates_of_listeners_stand_until_their_end(store: &dyn Store) {
+    let issued = |number: u64, end: i64| ServerCertificateRecord {
+        fingerprint: digest(number),
+        serial: format!("{number:02x}"),
+        der: number.to_be_bytes().to_vec(),
+        not_after: after(end),
+    };
+    let before = store.revision().await.unwrap();
+    let note = async |one: &ServerCertificateRecord, at: i64| {
+        store
+            .record_server_certificate(one, after(at))
+            .await
+            .unwrap();
+    };
+    let (first, second) = (issued(1, 100), issued(2, 200));
+    note(&first, 0).await;
+    note(&first, 0).await;
+    note(&second, 100).await;
+    for one in [&first, &second] {
+        let standing = store.standing_of(&one.serial).await.unwrap();
+        let good = SerialStanding {
+            der: one.der.clone(),
+            state: CertificateState::Active,
+            revoked: None,
+        };
+        assert_eq!(standing, [good]);
+    }
+    note(&second, 101).await;
+    assert!(store.standing_of(&first.serial).await.unwrap().is_empty());
+    assert_eq!(store.standing_of(&second.serial).await.unwrap().len(), 1);
+    assert_eq!(store.revision().await.unwrap(), before, "an observation");
+}
+
 pub(super) async fn a_revocation_is_untold_until_its_authority_had_it(store: &dyn Store) {
     active_grant(store, 1, 1_000).await;
     assert_eq!(store.count_untold(START).await.unwrap(), 0);

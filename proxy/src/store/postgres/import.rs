@@ -30,7 +30,7 @@ const BATCH: i64 = 500;
 
 /// Every table with its key, those that others refer to first. `sealing` comes behind everything that is sealed: from then on only what its
 /// secret has sealed is taken. `meta` ends the move.
-const TABLES: [(&str, &[&str]); 25] = [
+const TABLES: [(&str, &[&str]); 26] = [
     ("peers", &["id"]),
     ("grants", &["id"]),
     ("certificates", &["fingerprint"]),
@@ -53,6 +53,7 @@ const TABLES: [(&str, &[&str]); 25] = [
     ("trust_acknowledgements", &["grant_id"]),
     ("revocation_list", &["one"]),
     ("kept_revocation_lists", &["source", "sha256"]),
+    ("server_certificates", &["fingerprint"]),
     ("trust", &["one"]),
     ("sealing", &["one"]),
     ("meta", &["one"]),

@@ -34,6 +34,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "replicas",
         include_str!("../../../../migrations/postgres/0002_replicas.sql"),
     ),
+    (
+        3,
+        "server_certificates",
+        include_str!("../../../../migrations/postgres/0003_server_certificates.sql"),
+    ),
 ];
 
 /// How long a migration may take, and wait for others.

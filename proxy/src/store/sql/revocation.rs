@@ -13,7 +13,7 @@ use super::writer::Writer;
 use super::{certificates, grants};
 use crate::store::{
     Act, CertificateState, Committed, EnrolledCertificate, KeptList, ListedLeaf, PublishedList,
-    RevokedLeaf, SerialStanding, Sha256, StoreError, UntoldRevocation,
+    RevokedLeaf, SerialStanding, ServerCertificateRecord, Sha256, StoreError, UntoldRevocation,
 };
 
 const fn certificate(row: &DbRow) -> Columns<'_> {
@@ -282,12 +282,38 @@ pub(super) async fn record_told(
     tx.commit().await.map_err(driver)
 }
 
+pub(super) async fn record_server(
+    writer: &mut Writer,
+    issued: &ServerCertificateRecord,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let (mut tx, _) = writer.begin().await?;
+    sqlx::query("DELETE FROM server_certificates WHERE not_after < $1")
+        .bind(now.0)
+        .execute(&mut *tx)
+        .await
+        .map_err(driver)?;
+    sqlx::query(
+        "INSERT INTO server_certificates (fingerprint, serial, der, not_after) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (fingerprint) DO NOTHING",
+    )
+    .bind(issued.fingerprint.as_slice())
+    .bind(&issued.serial)
+    .bind(&issued.der)
+    .bind(issued.not_after.0)
+    .execute(&mut *tx)
+    .await
+    .map_err(driver)?;
+    tx.commit().await.map_err(driver)
+}
+
 pub(super) async fn standing(
     conn: &mut DbConnection,
     serial: &str,
 ) -> Result<Vec<SerialStanding>, StoreError> {
     let rows = sqlx::query(
-        "SELECT der, state, revoked_at, revocation_reason FROM certificates WHERE serial = $1",
+        "SELECT der, state, revoked_at, revocation_reason FROM certificates WHERE serial = $1 \
+         UNION ALL SELECT der, 'active', NULL, NULL FROM server_certificates WHERE serial = $1",
     )
     .bind(serial)
     .fetch_all(conn)

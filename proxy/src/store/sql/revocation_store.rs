@@ -8,7 +8,7 @@ use policy::time::UnixMillis;
 use super::{Handle, revocation};
 use crate::store::{
     Act, Committed, EnrolledCertificate, KeptList, ListedLeaf, PublishedList, RevocationStore,
-    RevokedLeaf, SerialStanding, Sha256, StoreError, UntoldRevocation,
+    RevokedLeaf, SerialStanding, ServerCertificateRecord, Sha256, StoreError, UntoldRevocation,
 };
 
 #[async_trait]
@@ -69,6 +69,14 @@ impl RevocationStore for Handle {
         failure: Option<&str>,
     ) -> Result<(), StoreError> {
         revocation::record_told(&mut *self.write().await?, fingerprint, at, failure).await
+    }
+
+    async fn record_server_certificate(
+        &self,
+        issued: &ServerCertificateRecord,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        revocation::record_server(&mut *self.write().await?, issued, now).await
     }
 
     async fn standing_of(&self, serial: &str) -> Result<Vec<SerialStanding>, StoreError> {

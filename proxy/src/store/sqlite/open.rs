@@ -83,6 +83,11 @@ pub(super) const MIGRATIONS: &[(i64, &str, &str)] = &[
         "replicas",
         include_str!("../../../../migrations/sqlite/0012_replicas.sql"),
     ),
+    (
+        13,
+        "server_certificates",
+        include_str!("../../../../migrations/sqlite/0013_server_certificates.sql"),
+    ),
 ];
 
 /// How long a heartbeat waits for another's lock.
