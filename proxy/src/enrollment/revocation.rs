@@ -52,7 +52,7 @@ pub fn router(parts: StatusRoutes) -> Router {
 }
 
 async fn crl(State(parts): State<Arc<StatusRoutes>>, headers: HeaderMap) -> Response {
-    let Some(list) = parts.list.shown() else {
+    let Some(list) = parts.list.current().await else {
         return text(
             StatusCode::SERVICE_UNAVAILABLE,
             "there is no revocation list yet",

@@ -131,6 +131,16 @@ impl PublishedCrl {
         self.shown.load_full()
     }
 
+    /// The list in force for somebody who asks for it: it names everything that is revoked in the view in force here, also what
+    /// another process has revoked and not yet published. A list that cannot be made in time leaves the one before.
+    pub async fn current(&self) -> Option<Arc<ShownCrl>> {
+        // One that failed is tried again by `run`, however often somebody asks.
+        if self.failure.lock().is_none() {
+            self.follow().await;
+        }
+        self.shown()
+    }
+
     /// Why it is older than it should be, if so.
     #[must_use]
     pub fn failure(&self) -> Option<ListFailure> {
