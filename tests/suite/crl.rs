@@ -16,6 +16,7 @@ mod support;
 
 use std::time::Duration;
 
+use proxy::admin::Control;
 use serde_json::Value;
 use tests::World;
 
@@ -36,14 +37,41 @@ async fn comes<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
 
 /// What `status` says of revocation lists.
 async fn revocation(world: &World) -> Value {
-    let status = world.control().status().await.unwrap();
+    said(world.control()).await
+}
+
+async fn said(control: &Control) -> Value {
+    let status = control.status().await.unwrap();
     serde_json::to_value(status).unwrap()["revocation"].clone()
 }
 
-/// A line of the metrics.
+/// What each replica says of the first place it reads lists from.
+async fn places(world: &World) -> Vec<Value> {
+    let mut places = Vec::new();
+    for control in world.controls() {
+        places.push(said(control).await["places"][0].clone());
+    }
+    places
+}
+
+/// Whether a place fails with these words, or does not.
+fn fails(place: &Value, words: Option<&str>) -> bool {
+    let said = place["failure"].as_str();
+    match words {
+        None => said.is_none(),
+        Some(words) => said.is_some_and(|said| said.contains(words)),
+    }
+}
+
+/// A line of the metrics of each replica.
 async fn metric(world: &World, line: &str) -> bool {
-    let ops = world.sidecar.addresses().ops.unwrap();
-    let text = support::enlist::http_get(ops, "/metrics").await;
-    text.lines()
-        .any(|one| one == format!("mosaic_federation_{line}"))
+    for replica in world.replicas() {
+        let ops = replica.addresses().ops.unwrap();
+        let text = support::enlist::http_get(ops, "/metrics").await;
+        let line = format!("mosaic_federation_{line}");
+        if !text.lines().any(|one| one == line) {
+            return false;
+        }
+    }
+    true
 }

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::support::acts::{amira, scope};
-use super::{comes, metric, revocation};
+use super::{comes, fails, metric, places};
 
 const PATH: &str = "/lists/middle.crl?form=der";
 const DAY: i64 = 86_400;
@@ -187,26 +187,22 @@ impl Fetched {
         }
     }
 
-    async fn place(&self) -> Value {
-        revocation(&self.world).await["places"][0].clone()
-    }
-
-    /// Waits for the list of this number, in this state, with this failure or none.
+    /// Waits for the list of this number at each replica, in this state, with this failure or none.
     async fn stands(&self, number: &str, state: &str, failure: Option<&str>) {
-        let mut last = Value::Null;
+        let mut last = Vec::new();
+        let fits = |place: &Value| {
+            fails(place, failure)
+                && place["state"] == state
+                && place["lists"][0]["number"] == number
+        };
         for _ in 0..1_000 {
-            last = self.place().await;
-            let said = last["failure"].as_str();
-            let fits = match failure {
-                None => said.is_none(),
-                Some(words) => said.is_some_and(|said| said.contains(words)),
-            };
-            if fits && last["state"] == state && last["lists"][0]["number"] == number {
+            last = places(&self.world).await;
+            if last.iter().all(fits) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("{number} {state} {failure:?} did not come: {last}");
+        panic!("{number} {state} {failure:?} did not come: {last:?}");
     }
 
     async fn serves(&self) -> u16 {
@@ -220,11 +216,13 @@ impl Fetched {
         tls::refusal(self.world.federation(), config).await
     }
 
-    /// Waits until the server has been met twice more: what it says now has been heard whole once.
+    /// Waits until the server has been met twice more by each replica: what it says now has been heard whole once.
     async fn met_again(&self) {
         let count = || self.server.met.load(Ordering::SeqCst);
         let before = count();
-        comes("the next", async || (count() > before + 1).then_some(())).await;
+        let twice = 2 * self.world.replicas().count();
+        let met = async || (count() >= before + twice).then_some(());
+        comes("the next", met).await;
     }
 }
 

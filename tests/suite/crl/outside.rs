@@ -20,7 +20,7 @@ use super::support::acts::{amira, scope};
 use super::support::onboard::onboard;
 use super::support::reader::{Pace, Reader};
 use super::support::stream::{Connection, Shape};
-use super::{comes, metric, revocation};
+use super::{comes, fails, metric, places, revocation};
 
 const DAY: i64 = 86_400;
 /// How soon after it was written a list is in force.
@@ -100,18 +100,24 @@ impl Outside {
         revocation(&self.world).await["places"][0].clone()
     }
 
-    /// Waits until the place is in this state, with or without a failure.
+    /// Waits until the place is in this state at each replica, with or without a failure.
     async fn state(&self, state: &str, failure: Option<&str>) -> Value {
         comes(state, async || {
-            let place = self.place().await;
-            let said = place["failure"].as_str();
-            let fits = match failure {
-                None => said.is_none(),
-                Some(words) => said.is_some_and(|said| said.contains(words)),
-            };
-            (place["state"] == state && fits).then_some(place)
+            let mut places = places(&self.world).await;
+            let fits = |place: &Value| place["state"] == state && fails(place, failure);
+            places.iter().all(fits).then(|| places.swap_remove(0))
         })
         .await
+    }
+
+    /// Waits until the list of this number is in force at each replica.
+    async fn list(&self, number: &str) {
+        comes("the list", async || {
+            let places = places(&self.world).await;
+            let has = |place: &Value| place["lists"][0]["number"] == number;
+            places.iter().all(has).then_some(())
+        })
+        .await;
     }
 }
 
@@ -169,11 +175,7 @@ async fn a_list_takes_effect_within_a_second_on_every_way_and_leaves_others_alon
 
     let written = SystemClock.boot_nanos();
     outside.publish_list(&CrlMint::number(2).revoke_for(&bad.minted.serial(), 1));
-    comes("the list", async || {
-        let place = outside.place().await;
-        (place["lists"][0]["number"] == "2").then_some(())
-    })
-    .await;
+    outside.list("2").await;
     let applied = comes("the row", async || {
         let rows = world.control().list_certificates().await.unwrap();
         let serial = bad.minted.serial();
@@ -207,14 +209,10 @@ async fn a_list_takes_effect_within_a_second_on_every_way_and_leaves_others_alon
     let whole = good_stream.finish().await;
     assert_eq!(whole.end, Ok(()));
     assert!(whole.bytes > 59 << 20);
-    assert!(metric(world, "crl_revoked_total 1").await);
+    assert_eq!(world.counted("crl_revoked_total"), 1);
     // Taken off a later list, it stays revoked: rows are final.
     outside.publish_list(&CrlMint::number(3));
-    comes("the next list", async || {
-        let place = outside.place().await;
-        (place["lists"][0]["number"] == "3").then_some(())
-    })
-    .await;
+    outside.list("3").await;
     assert_eq!(
         refusal(&outside, &bad).await,
         AlertDescription::CertificateRevoked
@@ -234,10 +232,7 @@ async fn what_is_registered_after_its_list_is_revoked_too() {
         .mint(grant.id.uuid(), grant.subject.uuid())
         .sign_with(&outside.middle);
     outside.publish_list(&CrlMint::number(2).revoke_for(&minted.serial(), 1));
-    comes("the list", async || {
-        (outside.place().await["lists"][0]["number"] == "2").then_some(())
-    })
-    .await;
+    outside.list("2").await;
     world.register(grant.id, &minted).await;
     comes("the row", async || {
         let rows = world.control().list_certificates().await.unwrap();
@@ -247,7 +242,7 @@ async fn what_is_registered_after_its_list_is_revoked_too() {
         (row.unwrap().state == "revoked").then_some(())
     })
     .await;
-    assert!(metric(world, "crl_revoked_total 1").await);
+    assert_eq!(world.counted("crl_revoked_total"), 1);
     outside.world.stop().await;
 }
 
@@ -305,13 +300,8 @@ async fn without_a_list_that_has_to_be_there_nobody_gets_in() {
         refusal(&outside, &holder).await,
         AlertDescription::UnknownCA
     );
-    assert!(
-        metric(
-            &outside.world,
-            "revocation_refusals_total{why=\"no_list\"} 1"
-        )
-        .await
-    );
+    let refused = "revocation_refusals_total{why=\"no_list\"}";
+    assert_eq!(outside.world.counted(refused), 1);
     let checks = outside.world.control().checks().await.unwrap();
     let check = checks
         .iter()
@@ -371,13 +361,8 @@ async fn a_late_list_serves_loudly_and_one_that_is_too_old_does_not() {
             .then_some(())
     })
     .await;
-    assert!(
-        metric(
-            &outside.world,
-            "revocation_refusals_total{why=\"list_too_old\"} 1"
-        )
-        .await
-    );
+    let refused = "revocation_refusals_total{why=\"list_too_old\"}";
+    assert_eq!(outside.world.counted(refused), 1);
     outside.publish_list(&CrlMint::number(3));
     outside.state("fresh", None).await;
     let mut client = outside.client(Wire::H1, &holder).await;
@@ -391,10 +376,7 @@ async fn a_bad_list_changes_nothing_and_is_named() {
     let (bad, good) = (outside.member("bad").await, outside.member("good").await);
     outside.publish_list(&CrlMint::number(6).revoke(&bad.minted.serial()));
     outside.state("fresh", None).await;
-    comes("the list", async || {
-        (outside.place().await["lists"][0]["number"] == "6").then_some(())
-    })
-    .await;
+    outside.list("6").await;
     let forger = TestCa::root("work authority").intermediate("middle");
     let stranger = TestCa::root("another authority");
     let next = CrlMint::number(7);
