@@ -3,8 +3,6 @@
 //! Invariant: revoking returns when nothing is answered under the certificate any more, here or from a peer's cache;
 //! the grant stays, and so do its other certificates.
 
-use std::collections::HashMap;
-
 use certs::PeerIdentity;
 use certs::crl::RevocationReason;
 use policy::id::{GrantId, PeerId};
@@ -18,7 +16,7 @@ use super::grants::parse_peer;
 use super::{AdminCode, AdminFailure, Control, days_left};
 use crate::directory::{Applied, Touched};
 use crate::outbound::{RenewError, RenewalPlan};
-use crate::store::{Actor, CredentialState, OutboundCredential, PeerDirection, PeerRecord};
+use crate::store::{Actor, CredentialState, OutboundCredential, PeerDirection};
 
 /// What an operator is told when the grant of a revoked certificate has none left.
 const NONE_LEFT: &str =
@@ -134,22 +132,13 @@ impl Control {
             rows.push(own("ca", UnixMillis(end.saturating_mul(1_000)), now));
         }
         let image = self.store.load(now).await?;
-        let named = |found: Option<&PeerRecord>| found.map(|peer| peer.name.clone());
+        let (peers, grants) = (image.peers_by_id(), image.grants_by_id());
+        let named = |peer: PeerId| peers.get(&peer).map(|peer| peer.name.clone());
         for credential in self.store.list_outbound_credentials().await? {
-            let mut peers = image.peers.iter();
-            let peer = named(peers.find(|peer| peer.id == credential.peer));
-            rows.push(held(&credential, peer, now));
+            rows.push(held(&credential, named(credential.peer), now));
         }
-        // There may be many: each is looked up, not looked for.
-        let peers: HashMap<PeerId, &PeerRecord> =
-            image.peers.iter().map(|peer| (peer.id, peer)).collect();
-        let of_grants: HashMap<GrantId, PeerId> = image
-            .grants
-            .iter()
-            .map(|record| (record.grant.id, record.grant.peer))
-            .collect();
         for leaf in &image.certificates {
-            let peer = of_grants.get(&leaf.grant).and_then(|id| peers.get(id));
+            let grant = grants.get(&leaf.grant);
             let state = match leaf.state_at(now) {
                 crate::store::CertificateState::Active if now > leaf.not_after => "expired",
                 crate::store::CertificateState::Active if leaf.confirmed_at.is_none() => {
@@ -159,7 +148,7 @@ impl Control {
             };
             rows.push(CertificateRow {
                 serial: Some(leaf.serial.clone()),
-                peer: named(peer.copied()),
+                peer: grant.and_then(|record| named(record.grant.peer)),
                 grant: Some(leaf.grant),
                 state,
                 retires_at: leaf.retires_at,

@@ -3,11 +3,9 @@
 //! Invariant: every check that is not ok says what to do. What can be checked without the process is in
 //! `cli/doctor.rs`.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use certs::rotation::{Jitter, Life};
-use policy::id::GrantId;
 use policy::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +13,7 @@ use super::status::tier;
 use super::{AdminFailure, Control, days_left};
 use crate::config::{SealSource, Tier};
 use crate::hardening::Confinement;
-use crate::store::{CertificateState, CredentialState, GrantRecord, OutboundCredential};
+use crate::store::{CertificateState, CredentialState, OutboundCredential};
 use crate::tier::Probe;
 
 /// How a check ended.
@@ -367,11 +365,7 @@ impl Control {
     async fn check_certificates(&self, now: UnixMillis) -> Result<Vec<CheckView>, AdminFailure> {
         let mut checks = Vec::new();
         let image = self.store.load(now).await?;
-        let grants: HashMap<GrantId, &GrantRecord> = image
-            .grants
-            .iter()
-            .map(|record| (record.grant.id, record))
-            .collect();
+        let grants = image.grants_by_id();
         for leaf in image
             .certificates
             .iter()

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use policy::id::{GrantId, PeerId, UserId};
+use policy::id::{GrantId, UserId};
 use policy::peer::{PeerName, PeerState};
 use policy::rate::{GrantLimits, Rate};
 use policy::time::UnixMillis;
@@ -22,7 +22,7 @@ use crate::inbound::budget::today;
 use crate::inbound::self_attack::SelfAttackView;
 use crate::outbound::{CacheFigures, Outbound, PeerFigures};
 use crate::server_certificate::{ServerCertificate, ServerFailure};
-use crate::store::{CertificateState, PeerDirection, PeerRecord};
+use crate::store::{CertificateState, PeerDirection};
 
 /// The tier and what there is to know about it.
 pub(super) const fn tier(tier: &Tier) -> (&'static str, &'static str) {
@@ -232,9 +232,7 @@ impl Control {
         let now = self.now();
         let view = self.directory.view();
         let image = self.store.load(now).await?;
-        // There may be many: each is looked up, not looked for.
-        let peers: HashMap<PeerId, &PeerRecord> =
-            image.peers.iter().map(|peer| (peer.id, peer)).collect();
+        let peers = image.peers_by_id();
         let mut ends: HashMap<GrantId, UnixMillis> = HashMap::new();
         for leaf in &image.certificates {
             if leaf.state_at(now) == CertificateState::Active {

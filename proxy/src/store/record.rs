@@ -4,6 +4,7 @@
 //! Invariant: a value here was read from one consistent state and parsed on the way; every closed set is an
 //! enum whose text form is the stored one. What callers pass in is in `change.rs`.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use policy::grant::Grant;
@@ -188,10 +189,16 @@ impl CertificateEntry {
     /// What counts at `now`.
     #[must_use]
     pub fn state_at(&self, now: UnixMillis) -> CertificateState {
-        match self.state {
-            CertificateState::Active if self.retires_at.is_some_and(|at| at <= now) => {
-                CertificateState::Superseded
-            }
+        self.state.at(self.retires_at, now)
+    }
+}
+
+impl CertificateState {
+    /// What counts at `now` of a certificate with this state that retires then.
+    #[must_use]
+    pub fn at(self, retires_at: Option<UnixMillis>, now: UnixMillis) -> Self {
+        match self {
+            Self::Active if retires_at.is_some_and(|at| at <= now) => Self::Superseded,
             state => state,
         }
     }
@@ -362,6 +369,21 @@ pub struct StoreImage {
     pub certificates: Vec<CertificateEntry>,
     /// The policy in force, if one was ever published.
     pub policy: Option<PolicyBundle>,
+}
+
+impl StoreImage {
+    /// Its peers by id. There may be many: each is looked up, not looked for.
+    #[must_use]
+    pub fn peers_by_id(&self) -> HashMap<PeerId, &PeerRecord> {
+        self.peers.iter().map(|peer| (peer.id, peer)).collect()
+    }
+
+    /// Its grants by id.
+    #[must_use]
+    pub fn grants_by_id(&self) -> HashMap<GrantId, &GrantRecord> {
+        let grants = self.grants.iter();
+        grants.map(|record| (record.grant.id, record)).collect()
+    }
 }
 
 /// What became of the grants that were changed since a revision, and of nothing else.
