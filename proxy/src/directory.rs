@@ -11,6 +11,7 @@
 
 mod applied;
 mod candidate;
+mod leaf;
 mod leases;
 mod part;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use certs::clock::Clock;
-use certs::{RevokedPublisher, RevokedSet, Serial};
+use certs::{RevokedPublisher, RevokedSet};
 use parking_lot::Mutex;
 use policy::deny::DenyCode;
 use policy::grant::{Grant, GrantStatus};
@@ -29,29 +30,27 @@ use policy::mapping::Mapping;
 use policy::peer::{Peer, PeerState};
 use policy::revision::{EffectiveRevision, RevisionKey};
 use policy::rules::RuleSet;
-use policy::shards::Shards;
 use policy::snapshot::{GrantEntry, Snapshot};
 use policy::time::UnixMillis;
 use tokio::sync::watch;
 
 use crate::policy_files::{self, PolicyProblem};
 use crate::store::{
-    Act, CertificateEntry, CertificateState, PeerDirection, PeerRecord, PolicyBundle, PolicyFile,
-    PolicyPublication, Store, StoreError, StoreImage,
+    Act, CertificateState, PeerDirection, PeerRecord, PolicyBundle, PolicyFile, PolicyPublication,
+    Store, StoreError, StoreImage,
 };
 use crate::telemetry::Metrics;
 use crate::transport::{CutCount, GateRegistry, ServeFence};
 use applied::{Applications, Cut};
-use leases::{LeaseCells, RetiredLeases};
+use leaf::{Leaves, leaves_of};
+use leases::RetiredLeases;
 
 pub use candidate::CandidatePolicy;
-pub use leases::{LeaseCell, Pending, Touched, UNLEASED_CACHE};
+pub use leaf::Leaf;
+pub use leases::{LeaseBook, Pending, Touched, UNLEASED_CACHE};
 
 /// What an operator is told when a touched grant was used by a peer without leases.
 const UNLEASED_NOTICE: &str = "peer may serve cached answers for up to 30 s";
-
-/// The registered leaves of each grant.
-type Leaves = Shards<GrantId, Arc<[CertificateEntry]>>;
 
 /// Everything a request looks up, frozen. A copy with one grant changed shares the rest.
 #[derive(Clone)]
@@ -61,7 +60,6 @@ pub struct View {
     /// The policy in force.
     pub policy: Arc<PolicyInForce>,
     leaves: Leaves,
-    leases: LeaseCells,
 }
 
 /// The policy in force, for status and records.
@@ -78,7 +76,7 @@ pub struct PolicyInForce {
 impl View {
     /// The registered leaf of a grant with this fingerprint.
     #[must_use]
-    pub fn leaf(&self, grant: GrantId, fingerprint: &[u8; 32]) -> Option<&CertificateEntry> {
+    pub fn leaf(&self, grant: GrantId, fingerprint: &[u8; 32]) -> Option<&Leaf> {
         self.leaves
             .get(&grant)?
             .iter()
@@ -87,19 +85,13 @@ impl View {
 
     /// The registered leaves of a grant.
     #[must_use]
-    pub fn leaves(&self, grant: GrantId) -> &[CertificateEntry] {
+    pub fn leaves(&self, grant: GrantId) -> &[Leaf] {
         self.leaves.get(&grant).map_or(&[], |leaves| &**leaves)
     }
 
     /// Every registered leaf.
-    pub fn every_leaf(&self) -> impl Iterator<Item = &CertificateEntry> {
+    pub fn every_leaf(&self) -> impl Iterator<Item = &Leaf> {
         self.leaves.values().flat_map(|leaves| leaves.iter())
-    }
-
-    /// Where leases on answers of a grant under its effective revision of this view are booked.
-    #[must_use]
-    pub fn lease(&self, grant: GrantId) -> Option<&Arc<LeaseCell>> {
-        self.leases.get(&grant)
     }
 
     /// The effective revision under which a grant may be answered now, `None` when it may not.
@@ -203,6 +195,7 @@ pub struct Directory {
     parts: DirectoryParts,
     current: ArcSwap<View>,
     gates: Arc<GateRegistry>,
+    leases: LeaseBook,
     retired: RetiredLeases,
     /// What applying changes has cut.
     applications: Mutex<Applications>,
@@ -231,7 +224,7 @@ impl Directory {
         let stored =
             stored_rules(&image).and_then(|rules| Ok((mapping_for(&parts, &rules)?, rules)));
         let (revision, has_policy) = (image.revision, image.policy.is_some());
-        let (mut view, is_stored) = match (stored, &parts.policy_dir) {
+        let (view, is_stored) = match (stored, &parts.policy_dir) {
             (Ok((_, rules)), _) => (build(&parts, image, rules)?, true),
             // The store has no policy yet, or one for other settings: what the files say is published below.
             (Err(error), Some(dir)) if !parts.others || image.policy.is_none() => {
@@ -246,10 +239,10 @@ impl Directory {
             }
             (Err(error), _) => return Err(error),
         };
-        view.leases = leases::cells_for(&view.snapshot, &LeaseCells::default());
         let directory = Arc::new(Self {
             current: ArcSwap::from_pointee(view),
             gates: GateRegistry::new(),
+            leases: LeaseBook::default(),
             retired: RetiredLeases::since(parts.clock.boot_nanos(), longest),
             applications: Mutex::default(),
             longest: Mutex::new(longest),
@@ -338,6 +331,12 @@ impl Directory {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.current.load_full()
+    }
+
+    /// Where leases on answers are booked.
+    #[must_use]
+    pub const fn leases(&self) -> &LeaseBook {
+        &self.leases
     }
 
     /// The register of open connections.
@@ -614,8 +613,7 @@ impl Directory {
     }
 
     /// Puts a view in force and closes the gates of every grant it changes.
-    fn swap(&self, mut view: View) -> Applied {
-        view.leases = leases::cells_for(&view.snapshot, &self.current.load().leases);
+    fn swap(&self, view: View) -> Applied {
         let revision = view.snapshot.revision();
         let before = self.current.swap(Arc::new(view));
         let after = self.view();
@@ -623,7 +621,7 @@ impl Directory {
         self.put_revoked(&after);
         let (mut cut, mut cuts) = (CutCount::default(), Vec::new());
         for entry in before.snapshot.grants() {
-            if let Some(ended) = self.end(entry, &before, &after) {
+            if let Some(ended) = self.end(entry, &after) {
                 cut = cut.plus(ended.count);
                 cuts.push(ended);
             }
@@ -636,7 +634,7 @@ impl Directory {
         let revoked = view
             .every_leaf()
             .filter(|leaf| leaf.state == CertificateState::Revoked)
-            .filter_map(|leaf| Some((leaf.fingerprint, serial_of(leaf)?)));
+            .filter_map(|leaf| Some((leaf.fingerprint, leaf.decoded_serial()?)));
         let revoked = RevokedSet::new(revoked);
         if self.parts.revoked.publish(revoked).is_err() {
             tracing::error!("the revoked set was refused by its readers");
@@ -644,7 +642,7 @@ impl Directory {
     }
 
     /// Closes the gates of a grant that may not be answered any more as it was `before`; what that cut.
-    fn end(&self, entry: &GrantEntry, before: &View, after: &View) -> Option<Cut> {
+    fn end(&self, entry: &GrantEntry, after: &View) -> Option<Cut> {
         let id = entry.grant.id;
         let live_now = after.live_revision(id);
         if live(entry) == live_now {
@@ -652,9 +650,10 @@ impl Directory {
         }
         let (peer, count) = (entry.peer.id, self.gates.change(id, live_now));
         // Every gate is closed: no further lease is booked for what is over.
-        if let (Some(_), Some(cell)) = (live(entry), before.lease(id)) {
+        if let Some(revision) = live(entry) {
             let now = self.parts.clock.boot_nanos();
-            self.retired.retire(id, entry.peer.id, cell, now);
+            let over = (id, revision);
+            self.retired.retire(over, entry.peer.id, &self.leases, now);
         }
         Some(Cut {
             grant: id,
@@ -686,17 +685,6 @@ async fn longest_lease(parts: &DirectoryParts) -> Result<Duration, StoreError> {
     Ok(longest)
 }
 
-fn serial_of(leaf: &CertificateEntry) -> Option<Serial> {
-    hex::decode(&leaf.serial)
-        .ok()
-        .map(|magnitude| match magnitude.first() {
-            Some(first) if first & 0x80 != 0 => [&[0], magnitude.as_slice()].concat(),
-            _ => magnitude,
-        })
-        .and_then(|content| Serial::decode(&content).ok())
-}
-
-/// Hash over the names and texts of policy files, in order.
 fn stored_rules(image: &StoreImage) -> Result<Arc<RuleSet>, ApplyError> {
     match &image.policy {
         None => Ok(Arc::new(RuleSet::deny_all())),
@@ -729,17 +717,6 @@ fn mapping_for(parts: &DirectoryParts, rules: &RuleSet) -> Result<Arc<Mapping>, 
             "`gateway.preset` is \"mapped\" but the policy has no [mapping]".to_owned(),
         )),
     }
-}
-
-/// The leaves of each grant, in the order they came in.
-fn leaves_of(mut all: Vec<CertificateEntry>) -> Leaves {
-    all.sort_by_key(|leaf| leaf.grant);
-    let mut leaves: Leaves = all
-        .chunk_by(|a, b| a.grant == b.grant)
-        .filter_map(|of_one| Some((of_one.first()?.grant, of_one.into())))
-        .collect();
-    leaves.shrink();
-    leaves
 }
 
 /// A view of what the store holds, under these rules. The image is used up: with many grants two of them would not be small.
@@ -782,6 +759,5 @@ fn build(
         snapshot,
         policy: Arc::new(policy),
         leaves,
-        leases: LeaseCells::default(),
     })
 }

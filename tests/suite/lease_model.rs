@@ -5,7 +5,7 @@
 //! to hold in every state that can be reached, and it must *not* hold once a part of the protocol is left out, so
 //! that a model in which nothing can go wrong would be noticed.
 //!
-//! Names are those of the code: a `book` is `LeaseCell`'s end, `until` and `pause` are `ServeRight`'s, `forgotten` is
+//! Names are those of the code: a `book` is an end in `LeaseBook`, `until` and `pause` are `ServeRight`'s, `forgotten` is
 //! `RetiredLeases::forgotten_until`, a `row` is a `ReplicaRecord`, `settle` is what the act waits for. Serving sides are
 //! replicas of one store, as the specification's section 8 has it. The first one has the store at hand; the other one
 //! hears of it by heartbeats, each of which writes the replica's row, then reads whether there is a change, and can be

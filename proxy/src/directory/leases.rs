@@ -4,82 +4,119 @@
 //! found to be the live one and before the first byte of the answer; so once every gate of a grant has been
 //! closed for an old revision, no lease of that revision is booked any more, and its end is known. Ends are counted
 //! in nanoseconds since boot, suspended time included, from the receipt of the request. The book keeps one end per
-//! grant and revision, whatever the number of answers.
+//! grant and revision, whatever the number of answers, and none that has come: what it takes is a matter of the grants that are
+//! used, not of those there are.
 //!
 //! How long a lease is, is decided in `inbound/lease.rs`; `docs/leases.md` is the protocol with its proof.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use policy::id::{GrantId, PeerId};
 use policy::revision::EffectiveRevision;
-use policy::shards::Shards;
-use policy::snapshot::Snapshot;
 
 /// For how long a peer that announces no leases may serve an answer from its cache (the specification, section 8).
 pub const UNLEASED_CACHE: Duration = Duration::from_secs(30);
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// The leases of one grant under one effective revision.
-#[derive(Debug)]
-pub struct LeaseCell {
-    revision: EffectiveRevision,
+/// Parts of the book, so that answers of different grants seldom wait for one another.
+const PARTS: usize = 64;
+/// Below this, a part is not looked through for what has ended.
+const FEW: usize = 16;
+
+/// Until when answers of a grant under one effective revision may be served from caches; the later one counts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
     /// When the last lease ends.
-    end: AtomicU64,
+    leased: u64,
     /// Until when a peer that announces no leases may serve what it was answered.
-    unleased: AtomicU64,
+    unleased: u64,
 }
 
-impl LeaseCell {
-    fn new(revision: EffectiveRevision) -> Self {
+impl Ends {
+    fn last(self) -> u64 {
+        self.leased.max(self.unleased)
+    }
+
+    fn and(self, other: Self) -> Self {
         Self {
-            revision,
-            end: AtomicU64::new(0),
-            unleased: AtomicU64::new(0),
+            leased: self.leased.max(other.leased),
+            unleased: self.unleased.max(other.unleased),
         }
     }
+}
 
-    /// Books a lease that ends at `end`. Only to be called as the module says.
-    pub fn book(&self, end: u64) {
-        self.end.fetch_max(end, Ordering::AcqRel);
-    }
+#[derive(Debug, Default)]
+struct Part {
+    ends: HashMap<(GrantId, EffectiveRevision), Ends>,
+    /// With so many it is looked through.
+    full: usize,
+}
 
-    /// Notes that a peer without leases was answered at `now`.
-    pub fn note_unleased(&self, now: u64) {
-        let end = now.saturating_add(nanos(UNLEASED_CACHE));
-        self.unleased.fetch_max(end, Ordering::AcqRel);
+/// The leases of every grant under each effective revision.
+#[derive(Debug)]
+pub struct LeaseBook {
+    parts: Box<[Mutex<Part>]>,
+    hasher: RandomState,
+}
+
+impl Default for LeaseBook {
+    fn default() -> Self {
+        Self {
+            parts: (0..PARTS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+        }
     }
 }
 
-/// The cells of all grants of one snapshot.
-pub(super) type LeaseCells = Shards<GrantId, Arc<LeaseCell>>;
+impl LeaseBook {
+    /// Books a lease that was asked for at `received` and ends at `end`. Only to be called as the module says.
+    pub fn book(&self, grant: GrantId, revision: EffectiveRevision, received: u64, end: u64) {
+        let ends = Ends {
+            leased: end,
+            unleased: 0,
+        };
+        self.note((grant, revision), ends, received);
+    }
 
-/// The cells for `snapshot`: those of `before` go on where the effective revision is the same.
-pub(super) fn cells_for(snapshot: &Snapshot, before: &LeaseCells) -> LeaseCells {
-    let mut cells: LeaseCells = snapshot
-        .grants()
-        .map(|entry| {
-            let id = entry.grant.id;
-            (id, cell_for(id, entry.effective_revision, before))
-        })
-        .collect();
-    cells.shrink();
-    cells
-}
+    /// Notes that a peer without leases was answered what it had asked for at `received`.
+    pub fn note_unleased(&self, grant: GrantId, revision: EffectiveRevision, received: u64) {
+        let ends = Ends {
+            leased: 0,
+            unleased: received.saturating_add(nanos(UNLEASED_CACHE)),
+        };
+        self.note((grant, revision), ends, received);
+    }
 
-/// The cell of one grant: that of `before` goes on where the effective revision is the same.
-pub(super) fn cell_for(
-    id: GrantId,
-    revision: EffectiveRevision,
-    before: &LeaseCells,
-) -> Arc<LeaseCell> {
-    match before.get(&id) {
-        Some(cell) if cell.revision == revision => Arc::clone(cell),
-        _ => Arc::new(LeaseCell::new(revision)),
+    fn note(&self, key: (GrantId, EffectiveRevision), ends: Ends, now: u64) {
+        let Some(part) = self.part(key.0) else {
+            return;
+        };
+        let mut part = part.lock();
+        if part.ends.len() >= part.full.max(FEW) {
+            part.ends.retain(|_, ends| ends.last() > now);
+            part.full = part.ends.len().saturating_mul(2);
+            let room = part.full.max(FEW);
+            part.ends.shrink_to(room);
+        }
+        let known = part.ends.entry(key).or_default();
+        *known = known.and(ends);
+    }
+
+    /// Takes out what was booked of a revision whose gates are closed.
+    fn take(&self, grant: GrantId, revision: EffectiveRevision) -> Ends {
+        let part = self.part(grant);
+        part.and_then(|part| part.lock().ends.remove(&(grant, revision)))
+            .unwrap_or_default()
+    }
+
+    /// Always there.
+    fn part(&self, grant: GrantId) -> Option<&Mutex<Part>> {
+        let hash = self.hasher.hash_one(grant) % PARTS as u64;
+        self.parts.get(usize::try_from(hash).unwrap_or_default())
     }
 }
 
@@ -98,8 +135,7 @@ pub enum Touched {
 #[derive(Debug, Clone, Copy)]
 struct Left {
     peer: PeerId,
-    end: u64,
-    unleased: u64,
+    ends: Ends,
 }
 
 /// What is still waited for.
@@ -128,22 +164,20 @@ impl RetiredLeases {
         }
     }
 
-    /// Notes that the revision of `cell` is over; its gates are closed. What has ended by `now` is forgotten.
-    pub(super) fn retire(&self, grant: GrantId, peer: PeerId, cell: &LeaseCell, now: u64) {
-        let (end, unleased) = (
-            cell.end.load(Ordering::Acquire),
-            cell.unleased.load(Ordering::Acquire),
-        );
+    /// Notes that a revision is over; its gates are closed. What has ended by `now` is forgotten.
+    pub(super) fn retire(
+        &self,
+        (grant, revision): (GrantId, EffectiveRevision),
+        peer: PeerId,
+        book: &LeaseBook,
+        now: u64,
+    ) {
+        let ends = book.take(grant, revision);
         let mut left = self.left.lock();
-        left.retain(|_, left| left.end.max(left.unleased) > now);
-        if end.max(unleased) > now {
-            let entry = left.entry(grant).or_insert(Left {
-                peer,
-                end,
-                unleased,
-            });
-            entry.end = entry.end.max(end);
-            entry.unleased = entry.unleased.max(unleased);
+        left.retain(|_, left| left.ends.last() > now);
+        if ends.last() > now {
+            let entry = left.entry(grant).or_insert(Left { peer, ends });
+            entry.ends = entry.ends.and(ends);
         }
     }
 
@@ -159,9 +193,10 @@ impl RetiredLeases {
             ));
         }
         for (grant, left) in self.left.lock().iter() {
-            if left.end > now && touched.is(*grant, left.peer) {
-                until = until.max(left.end);
-                let millis = millis_until(left.end, now);
+            let end = left.ends.leased;
+            if end > now && touched.is(*grant, left.peer) {
+                until = until.max(end);
+                let millis = millis_until(end, now);
                 what.push(format!("leases of grant {grant} ({millis} ms)"));
             }
         }
@@ -172,7 +207,11 @@ impl RetiredLeases {
     /// For how long after `now` any lease of a revision that is over may be out, milliseconds.
     pub(super) fn left_ms(&self, now: u64) -> u64 {
         let left = self.left.lock();
-        let last = left.values().map(|left| left.end).max().unwrap_or(0);
+        let last = left
+            .values()
+            .map(|left| left.ends.leased)
+            .max()
+            .unwrap_or(0);
         millis_until(last, now)
     }
 
@@ -185,7 +224,7 @@ impl RetiredLeases {
     pub(super) fn is_unleased(&self, touched: Touched, now: u64) -> bool {
         let left = self.left.lock();
         left.iter()
-            .any(|(grant, left)| left.unleased > now && touched.is(*grant, left.peer))
+            .any(|(grant, left)| left.ends.unleased > now && touched.is(*grant, left.peer))
     }
 }
 
@@ -219,10 +258,16 @@ mod tests {
 
     const LONGEST: Duration = Duration::from_nanos(100);
 
-    fn cell(edit: u64) -> LeaseCell {
+    fn revision(edit: u64) -> EffectiveRevision {
         let grant = GrantId::from(Uuid::from_u128(1));
         let key = RevisionKey::new(&[7; 32]);
-        LeaseCell::new(EffectiveRevision::of(&key, grant, edit, &[0; 32]))
+        EffectiveRevision::of(&key, grant, edit, &[0; 32])
+    }
+
+    impl LeaseBook {
+        fn len(&self) -> usize {
+            self.parts.iter().map(|part| part.lock().ends.len()).sum()
+        }
     }
 
     fn ids(n: u128) -> (GrantId, PeerId) {
@@ -245,12 +290,12 @@ mod tests {
     fn the_latest_end_of_every_old_revision_counts() {
         let retired = RetiredLeases::since(0, Duration::ZERO);
         let (grant, peer) = ids(1);
-        let (first, second) = (cell(1), cell(2));
-        first.book(500);
-        first.book(400);
-        second.book(450);
-        retired.retire(grant, peer, &first, 100);
-        retired.retire(grant, peer, &second, 200);
+        let (book, first, second) = (LeaseBook::default(), revision(1), revision(2));
+        book.book(grant, first, 0, 500);
+        book.book(grant, first, 0, 400);
+        book.book(grant, second, 0, 450);
+        retired.retire((grant, first), peer, &book, 100);
+        retired.retire((grant, second), peer, &book, 200);
         let until = |touched| retired.pending(touched, 200).map(|pending| pending.until);
         assert_eq!(until(Touched::Grant(grant)), Some(500));
         assert_eq!(until(Touched::Peer(peer)), Some(500));
@@ -263,23 +308,41 @@ mod tests {
 
     #[test]
     fn what_has_ended_takes_no_room() {
-        let retired = RetiredLeases::since(0, Duration::ZERO);
+        let (retired, book) = (
+            RetiredLeases::since(0, Duration::ZERO),
+            LeaseBook::default(),
+        );
         for n in 0..1_000_u64 {
             let (grant, peer) = ids(u128::from(n));
-            let cell = cell(n);
-            cell.book(n + 10);
-            retired.retire(grant, peer, &cell, n);
+            book.book(grant, revision(n), n, n + 10);
+            retired.retire((grant, revision(n)), peer, &book, n);
         }
         assert!(retired.left.lock().len() <= 10);
+        assert_eq!(book.len(), 0);
+    }
+
+    #[test]
+    fn the_book_has_what_is_out_and_little_else() {
+        let book = LeaseBook::default();
+        for n in 0..100_000_u64 {
+            book.book(ids(u128::from(n)).0, revision(0), n, n + 1_000);
+        }
+        let kept = book.len();
+        assert!((1_000..8_000).contains(&kept), "{kept}");
+        // What is out is there, whatever was forgotten beside it.
+        for n in 99_001..100_000 {
+            let ends = book.take(ids(u128::from(n)).0, revision(0));
+            assert_eq!(ends.leased, n + 1_000, "{n}");
+        }
     }
 
     #[test]
     fn a_peer_without_leases_is_told_of_for_thirty_seconds() {
         let retired = RetiredLeases::since(0, Duration::ZERO);
         let (grant, peer) = ids(1);
-        let cell = cell(1);
-        cell.note_unleased(5);
-        retired.retire(grant, peer, &cell, 6);
+        let book = LeaseBook::default();
+        book.note_unleased(grant, revision(1), 5);
+        retired.retire((grant, revision(1)), peer, &book, 6);
         assert_eq!(
             retired.pending(Touched::All, 6),
             None,

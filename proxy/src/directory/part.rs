@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use policy::id::GrantId;
 
-use super::{Applied, CutCount, Directory, View, decided_by, leases, now};
-use crate::store::{CertificateEntry, CertificateState, GrantImage, StoreChanges};
+use super::{Applied, CutCount, Directory, Leaf, View, decided_by, now};
+use crate::store::{CertificateState, GrantImage, StoreChanges};
 
 impl Directory {
     /// Applies what was changed since the view in force, if that is changes of single grants; `None` when it is not, or does not
@@ -45,18 +45,8 @@ impl Directory {
         if image.certificates.is_empty() {
             view.leaves.remove(&id);
         } else {
-            view.leaves.insert(id, image.certificates.into());
-        }
-        match view
-            .snapshot
-            .grant(id)
-            .map(|entry| entry.effective_revision)
-        {
-            Some(revision) => {
-                let cell = leases::cell_for(id, revision, &view.leases);
-                view.leases.insert(id, cell);
-            }
-            None => drop(view.leases.remove(&id)),
+            view.leaves
+                .insert(id, image.certificates.into_iter().map(Leaf::from).collect());
         }
         Some(())
     }
@@ -74,7 +64,7 @@ impl Directory {
         }
         let (mut cut, mut cuts) = (CutCount::default(), Vec::new());
         for entry in touched.iter().filter_map(|id| before.snapshot.grant(*id)) {
-            if let Some(ended) = self.end(entry, &before, &after) {
+            if let Some(ended) = self.end(entry, &after) {
                 cut = cut.plus(ended.count);
                 cuts.push(ended);
             }
@@ -83,7 +73,7 @@ impl Directory {
     }
 }
 
-fn revoked(leaves: &[CertificateEntry]) -> impl Iterator<Item = &[u8; 32]> {
+fn revoked(leaves: &[Leaf]) -> impl Iterator<Item = &[u8; 32]> {
     leaves
         .iter()
         .filter(|leaf| leaf.state == CertificateState::Revoked)

@@ -157,7 +157,7 @@ impl Authenticator {
         Ok(Authenticated {
             entry: Arc::clone(entry),
             now,
-            unconfirmed: leaf.confirmed_at.is_none().then_some(leaf.fingerprint),
+            unconfirmed: (!leaf.is_confirmed).then_some(leaf.fingerprint),
         })
     }
 

@@ -9,16 +9,21 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use policy::id::GrantId;
+use policy::revision::EffectiveRevision;
+use policy::snapshot::GrantEntry;
 use policy::time::UnixMillis;
 
-use crate::directory::LeaseCell;
+use crate::directory::LeaseBook;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// The lease that an answer will carry.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerLease<'a> {
-    cell: &'a LeaseCell,
+    book: &'a LeaseBook,
+    grant: GrantId,
+    revision: EffectiveRevision,
     /// Receipt of the request, nanoseconds since boot.
     received: u64,
     /// `None` for a peer that keeps no leases.
@@ -52,12 +57,19 @@ impl LeaseBounds {
 }
 
 impl<'a> AnswerLease<'a> {
-    /// A lease to be booked in `cell`; `received` in nanoseconds since boot, `millis` its length, `None` for a peer
-    /// that keeps no leases.
+    /// A lease to be booked in `book` for an answer under `entry`; `received` in nanoseconds since boot, `millis` its length,
+    /// `None` for a peer that keeps no leases.
     #[must_use]
-    pub const fn new(cell: &'a LeaseCell, received: u64, millis: Option<u64>) -> Self {
+    pub const fn new(
+        book: &'a LeaseBook,
+        entry: &GrantEntry,
+        received: u64,
+        millis: Option<u64>,
+    ) -> Self {
         Self {
-            cell,
+            book,
+            grant: entry.grant.id,
+            revision: entry.effective_revision,
             received,
             millis,
         }
@@ -65,12 +77,14 @@ impl<'a> AnswerLease<'a> {
 
     /// Books it. To be called under the lock of the connection's gate, when the answer begins.
     pub fn book(&self) {
+        let (grant, revision, received) = (self.grant, self.revision, self.received);
         match self.millis {
             Some(millis) => {
                 let length = millis.saturating_mul(NANOS_PER_MILLI);
-                self.cell.book(self.received.saturating_add(length));
+                let end = received.saturating_add(length);
+                self.book.book(grant, revision, received, end);
             }
-            None => self.cell.note_unleased(self.received),
+            None => self.book.note_unleased(grant, revision, received),
         }
     }
 

@@ -127,7 +127,7 @@ impl Renewals {
         let _one = turn.lock().await;
         let view = self.parts.directory.view();
         let known = view.leaf(grant, fingerprint);
-        if known.is_none_or(|leaf| leaf.confirmed_at.is_some()) {
+        if known.is_none_or(|leaf| leaf.is_confirmed) {
             return Ok(());
         }
         let act = self.act(peer);

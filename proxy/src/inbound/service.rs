@@ -32,7 +32,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::audit::AuditOutcome;
 use crate::audit::history::HistoryPublisher;
-use crate::directory::{Directory, View};
+use crate::directory::Directory;
 use crate::gateway::Gateway;
 use crate::hand_over::{LINGER, Leaving};
 use crate::limit::{Limits, Purpose, Slot};
@@ -570,7 +570,7 @@ impl ConnectionApp {
             exchange.note_decision(entry);
         }
         let revision = entry.effective_revision;
-        let lease = self.lease(session, exchange, &view, entry)?;
+        let lease = self.lease(session, exchange, entry)?;
         let turns = &self.inbound.gateway.turns;
         let mut answering = Answering {
             inbound: &self.inbound,
@@ -642,16 +642,14 @@ impl ConnectionApp {
         }
     }
 
-    /// The lease for an answer to `session` under `view`.
-    fn lease<'v>(
+    /// The lease for an answer to `session` under `entry`.
+    fn lease(
         &self,
         session: &ServerSession,
         exchange: &Exchange,
-        view: &'v View,
         entry: &GrantEntry,
-    ) -> Result<AnswerLease<'v>, Halt> {
-        let (Some(cell), Some(identity)) = (view.lease(entry.grant.id), self.connection.identity())
-        else {
+    ) -> Result<AnswerLease<'_>, Halt> {
+        let Some(identity) = self.connection.identity() else {
             return Err(DenyCode::GrantUnknown.into());
         };
         let bounds = LeaseBounds {
@@ -661,7 +659,8 @@ impl ConnectionApp {
         };
         let millis = headers::accepts_lease(&session.req_header().headers)
             .then(|| bounds.millis(self.inbound.limits.lease));
-        Ok(AnswerLease::new(cell, exchange.began(), millis))
+        let book = self.inbound.directory.leases();
+        Ok(AnswerLease::new(book, entry, exchange.began(), millis))
     }
 }
 

@@ -102,7 +102,7 @@ impl Effect {
         let look = move || -> Vec<(String, [u8; 32])> {
             view.every_leaf()
                 .filter(|leaf| leaf.state != CertificateState::Revoked && all.names(&leaf.serial))
-                .map(|leaf| (leaf.serial.clone(), leaf.fingerprint))
+                .map(|leaf| (leaf.serial.to_string(), leaf.fingerprint))
                 .collect()
         };
         let named = tokio::task::spawn_blocking(look)
