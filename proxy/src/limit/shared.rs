@@ -22,23 +22,29 @@ use crate::telemetry::Metrics;
 const AWAY: u64 = 1_000_000_000;
 
 /// Draws from the first bucket that has one to give, as [`Bucket::draw`] does, in microseconds of the server's clock. A bucket is the
-/// instant at which it is full again, and gone once it is. Arguments: interval and capacity of each key. Answer: place of the
-/// bucket that gave, or 0; the least wait; the server's time; when the last bucket is full.
+/// instant at which it is full again, and gone once it is. What is owed beyond an empty one, under a quota that was changed since, is
+/// forgiven for good: else the wait that is told would begin anew with each refusal. Arguments: interval and capacity of each
+/// key. Answer: place of the bucket that gave, or 0; the least wait; the server's time; when the last bucket is full.
 const DRAW: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local from, wait, full = 0, -1, now
 for place = 1, #KEYS do
   local interval, capacity = tonumber(ARGV[2 * place - 1]), tonumber(ARGV[2 * place])
-  full = tonumber(redis.call('GET', KEYS[place]) or now)
-  full = math.min(math.max(full, now), now + capacity)
+  local owed = tonumber(redis.call('GET', KEYS[place]) or now)
+  full = math.min(math.max(owed, now), now + capacity)
   if from == 0 then
     local spent = full - now + interval
     if spent <= capacity then
       from, wait, full = place, 0, now + spent
       redis.call('SET', KEYS[place], string.format('%.0f', full), 'PX', math.floor(spent / 1000) + 1)
-    elseif wait < 0 or spent - capacity < wait then
-      wait = spent - capacity
+    else
+      if full < owed then
+        redis.call('SET', KEYS[place], string.format('%.0f', full), 'PX', math.floor(capacity / 1000) + 1)
+      end
+      if wait < 0 or spent - capacity < wait then
+        wait = spent - capacity
+      end
     end
   end
 end
