@@ -1,10 +1,12 @@
 //! Whatever is done to a chain without the key, the first bad row is named.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+use policy::id::GrantId;
 use policy::time::UnixMillis;
 use proptest::prelude::*;
 
 use super::super::fixture::{id, record};
+use super::super::place::HistoryHead;
 use super::super::{AuditDetail, AuditOutcome, AuditRow, AuditText, Direction};
 use super::*;
 
@@ -116,6 +118,52 @@ fn two_chains_may_interleave_while_processes_hand_over() {
     log.push(0, record(52));
     assert_eq!(log.verify().finding, None);
     assert_eq!(log.verify().verified, 7);
+}
+
+/// The history of a grant goes through the chains of all processes, and shows a gap before the chain does.
+#[test]
+fn a_row_missing_from_one_of_several_chains_is_named_as_such() {
+    let grant = GrantId::new(id(900));
+    let of_two = || {
+        let mut log = Log::of(&[1]);
+        log.begin(chain_id(1));
+        let (mut head, mut buffer) = (HistoryHead::NONE, Vec::new());
+        for n in 0..6 {
+            let mut record = record(50 + n);
+            record.grant = Some(grant);
+            head = head.next(grant, chain_id(n % 2), &record, &mut buffer);
+            log.push(n % 2, record);
+            log.rows.last_mut().unwrap().history = Some(head.place());
+        }
+        log
+    };
+    assert_eq!(of_two().verify().finding, None);
+    let mut log = of_two();
+    log.rows.remove(4);
+    let missing = Fault::Missing {
+        chain: chain_id(0),
+        from: 3,
+        to: 3,
+    };
+    let report = log.verify();
+    assert_eq!(fault_at(&report), (7, missing));
+    assert_eq!(report.verified, 4, "what is behind the gap is not trusted");
+    assert!(report.heads.iter().all(|head| head.seq == 2), "{report:?}");
+    // The last of its chain is known from elsewhere.
+    let mut log = of_two();
+    let head = log.heads[0];
+    log.rows.remove(6);
+    let report = verify(&log.rows, &key(), &[head]);
+    let cut = Fault::Cut {
+        chain: chain_id(0),
+        found: 3,
+        known: 4,
+    };
+    assert_eq!(report.finding.unwrap().fault, cut);
+    // Without a gap it is the place itself that was changed.
+    let mut log = of_two();
+    log.rows[4].history.as_mut().unwrap().ghash[0] ^= 1;
+    assert_eq!(fault_at(&log.verify()), (5, Fault::History));
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub struct Verifier<'k> {
     looking_for: Option<(Uuid, u64)>,
     /// How far the history of each grant has got.
     histories: HashMap<GrantId, HistoryHead>,
+    /// Where the chains had got to when a history was found not to go on.
+    trusted: Option<HashMap<Uuid, End>>,
     /// Earlier rows were verified elsewhere.
     resumed: bool,
     buffer: Vec<u8>,
@@ -136,6 +138,7 @@ impl<'k> Verifier<'k> {
             expected: HashMap::new(),
             looking_for: None,
             histories: HashMap::new(),
+            trusted: None,
             resumed: false,
             buffer: Vec::new(),
         }
@@ -163,30 +166,37 @@ impl<'k> Verifier<'k> {
 
     /// The next row.
     pub fn push(&mut self, row: &AuditRow) {
-        if self.report.finding.is_some() {
+        if self.is_of_history() {
+            self.look_on(row);
+        } else if self.report.finding.is_some() {
             self.seek(row);
-            return;
+        } else if let Err(fault) = self.check(row) {
+            self.found(row, fault);
         }
-        match self.check(row) {
-            Ok(()) => {}
-            Err(fault) => {
-                if let Fault::Missing { chain, from, .. } = &fault {
-                    self.looking_for = Some((*chain, *from));
-                }
-                self.report.finding = Some(Finding {
-                    position: row.position,
-                    id: Some(row.record.id),
-                    link: row.link,
-                    fault,
-                });
-            }
+    }
+
+    fn found(&mut self, row: &AuditRow, fault: Fault) {
+        if let Fault::Missing { chain, from, .. } = &fault {
+            self.looking_for = Some((*chain, *from));
         }
+        self.report.finding = Some(Finding {
+            position: row.position,
+            id: Some(row.record.id),
+            link: row.link,
+            fault,
+        });
+    }
+
+    /// Whether so far only a history was found not to go on.
+    fn is_of_history(&self) -> bool {
+        let found = self.report.finding.as_ref();
+        found.is_some_and(|found| found.fault == Fault::History)
     }
 
     /// Whether something wrong was found and nothing more can be learned about it.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.report.finding.is_some() && self.looking_for.is_none()
+        self.report.finding.is_some() && self.looking_for.is_none() && !self.is_of_history()
     }
 
     /// The first thing wrong so far.
@@ -201,9 +211,12 @@ impl<'k> Verifier<'k> {
         self.report.heads = self
             .order
             .iter()
-            .filter_map(|chain| self.ends.get(chain).map(|end| end.head))
+            .filter_map(|chain| {
+                let ends = self.trusted.as_ref().unwrap_or(&self.ends);
+                ends.get(chain).map(|end| end.head)
+            })
             .collect();
-        if self.report.finding.is_none() {
+        if self.report.finding.is_none() || self.is_of_history() {
             let cut = self
                 .expected
                 .keys()
@@ -242,6 +255,15 @@ impl<'k> Verifier<'k> {
         }
     }
 
+    /// After a row that does not go on the history of its grant. Several processes each have a chain, and a grant's history goes through
+    /// all of them: a row that is missing from one shows in the next row of the grant first, and in the chain a little later.
+    fn look_on(&mut self, row: &AuditRow) {
+        let followed = row.link.map(|link| self.follow(row, &link));
+        if let Some(Err(fault @ Fault::Missing { .. })) = followed {
+            self.found(row, fault);
+        }
+    }
+
     fn check(&mut self, row: &AuditRow) -> Result<(), Fault> {
         let Some(link) = row.link else {
             if self.ends.is_empty() {
@@ -250,6 +272,23 @@ impl<'k> Verifier<'k> {
             }
             return Err(Fault::Unlinked);
         };
+        let before = self.ends.get(&link.chain).copied();
+        self.follow(row, &link)?;
+        if let Err(fault) = self.check_history(row, &link) {
+            let mut trusted = self.ends.clone();
+            match before {
+                Some(end) => trusted.insert(link.chain, end),
+                None => trusted.remove(&link.chain),
+            };
+            self.trusted = Some(trusted);
+            return Err(fault);
+        }
+        self.report.verified = self.report.verified.saturating_add(1);
+        Ok(())
+    }
+
+    /// The row is what was written and stands where its chain goes on.
+    fn follow(&mut self, row: &AuditRow, link: &Link) -> Result<(), Fault> {
         if let Some(key) = self.key {
             let (chain, seq) = (link.chain, link.seq);
             let hash = key.hash(chain, seq, &link.prev_hash, &row.record, &mut self.buffer);
@@ -274,21 +313,19 @@ impl<'k> Verifier<'k> {
                     return Err(Fault::BrokenLink);
                 }
             }
-            None => self.begins(row, &link)?,
+            None => self.begins(row, link)?,
         }
         if let Some(known) = self.expected.remove(&(link.chain, link.seq))
             && known != link.hash
         {
             return Err(Fault::OtherHistory);
         }
-        self.check_history(row, &link)?;
         let end = End {
             head: link.head(),
             position: row.position,
             id: row.record.id,
         };
         self.ends.insert(link.chain, end);
-        self.report.verified = self.report.verified.saturating_add(1);
         Ok(())
     }
 
