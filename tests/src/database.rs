@@ -13,28 +13,40 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 
-/// The settings of the store for a sidecar whose files are in `dir`: keys before any section, and whole sections.
+/// The settings of the store for a sidecar whose files are in `dir`: keys before any section, and whole sections. The limits of grants
+/// are kept in the Valkey at this URL, if that is not the one of `MOSAIC_TEST_VALKEY`.
 ///
 /// # Panics
 /// When PostgreSQL is asked for and no server is named.
 #[must_use]
-pub fn settings(dir: &Path) -> (String, String) {
+pub fn settings(dir: &Path, valkey: Option<String>) -> (String, String) {
     if !is_postgres() {
         return (String::new(), String::new());
     }
     let named =
         |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} names no server"));
-    let (postgres, valkey) = (named("MOSAIC_TEST_POSTGRES"), named("MOSAIC_TEST_VALKEY"));
-    // The directory has a name of its own; a schema's has fewer characters to choose from.
-    let name = dir.file_name().unwrap().to_string_lossy();
-    let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let postgres = named("MOSAIC_TEST_POSTGRES");
+    let valkey = valkey.unwrap_or_else(|| named("MOSAIC_TEST_VALKEY"));
+    let schema = schema(dir);
     let sections = format!(
-        "[database]\nurl = \"{postgres}\"\nschema = \"w_{name}\"\nmax_connections = 4\n\
+        "[database]\nurl = \"{postgres}\"\nschema = \"{schema}\"\nmax_connections = 4\n\
          acquire_timeout_ms = 30000\nstatement_timeout_ms = 30000\nlock_timeout_ms = 20000\n\
          [valkey]\nurl = \"{valkey}\"\ntimeout_ms = 1000\n"
     );
     ("tier = \"federated\"\n".to_owned(), sections)
 }
+
+/// The schema of a sidecar whose files are in `dir`.
+#[must_use]
+pub fn schema(dir: &Path) -> String {
+    // The directory has a name of its own; a schema's has fewer characters to choose from.
+    let name = dir.file_name().unwrap().to_string_lossy();
+    let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("w_{name}")
+}
+
+/// Settings of a sidecar whose clock is moved by hand, which moves it faster than heartbeats come: the longest fence there is.
+pub const FENCE_BY_HAND: &str = "[replicas]\nfence_ms = 60000\n";
 
 /// Whether sidecars of this run are to be on PostgreSQL.
 #[must_use]

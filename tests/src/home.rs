@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use certs::testing::ManualClock;
 use certs::{Clock, SystemClock};
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -19,7 +20,7 @@ use tokio::net::UnixStream;
 
 use crate::database;
 use crate::response::Response;
-use crate::world::{configuration, operator};
+use crate::world::{configuration, hear, operator};
 
 /// An asking side that runs.
 pub struct Home {
@@ -48,6 +49,18 @@ impl Home {
         Self::start_set(dir, clock, "").await
     }
 
+    /// Starts one in a directory, with a clock that the test moves and more settings.
+    pub async fn start_by_hand(dir: TempDir, clock: &Arc<ManualClock>, settings: &str) -> Self {
+        let clock = Arc::clone(clock) as Arc<dyn Clock>;
+        let settings = format!("{}{settings}", database::FENCE_BY_HAND);
+        Self::start_set(dir, clock, &settings).await
+    }
+
+    /// Hears of its store after its clock was moved, as [`World::pass`](crate::World::pass) has it of a serving side.
+    pub async fn hear(&self) {
+        hear(std::iter::once(self.control())).await;
+    }
+
     /// Starts one in a directory, with a clock and more settings.
     pub async fn start_set(dir: TempDir, clock: Arc<dyn Clock>, settings: &str) -> Self {
         let cache = if settings.contains("[cache]") {
@@ -55,7 +68,7 @@ impl Home {
         } else {
             "[cache]\nmax_bytes = 0\n"
         };
-        let (tier, servers) = database::settings(dir.path());
+        let (tier, servers) = database::settings(dir.path(), None);
         let settings = format!(
             "data_dir = \"data\"\n{tier}\
              {servers}\

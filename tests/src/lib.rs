@@ -29,6 +29,7 @@ pub mod replicas;
 pub mod response;
 pub mod tickets;
 pub mod tls;
+pub mod valkey;
 pub mod wire;
 pub mod world;
 

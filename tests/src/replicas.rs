@@ -1,5 +1,5 @@
 //! More replicas of a serving side, and plain TCP balancers before all of them: with `MOSAIC_TEST_REPLICAS` every world on PostgreSQL
-//! whose clock nobody moves is so many.
+//! is so many, unless it was built to be alone.
 //!
 //! Invariant: the balancers take the replicas in turn and look into nothing, so which of them answers is left to chance as in
 //! production; they are where the settings say that the side is reached. Operators act at the first one.
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use certs::SystemClock;
+use certs::Clock;
 use proxy::app::{Circumstances, Running};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -49,21 +49,30 @@ impl Beside {
         })
     }
 
-    /// Starts those beside the first one, which runs on these settings.
-    pub async fn start(&mut self, first: &Running, circumstances: Circumstances) {
+    /// Starts those beside the first one, which runs on these settings, each with such a clock.
+    pub async fn start(
+        &mut self,
+        first: &Running,
+        clock: impl Fn() -> Arc<dyn Clock>,
+        circumstances: Circumstances,
+    ) {
         let settings = std::fs::read_to_string(&self.file).unwrap();
+        let archive = configuration(self.file.clone(), &settings)
+            .audit
+            .archive_dir;
         for number in 2..=wanted() {
             let own = format!("data_dir = \"data-{number}\"");
             let settings = settings.replacen("data_dir = \"data\"", &own, 1);
-            let config = configuration(self.file.clone(), &settings);
+            let mut config = configuration(self.file.clone(), &settings);
+            // There is one, in a directory that all of them have.
+            config.audit.archive_dir.clone_from(&archive);
             std::fs::create_dir_all(&config.data_dir).unwrap();
             let secret = self.file.with_file_name("data").join("sealing.key");
             std::fs::copy(secret, config.data_dir.join("sealing.key")).unwrap();
-            let clock = Arc::new(SystemClock);
             // Boxed: a test that holds several of them would need a larger stack.
             let start = Box::pin(proxy::app::start_under(
                 Arc::new(config),
-                clock,
+                clock(),
                 circumstances,
             ));
             self.replicas.push(start.await.unwrap());
@@ -75,10 +84,15 @@ impl Beside {
         self.enrollment.lead_to(enrollment.collect());
     }
 
-    /// Stops them.
+    /// Stops them, side by side.
     pub async fn stop(&mut self) {
-        for replica in self.replicas.drain(..) {
-            replica.stop().await.unwrap();
+        let stopping: Vec<_> = self
+            .replicas
+            .drain(..)
+            .map(|replica| tokio::spawn(replica.stop()))
+            .collect();
+        for stopped in stopping {
+            stopped.await.unwrap().unwrap();
         }
     }
 }

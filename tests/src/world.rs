@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::database;
 use crate::gateway::GatewayProcess;
 use crate::replicas::{Balancer, Beside};
+use crate::valkey::ManualValkey;
 
 /// A policy under which the five ordinary resources are open, two fields of a task are removed, and no test that is not about
 /// rates meets one.
@@ -48,6 +49,7 @@ pub struct WorldBuilder {
     preset: String,
     policy: String,
     manual: bool,
+    own_limits: bool,
     alone: bool,
     federation: String,
     enrollment: String,
@@ -94,6 +96,14 @@ impl WorldBuilder {
     pub fn manual_clock(mut self) -> Self {
         self.manual = true;
         self
+    }
+
+    /// The same, and the limits of grants go by that time too, as [`World::pass`] moves it: on PostgreSQL they are kept in a
+    /// Valkey of its own. Where there can be none, which [`missing`](crate::valkey::missing) says, it does not start.
+    #[must_use]
+    pub fn manual_limits(mut self) -> Self {
+        self.own_limits = true;
+        self.manual_clock()
     }
 
     /// More lines of the section `[federation]`.
@@ -178,16 +188,22 @@ impl WorldBuilder {
         let policy_dir = dir.path().join("policy.d");
         std::fs::create_dir(&policy_dir).unwrap();
         std::fs::write(policy_dir.join("policy.toml"), &self.policy).unwrap();
-        let (tier, servers) = database::settings(dir.path());
-        // A clock that is moved by hand moves faster than heartbeats come.
-        let replicas = if self.manual && database::is_postgres() {
-            "[replicas]\nfence_ms = 60000\n"
+        let now = SystemClock.unix_millis();
+        let valkey = if self.own_limits && database::is_postgres() {
+            Some(ManualValkey::start(now).await)
+        } else {
+            None
+        };
+        let url = valkey.as_ref().map(ManualValkey::url);
+        let (tier, servers) = database::settings(dir.path(), url);
+        let replicas = if self.manual {
+            database::FENCE_BY_HAND
         } else {
             ""
         };
         let file = dir.path().join("federation.toml");
         let serves = self.roles != "serve = false";
-        let mut beside = if serves && !self.manual && !self.alone {
+        let mut beside = if serves && !self.alone {
             Beside::expected(file.clone()).await
         } else {
             None
@@ -230,7 +246,6 @@ impl WorldBuilder {
         );
         std::fs::write(&file, &settings).unwrap();
         let config = Arc::new(configuration(file, &settings));
-        let now = SystemClock.unix_millis();
         let manual = self.manual.then(|| Arc::new(ManualClock::at_millis(now)));
         let ca = self.ca.unwrap_or_else(|| TestCa::root("work authority"));
         plant_authority(&config, &ca, now).await;
@@ -240,23 +255,25 @@ impl WorldBuilder {
             clock(manual.as_ref()),
         ));
         let sidecar = start.await.unwrap();
-        if let Some(manual) = &manual {
-            // Past the longest lease that an earlier process might have given: acts would wait for a clock that stands.
-            manual.advance(std::time::Duration::from_secs(10));
-            sidecar.control.replicas.hear_now();
-        }
         if let Some(beside) = &mut beside {
-            beside.start(&sidecar, Circumstances::PART).await;
+            let clock = || clock(manual.as_ref());
+            beside.start(&sidecar, clock, Circumstances::PART).await;
         }
-        World {
+        let world = World {
             gateway,
             sidecar,
             ca,
             config,
             manual,
+            valkey,
             beside,
             dir,
+        };
+        if world.manual.is_some() {
+            // Past the longest lease that an earlier process might have given: acts would wait for a clock that stands.
+            world.pass(std::time::Duration::from_secs(10)).await;
         }
+        world
     }
 }
 
@@ -348,6 +365,8 @@ pub struct World {
     /// Its settings.
     pub config: Arc<Config>,
     manual: Option<Arc<ManualClock>>,
+    /// Where the limits of grants go by the clock that is moved.
+    valkey: Option<ManualValkey>,
     /// Its other replicas, where several were asked for.
     pub beside: Option<Beside>,
     /// Settings, policy and databases.
@@ -363,6 +382,7 @@ impl World {
             preset: "internal-v1".to_owned(),
             policy: POLICY.to_owned(),
             manual: false,
+            own_limits: false,
             alone: false,
             federation: String::new(),
             enrollment: String::new(),
@@ -425,12 +445,31 @@ impl World {
         self.manual.as_ref().expect("built with manual_clock()")
     }
 
-    /// Lets time pass, and the sidecar hear of its store at the new time: it serves nothing before where others may have it too.
+    /// Lets time pass, and every replica hear of its store at the new time: it serves nothing before where others may have it too.
     pub async fn pass(&self, time: std::time::Duration) {
         self.clock().advance(time);
-        self.control().replicas.hear_now();
-        while self.control().directory.is_fenced() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        if let Some(valkey) = &self.valkey {
+            valkey.advance(time);
+        }
+        hear(self.controls()).await;
+    }
+
+    /// Changes a part of its settings, at every replica, from the next start on.
+    pub fn change_settings(&mut self, from: &str, to: &str) {
+        let file = self.dir.path().join("federation.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{from}: {text}");
+        let text = text.replace(from, to);
+        std::fs::write(&file, &text).unwrap();
+        self.config = Arc::new(configuration(file, &text));
+    }
+
+    /// Has it listen where it does now when it is started again. Balancers stay where they are anyway.
+    pub fn keep_address(&mut self) {
+        if self.beside.is_none() {
+            let mut config = Config::clone(&self.config);
+            config.federation.listen = self.federation();
+            self.config = Arc::new(config);
         }
     }
 
@@ -500,22 +539,38 @@ impl World {
             beside.stop().await;
         }
         self.sidecar.stop().await.unwrap();
-        let clock = clock(self.manual.as_ref());
+        let clock = || clock(self.manual.as_ref());
         let config = Arc::clone(&self.config);
-        let sidecar = Box::pin(proxy::app::start_under(config, clock, circumstances)).await?;
+        let sidecar = Box::pin(proxy::app::start_under(config, clock(), circumstances)).await?;
         if let Some(beside) = &mut self.beside {
-            beside.start(&sidecar, circumstances).await;
+            beside.start(&sidecar, clock, circumstances).await;
         }
         Ok(Self { sidecar, ..self })
     }
 
     /// Stops the sidecar, then the gateway.
     pub async fn stop(mut self) {
-        if let Some(beside) = &mut self.beside {
-            beside.stop().await;
-        }
-        self.sidecar.stop().await.unwrap();
+        let others = async {
+            if let Some(beside) = &mut self.beside {
+                beside.stop().await;
+            }
+        };
+        let (stopped, ()) = tokio::join!(self.sidecar.stop(), others);
+        stopped.unwrap();
         self.gateway.stop().await;
+    }
+}
+
+/// Has sidecars whose clock was moved by hand hear of their store, and waits until they serve again.
+pub async fn hear(controls: impl Iterator<Item = &Control>) {
+    let controls: Vec<_> = controls.collect();
+    for control in &controls {
+        control.replicas.hear_now();
+    }
+    for control in controls {
+        while control.directory.is_fenced() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
     }
 }
 

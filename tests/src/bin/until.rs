@@ -3,6 +3,8 @@
 //! Invariant: it is the product's own code over the product's own store, told of each step as `serve` is; only what is done on
 //! being told is this program's.
 //!
+//! The settings are in `federation.toml` beside the data directory.
+//!
 //! - `until archive DATA_DIR BEFORE_MILLIS NOW_MILLIS STEP|never` moves audit rows into the archive; prints the number of files.
 //! - `until reseal DATA_DIR NOW_MILLIS STEP|never` seals the store again with `sealing.key.next` and ends the change; prints the
 //!   number of rows.
@@ -29,10 +31,10 @@ use proxy::app::{self, Circumstances};
 use proxy::audit::archive::{ArchiveCounts, Shelf};
 use proxy::audit::chain::ChainKey;
 use proxy::audit::record_id;
+use proxy::config::Config;
 use proxy::server_certificate::{KEPT_CERTIFICATE, KeptCertificate};
-use proxy::store::{Act, Actor, ChainBeginning, SecretPurpose, SqliteOptions, SqliteStore, Store};
+use proxy::store::{Act, Actor, ChainBeginning, SecretPurpose, Store};
 use proxy::telemetry::steps::RenewalStep;
-use uuid::Uuid;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -69,6 +71,11 @@ fn sealer(file: &Path) -> Sealer {
     Sealer::new(SealingSecret::from_file(file).unwrap()).unwrap()
 }
 
+fn settings(file: &Path) -> Config {
+    let text = std::fs::read_to_string(file).unwrap();
+    proxy::config::parse(Some((file, &text)), &[], &[]).unwrap()
+}
+
 fn act(now: UnixMillis) -> Act {
     Act {
         id: record_id(now),
@@ -78,9 +85,9 @@ fn act(now: UnixMillis) -> Act {
 }
 
 /// Opens the store and begins a chain in it.
-async fn open(data: &Path, now: UnixMillis, sealer: &Sealer) -> SqliteStore {
-    let options = SqliteOptions::new(data.join("federation.db"), Uuid::new_v4(), now);
-    let store = SqliteStore::open(&options).await.unwrap();
+async fn open(data: &Path, now: UnixMillis, sealer: &Sealer) -> Arc<dyn Store> {
+    let config = settings(&data.with_file_name("federation.toml"));
+    let store = proxy::tier::open_store(&config, now).await.unwrap();
     let sealed = store.load_secrets(SecretPurpose::AuditKey).await.unwrap();
     let key = sealer
         .unseal(SealPurpose::AuditKey, "chain", &sealed[0].sealed)
@@ -103,7 +110,7 @@ async fn archive(data: PathBuf, due: Due, last: String) -> u64 {
     };
     let told = move |step: ArchiveStep| observe(&step, &last);
     let counts = Arc::new(ArchiveCounts::default());
-    let archiver = Archiver::new(Arc::new(store), shelf, counts, Box::new(told));
+    let archiver = Archiver::new(store, shelf, counts, Box::new(told));
     let act = || act(due.now);
     let (made, _) = archiver.run(due, &act, 8, &|| false).await.unwrap();
     made.len() as u64
@@ -115,13 +122,7 @@ async fn reseal(data: PathBuf, now: UnixMillis, last: String) -> u64 {
     let told = move |step: ResealStep| observe(&step, &last);
     let (batch, present) = (NonZeroU32::new(2).unwrap(), Arc::new(present));
     let kept = KeptCertificate::new(data.join(KEPT_CERTIFICATE), Arc::clone(&present));
-    let resealer = Resealer::new(
-        Arc::new(store),
-        present,
-        Arc::new(kept),
-        batch,
-        Box::new(told),
-    );
+    let resealer = Resealer::new(store, present, Arc::new(kept), batch, Box::new(told));
     let next = sealer(&data.join("sealing.key.next"));
     let rows = resealer.run(&next, &|| act(now)).await.unwrap();
     let _ = resealer.finish(&act(now)).await.unwrap();
@@ -133,8 +134,7 @@ static LAST: OnceLock<String> = OnceLock::new();
 
 async fn serve(file: PathBuf, last: String) -> u64 {
     LAST.set(last).unwrap();
-    let text = std::fs::read_to_string(&file).unwrap();
-    let config = proxy::config::parse(Some((&file, &text)), &[], &[]).unwrap();
+    let config = settings(&file);
     let circumstances = Circumstances {
         told: |step: RenewalStep| observe(&step, LAST.get().unwrap()),
         ..Circumstances::PART

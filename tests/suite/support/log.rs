@@ -43,6 +43,13 @@ impl Log {
         Self::in_store(store, data_dir).await
     }
 
+    /// Of the sidecar in this directory, or of a copy of one.
+    pub async fn in_dir(dir: &Path) -> Self {
+        let file = dir.join("federation.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        Self::of(&tests::world::configuration(file, &text)).await
+    }
+
     async fn in_store(store: Arc<dyn Store>, data_dir: &Path) -> Self {
         let secret = SealingSecret::from_file(&data_dir.join("sealing.key")).unwrap();
         let sealer = Sealer::new(secret).unwrap();

@@ -9,6 +9,8 @@
 
 pub mod acts;
 pub mod asking;
+pub mod contents;
+pub mod copied;
 pub mod delay;
 pub mod enlist;
 pub mod enroll;

@@ -156,6 +156,11 @@ impl Process {
         process
     }
 
+    /// Whether it is reached through a balancer.
+    pub const fn is_behind_balancer(&self) -> bool {
+        self.beside.is_some()
+    }
+
     /// Has balancers lead to it.
     fn lead_here(&self) {
         if let Some(beside) = &self.beside {
