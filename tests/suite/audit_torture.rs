@@ -25,13 +25,13 @@ use proxy::audit::chain::Verifier;
 use reference_gateway::plan;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
-use sqlx::{ConnectOptions, Connection as _};
 use support::enlist::{credentials, enlist};
 use support::log::Log;
 use support::onboard::{users, whole_scope};
 use support::process::Process;
 use support::rounds;
 use support::stream::{Connection, Shape};
+use tests::database::Database;
 use tests::{Wire, World};
 
 /// What is done to the sidecar in a round.
@@ -43,7 +43,7 @@ enum Act {
     LockAndKill,
     /// The database is held until requests are refused, then given back.
     LockUntilFull,
-    /// The database file is moved away for a while.
+    /// The database is moved away for a while: the file, or the schema under another name.
     Move,
     /// SIGKILL, and half a record at the end of the journal.
     KillMidRecord,
@@ -192,26 +192,45 @@ struct Torture {
 }
 
 impl Torture {
-    fn database(&self) -> PathBuf {
-        self.process.data_dir().join("federation.db")
-    }
-
     async fn pause(&mut self) {
         let millis = 20 + self.draw.next(120);
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
     /// Another process that writes to the database and does not end.
-    async fn lock(&self) -> sqlx::SqliteConnection {
-        let options = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(self.database())
-            .busy_timeout(Duration::from_secs(20));
-        let mut connection = options.connect().await.unwrap();
-        sqlx::query("BEGIN IMMEDIATE")
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        connection
+    async fn lock(&self) -> Database {
+        let mut held = Database::open(&self.process.config()).await;
+        let orders: &[&str] = match &held {
+            Database::Sqlite(_) => &["PRAGMA busy_timeout = 20000", "BEGIN IMMEDIATE"],
+            Database::Postgres(_) => &[
+                "SET idle_in_transaction_session_timeout = 0",
+                "BEGIN",
+                "LOCK TABLE meta, federation_audit_log IN SHARE ROW EXCLUSIVE MODE",
+            ],
+        };
+        for order in orders {
+            held.execute(order, &[]).await;
+        }
+        held
+    }
+
+    /// Moves the database away for a while.
+    async fn move_away(&mut self) {
+        if !tests::database::is_postgres() {
+            let there = self.process.data_dir().join("federation.db");
+            let away = there.with_extension("away");
+            std::fs::rename(&there, &away).unwrap();
+            self.pause().await;
+            return std::fs::rename(&away, &there).unwrap();
+        }
+        let mut database = Database::open(&self.process.config()).await;
+        let schema = tests::database::schema(self.process.dir.path());
+        let away = format!("{schema}_away");
+        let rename = |from: &str, to: &str| format!("ALTER SCHEMA {from} RENAME TO {to}");
+        database.execute(&rename(&schema, &away), &[]).await;
+        self.pause().await;
+        database.execute(&rename(&away, &schema), &[]).await;
+        database.close().await;
     }
 
     /// One round. Returns what was answered, and how many rows of them a torn record may have cost.
@@ -224,21 +243,18 @@ impl Torture {
                 let held = self.lock().await;
                 self.pause().await;
                 self.process.kill();
-                held.close().await.unwrap();
+                held.close().await;
             }
             Act::LockUntilFull => {
                 let held = self.lock().await;
                 let mut answered = self.until_refused().await;
-                held.close().await.unwrap();
+                held.close().await;
                 self.pause().await;
                 answered.extend(load.end().await);
                 return (answered, 0);
             }
             Act::Move => {
-                let (there, away) = (self.database(), self.database().with_extension("away"));
-                std::fs::rename(&there, &away).unwrap();
-                self.pause().await;
-                std::fs::rename(&away, &there).unwrap();
+                self.move_away().await;
                 return (load.end().await, 0);
             }
             Act::KillMidRecord => {

@@ -23,6 +23,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use reference_gateway::plan;
 use sqlx::Connection as _;
+use support::contents::write_tables;
 use support::onboard::onboard;
 use support::process::program;
 use support::reader::PATIENCE;
@@ -218,6 +219,7 @@ async fn nothing_of_a_peers_answers_is_kept() {
     let canaries: Vec<String> = (0..CANARIES).map(|_| canary()).collect();
     plant(&world, &canaries).await;
     let token = home.session("amira").await;
+    let config = Arc::clone(&home.config);
     let dir = home.stop().await;
     let needles = Needles::of(&canaries);
 
@@ -243,6 +245,7 @@ async fn nothing_of_a_peers_answers_is_kept() {
     asking.signal("-TERM");
     asking.ended().await;
 
+    write_tables(&config, dir.path()).await;
     let written = files(dir.path());
     let size = |name: &str| {
         let path = written.iter().find(|path| path.ends_with(name));
@@ -251,7 +254,12 @@ async fn nothing_of_a_peers_answers_is_kept() {
             .len()
     };
     assert!(size("log.txt") > 10_000, "trace says much");
-    assert!(size("data/federation.db") > 0);
+    let database = if tests::database::is_postgres() {
+        "table secrets"
+    } else {
+        "data/federation.db"
+    };
+    assert!(size(database) > 0);
     let dumped = written.iter().any(|path| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         name == "core" || name.starts_with("core.")

@@ -11,14 +11,15 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use policy::id::{SubjectId, UserId};
 use proxy::admin::RevokeGrant;
 use serde_json::json;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _};
 use support::enlist::http_get;
+use tests::database::Database;
+use tests::database::Value::Text;
 use tests::grants::BASE;
 use tests::world::operator;
 use tests::{Wire, World};
@@ -27,30 +28,27 @@ use uuid::Uuid;
 const GRANTS: usize = 2_000;
 const PEERS: usize = 200;
 
-fn series(metrics: &str) -> usize {
-    let of = |line: &&str| !line.is_empty() && !line.starts_with('#');
-    metrics.lines().filter(of).count()
-}
-
+/// The series of metrics that the replicas have, together.
 async fn metrics(world: &World) -> usize {
-    let ops = world.sidecar.addresses().ops.unwrap();
-    series(&http_get(ops, "/metrics").await)
+    let mut series = BTreeSet::new();
+    for replica in world.replicas() {
+        let text = http_get(replica.addresses().ops.unwrap(), "/metrics").await;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let names = lines.filter_map(|line| line.rsplit_once(' '));
+        series.extend(names.map(|(name, _)| name.to_owned()));
+    }
+    series.len()
 }
 
 /// Puts grants of many peers beside what is there; the ids of the grants.
 async fn fill(world: &World) -> Vec<Uuid> {
-    let file = world.config.data_dir.join("federation.db");
-    let options = SqliteConnectOptions::new().filename(file);
-    let mut store = options.connect().await.unwrap();
-    let mut all = store.begin().await.unwrap();
+    let mut store = Database::open(&world.config).await;
+    store.execute("BEGIN", &[]).await;
     let peers: Vec<Uuid> = (0..PEERS).map(|_| Uuid::new_v4()).collect();
     for (number, peer) in peers.iter().enumerate() {
-        sqlx::query("INSERT INTO peers (id, name, direction, state, created_at) VALUES (?, ?, 'inbound', 'active', 1)")
-            .bind(peer.to_string())
-            .bind(format!("filled-{number}"))
-            .execute(&mut *all)
-            .await
-            .unwrap();
+        let (peer, name) = (peer.to_string(), format!("filled-{number}"));
+        let sql = "INSERT INTO peers (id, name, direction, state, created_at) VALUES ($1, $2, 'inbound', 'active', 1)";
+        store.execute(sql, &[Text(&peer), Text(&name)]).await;
     }
     let mut grants = Vec::with_capacity(GRANTS);
     for number in 0..GRANTS {
@@ -58,19 +56,20 @@ async fn fill(world: &World) -> Vec<Uuid> {
         let subject = SubjectId::of_user(&UserId::parse(&user).unwrap());
         let scope = json!({"resources": ["tasks"], "max_rows_per_query": 100, "excluded_resources": [],
             "filters": {"tasks": {"include_teams": [format!("team-{number}")], "include_personal": true}}});
-        sqlx::query("INSERT INTO grants (id, peer_id, user_id, subject_id, scope, status, edit, created_at) VALUES (?, ?, ?, ?, ?, 'pending', 0, 1)")
-            .bind(grant.to_string())
-            .bind(peers[number % PEERS].to_string())
-            .bind(user)
-            .bind(subject.to_string())
-            .bind(scope.to_string())
-            .execute(&mut *all)
-            .await
-            .unwrap();
+        let row = [
+            grant.to_string(),
+            peers[number % PEERS].to_string(),
+            user,
+            subject.to_string(),
+            scope.to_string(),
+        ];
+        let sql = "INSERT INTO grants (id, peer_id, user_id, subject_id, scope, status, edit, created_at) VALUES ($1, $2, $3, $4, $5, 'pending', 0, 1)";
+        let values = row.each_ref().map(|value| Text(value.as_str()));
+        store.execute(sql, &values).await;
         grants.push(grant);
     }
-    all.commit().await.unwrap();
-    store.close().await.unwrap();
+    store.execute("COMMIT", &[]).await;
+    store.close().await;
     grants
 }
 

@@ -19,7 +19,6 @@ use proxy::admin::{CreateGrant, RevokeCertificate};
 use reference_gateway::plan;
 use rustls::AlertDescription;
 use serde_json::{Value, json};
-use support::enlist::http_get;
 use support::enroll::{request, taken};
 use support::process::Process;
 use tests::audit::audit_row;
@@ -64,16 +63,6 @@ async fn certificates(world: &World, grant: GrantId) -> Vec<(&'static str, bool)
         .iter()
         .map(|one| (one.state, one.confirmed_at.is_some()))
         .collect()
-}
-
-async fn metric(world: &World, line: &str) -> u64 {
-    let text = http_get(world.sidecar.addresses().ops.unwrap(), "/metrics").await;
-    let line = format!("mosaic_federation_{line} ");
-    let value = text.lines().find_map(|one| one.strip_prefix(&line));
-    value
-        .unwrap_or_else(|| panic!("{line}: {text}"))
-        .parse()
-        .unwrap()
 }
 
 async fn manual() -> (World, Holder) {
@@ -192,10 +181,7 @@ async fn a_repeated_request_gets_the_same_certificate() {
             .all(|one| one.json() == first.json())
     );
     assert_eq!(certificates(&world, holder.grant).await.len(), 2);
-    assert_eq!(
-        metric(&world, "renewals_served_total{result=\"issued\"}").await,
-        1
-    );
+    assert_eq!(world.counted("renewals_served_total{result=\"issued\"}"), 1);
     world.stop().await;
 }
 
@@ -294,7 +280,7 @@ async fn renewal_conflict() {
     }
     assert_eq!(certificates(&world, holder.grant).await.len(), 2);
     assert_eq!(
-        metric(&world, "renewals_served_total{result=\"conflict\"}").await,
+        world.counted("renewals_served_total{result=\"conflict\"}"),
         2
     );
     // Its holder goes on, and renews.
@@ -427,26 +413,22 @@ async fn renewal_unavailable() {
     world.pass(Duration::from_secs(3_600 - 299)).await;
     let refused = renew(&world, &minted, &request().1).await;
     UNAVAILABLE.check(&world, &refused).await;
-    assert_eq!(
-        metric(&world, "renewals_served_total{result=\"failed\"}").await,
-        1
-    );
+    assert_eq!(world.counted("renewals_served_total{result=\"failed\"}"), 1);
     works(&world, &second).await;
     world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renewals_have_a_limit_of_their_own() {
-    // Valkey goes by its own clock, not by that of the test.
-    if tests::database::is_postgres() {
-        return;
+    if let Some(why) = tests::valkey::missing() {
+        return support::skipped("renewals_have_a_limit_of_their_own", &why);
     }
     let policy = POLICY.replace(
         "per_minute = 1000000, burst = 100000",
         "per_minute = 1, burst = 1",
     );
     let world = World::builder()
-        .manual_clock()
+        .manual_limits()
         .policy(&policy)
         .start()
         .await;
@@ -465,7 +447,7 @@ async fn renewals_have_a_limit_of_their_own() {
     let refused = renew(&world, &holder.minted, &csr).await;
     limited.check(&world, &refused).await;
     assert_eq!(refused.header("retry-after"), Some("6"));
-    world.clock().advance(Duration::from_secs(6));
+    world.pass(Duration::from_secs(6)).await;
     assert_eq!(renew(&world, &holder.minted, &csr).await.status, 200);
     world.stop().await;
 }
@@ -502,16 +484,13 @@ async fn a_restart_between_any_two_steps_changes_nothing() {
 /// certificate, and that opens the grant.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_moment_leaves_one_certificate_or_none() {
-    // The limit on renewals is in Valkey and outlives the process: so many in so short a time are too many.
-    if tests::database::is_postgres() {
-        return;
-    }
     let world = World::start().await;
     let holder = world.amira().await;
     let (root, subject) = (world.root().clone(), holder.subject);
     let mut process = Process::take_over(world, "info").await;
     let mut current = holder.minted.clone();
     for round in 0..support::rounds(12, 400) {
+        tests::valkey::forget(holder.grant).await;
         let (key, csr) = request();
         let body = json!({ "csrPem": csr }).to_string();
         let ask = |address, minted: Minted, path: &'static str, body: String| {

@@ -32,6 +32,8 @@ use tests::{Home, World};
 /// A step of the clock: below the shortest pause that cuts a write off.
 const STEP: Duration = Duration::from_millis(250);
 const STEPS_PER_SECOND: u64 = 4;
+/// After so many steps the sidecars hear of their store, several times before they would serve nothing.
+const HEARD: u64 = 40;
 const HOUR: Duration = Duration::from_secs(3_600);
 /// Sessions that ask one question after another.
 const SESSIONS: usize = 2;
@@ -100,7 +102,7 @@ async fn an_hour_of_five_minute_certificates_fails_no_request() {
         .await;
     let clock = world.shared_clock();
     let dir = tempfile::tempdir().unwrap();
-    let home = Home::start_set(dir, Arc::clone(&clock) as Arc<dyn Clock>, SETTINGS).await;
+    let home = Home::start_by_hand(dir, &clock, SETTINGS).await;
     onboard(&world, &home, "home", plan::AMIRA, "amira").await;
     let session = home.session("amira").await;
     let home = Arc::new(home);
@@ -148,6 +150,10 @@ async fn an_hour_of_five_minute_certificates_fails_no_request() {
         }
         before = counts().collect();
         clock.advance(STEP);
+        if step.is_multiple_of(HEARD) {
+            tests::world::hear(world.controls()).await;
+            home.hear().await;
+        }
         step += 1;
         if home.control().now() >= due {
             let (wrong, under_way) = renew_under_way(&world, &home, &session).await;

@@ -56,14 +56,14 @@ async fn a_restart_of_both_sides_keeps_everything() {
     };
     let known = status(&world);
     let dir = home.stop().await;
-    let mut config = proxy::config::Config::clone(&world.config);
-    config.federation.listen = world.federation();
-    world.config = Arc::new(config);
+    world.keep_address();
     let world = world.restart().await;
     let home = Home::start_in(dir, Arc::new(SystemClock)).await;
-    // The one change is that the new run has begun its chain of audit rows.
+    // The one change is that each process of the new run has begun its chain of audit rows.
+    world.refresh().await;
     let (revision, policy, grants) = known;
-    assert_eq!(status(&world), (revision + 1, policy, grants));
+    let begun = u64::try_from(world.replicas().count()).unwrap();
+    assert_eq!(status(&world), (revision + begun, policy, grants));
     // A cursor and a revision of before still count.
     let cursor = before.cursor().unwrap();
     let question = json!({"params": {"limit": 5}, "cursor": cursor});
@@ -188,18 +188,15 @@ async fn a_fresh_store_starts_with_a_mapping_that_only_the_files_have() {
 async fn a_store_with_a_policy_for_another_preset_starts_on_the_files() {
     let mut world = World::start().await;
     world.write_policy(MAPPED);
-    let mut config = proxy::config::Config::clone(&world.config);
-    config.gateway.preset = proxy::config::Preset::Mapped;
-    world.config = Arc::new(config);
+    let [internal, mapped] = ["preset = \"internal-v1\"", "preset = \"mapped\""];
+    world.change_settings(internal, mapped);
     let mut world = world.restart().await;
     let bundle = world.control().store.load(world.control().now()).await;
     let texts = bundle.unwrap().policy.unwrap().files;
     assert_eq!(texts[0].text, MAPPED, "it was published");
     // And back.
     world.write_policy(tests::world::POLICY);
-    let mut config = proxy::config::Config::clone(&world.config);
-    config.gateway.preset = proxy::config::Preset::InternalV1;
-    world.config = Arc::new(config);
+    world.change_settings(mapped, internal);
     let world = world.restart().await;
     assert_eq!(world.control().directory.fenced(), None);
     world.stop().await;

@@ -21,7 +21,8 @@ use proxy::app::secrets;
 use proxy::store::SecretPurpose;
 use reference_gateway::plan;
 use serde_json::{Value, json};
-use support::enroll::{contains, files, redeem, request, ticket};
+use support::contents::kept;
+use support::enroll::{contains, redeem, request, ticket};
 use support::process::Process;
 use tests::{Home, World};
 
@@ -69,7 +70,8 @@ async fn tokens_are_in_no_log_and_no_file_beyond_their_beginning() {
     let log = tokio::time::timeout(std::time::Duration::from_secs(10), logged)
         .await
         .expect("the acts are in the log");
-    let home_files = files(&home.config.data_dir);
+    let mut all = kept(&process.config()).await;
+    all.extend(kept(&home.config).await);
     for token in [good.token, unused.token, unknown, session] {
         // More than the eight that may be shown; in the database an id follows these, which may go on as the token does.
         let more = &token[..12];
@@ -77,7 +79,7 @@ async fn tokens_are_in_no_log_and_no_file_beyond_their_beginning() {
         let bytes: Vec<u8> = (0..32)
             .map(|at| u8::from_str_radix(&token[2 * at..2 * at + 2], 16).unwrap())
             .collect();
-        for (name, content) in files(&process.data_dir()).iter().chain(&home_files) {
+        for (name, content) in &all {
             assert!(!contains(content, more.as_bytes()), "{more} in {name}");
             assert!(!contains(content, &bytes), "{more} in {name}, raw");
         }
@@ -178,8 +180,8 @@ async fn no_secret_lies_in_the_database_in_the_clear() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o077, 0, "the data directory is its owner's alone");
-    let mut all = files(&world.config.data_dir);
-    all.extend(files(&home.config.data_dir));
+    let mut all = kept(&world.config).await;
+    all.extend(kept(&home.config).await);
     for (name, content) in &all {
         for (what, secret) in &secrets_of_both {
             for spelling in spellings(secret) {

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use certs::Clock;
+use certs::server_identity::ServerIdentity;
 use certs::testing::{Mint, Minted, TestCa};
 use reference_gateway::plan;
 use serde_json::json;
-use support::enlist::http_get;
 use support::enroll::{Ticket, redeem, request, ticket};
 use support::onboard::onboard;
 use tempfile::TempDir;
@@ -77,17 +77,23 @@ async fn shown(world: &World, holder: &Holder, ca: &TestCa) -> Vec<u8> {
     connection.peer_certificates().unwrap()[0].to_vec()
 }
 
-/// Looks at the files again, as happens by itself every ten seconds.
+/// Looks at the files again, as happens by itself every ten seconds; every replica finds the same.
 async fn refresh(world: &World) -> Result<bool, String> {
-    let server = world.control().server_certificate.as_ref().unwrap();
-    server.refresh().await
+    let mut found = Vec::new();
+    for control in world.controls() {
+        let server = control.server_certificate.as_ref().unwrap();
+        found.push(server.refresh().await);
+    }
+    assert!(found.iter().all(|one| *one == found[0]), "{found:?}");
+    found.remove(0)
 }
 
-async fn failures(world: &World) -> u64 {
-    let text = http_get(world.sidecar.addresses().ops.unwrap(), "/metrics").await;
-    let name = "mosaic_federation_server_certificate_failures_total ";
-    let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.unwrap().parse().unwrap()
+/// Failures of each replica.
+fn failures(world: &World) -> u64 {
+    let replicas = u64::try_from(world.replicas().count()).unwrap();
+    let all = world.counted("server_certificate_failures_total");
+    assert_eq!(all % replicas, 0, "{all}");
+    all / replicas
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,8 +114,11 @@ async fn files_are_exchanged_without_a_restart() {
     assert_eq!(refresh(&world).await, Ok(false), "nothing has changed");
     let second = server(&ca);
     files.put(&second);
-    // What operators do to have it at once.
-    world.reload_policy(tests::world::POLICY).await;
+    // What operators do to have it at once, at each process.
+    for control in world.controls() {
+        let actor = tests::world::operator();
+        control.reload_policy(&actor).await.unwrap();
+    }
     assert_eq!(shown(&world, &holder, &ca).await, second.leaf().to_vec());
     kept.post(&path, "{}").await.unwrap();
     assert_eq!(
@@ -119,7 +128,7 @@ async fn files_are_exchanged_without_a_restart() {
     );
     let rows = world.control().list_certificates().await.unwrap();
     assert_eq!(rows[0].serial.as_deref(), Some(second.serial().as_str()));
-    assert_eq!(failures(&world).await, 0);
+    assert_eq!(failures(&world), 0);
     // Enrollment is by the root of the files too.
     let (grant, ticket) = ticket(&world).await;
     assert_eq!(ticket.pin, certs::identity::fingerprint(ca.root_der()));
@@ -169,7 +178,7 @@ async fn a_broken_exchange_keeps_the_last_good_and_is_loud() {
             "{what}: it stays so"
         );
         told += 1;
-        assert_eq!(failures(&world).await, told, "{what}: each is told once");
+        assert_eq!(failures(&world), told, "{what}: each is told once");
         let status = world
             .control()
             .status()
@@ -265,6 +274,9 @@ async fn a_chain_without_its_root_is_refused_unless_the_root_is_named() {
     config.seal = proxy::config::SealSource::Generated(own.path().join("sealing.key"));
     config.policy.dir = own.path().join("policy.d");
     std::fs::create_dir(&config.policy.dir).unwrap();
+    if let proxy::config::Tier::Federated(servers) = &mut config.tier {
+        servers.database.schema = tests::database::schema(own.path());
+    }
     let mut named = proxy::config::TlsFiles {
         certificate: files.path("chain.pem"),
         key: files.path("key.pem"),
@@ -300,25 +312,28 @@ async fn a_chain_without_its_root_is_refused_unless_the_root_is_named() {
 async fn one_of_our_own_authority_is_issued_again_in_time() {
     let world = World::builder().manual_clock().start().await;
     let holder = world.amira().await;
-    let first = shown(&world, &holder, &world.ca).await;
+    let current = || -> Vec<_> {
+        let servers = world.controls().map(|one| &one.server_certificate);
+        servers.map(|one| one.as_ref().unwrap().current()).collect()
+    };
+    let first = current();
+    let shown = shown(&world, &holder, &world.ca).await;
+    let chain = |of: &ServerIdentity| of.credential().chain()[0].to_vec();
+    assert!(first.iter().any(|one| chain(one) == shown));
     let mut kept = world.client(Wire::H1, &holder.minted).await;
     let path = format!("{BASE}/capabilities");
     assert_eq!(kept.post(&path, "{}").await.unwrap().status, 200);
     let day = Duration::from_secs(86_400);
     // The clock of the test's own clients stands: only what is issued is compared.
-    world.clock().advance(day * 59);
+    world.pass(day * 59).await;
     assert_eq!(refresh(&world).await, Ok(false));
-    world.clock().advance(day * 2);
+    world.pass(day * 2).await;
     assert_eq!(refresh(&world).await, Ok(true));
-    let second = world
-        .control()
-        .server_certificate
-        .as_ref()
-        .unwrap()
-        .current();
-    assert_ne!(second.credential().chain()[0].to_vec(), first);
-    let left = second.credential().not_after() - world.control().now().0 / 1000;
-    assert_eq!(left, 90 * 86_400);
+    for (second, first) in current().iter().zip(&first) {
+        assert_ne!(chain(second), chain(first));
+        let left = second.credential().not_after() - world.control().now().0 / 1000;
+        assert_eq!(left, 90 * 86_400);
+    }
     assert_eq!(refresh(&world).await, Ok(false));
     world.stop().await;
 }

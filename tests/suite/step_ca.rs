@@ -72,6 +72,20 @@ fn client_of(
         .unwrap()
 }
 
+/// What the replica that was asked for a certificate says of the authority, which has failed in this way.
+async fn failed(world: &World, said: &str) -> CheckView {
+    let mut found = Vec::new();
+    for control in world.controls() {
+        found.push(authority(&control.checks().await.unwrap()).clone());
+    }
+    let failed = found
+        .iter()
+        .find(|check| check.outcome == CheckOutcome::Fail && check.found.contains(said));
+    failed
+        .unwrap_or_else(|| panic!("{said}: {found:?}"))
+        .clone()
+}
+
 fn authority(checks: &[CheckView]) -> &CheckView {
     checks.iter().find(|one| one.name == "authority").unwrap()
 }
@@ -143,10 +157,7 @@ async fn a_template_without_the_extensions_or_with_others_gives_no_certificate()
         assert_eq!(detail.grant.status, policy::grant::GrantStatus::Pending);
         let log = step.log();
         assert!(log.contains("/1.0/revoke"), "{log}");
-        let checks = world.control().checks().await.unwrap();
-        let check = authority(&checks);
-        assert_eq!(check.outcome, CheckOutcome::Fail);
-        assert!(check.found.contains(said), "{}", check.found);
+        let check = failed(&world, said).await;
         assert!(check.remedy.as_deref().unwrap().contains("federation.tpl"));
         world.stop().await;
     }
@@ -163,20 +174,14 @@ async fn a_step_ca_that_is_down_or_refuses_spends_the_token_and_says_so() {
     let (_, refused) = ticket(&world).await;
     let (_, response) = redeemed(&world, &refused).await;
     assert_eq!(response.status, 503, "{}", response.text());
-    let checks = world.control().checks().await.unwrap();
-    let check = authority(&checks);
-    assert_eq!(check.outcome, CheckOutcome::Fail);
-    assert!(check.found.contains("refused"), "{}", check.found);
+    failed(&world, "refused").await;
     step.stop();
     let (_, down) = ticket(&world).await;
     let (_, response) = redeemed(&world, &down).await;
     assert_eq!(response.status, 503, "{}", response.text());
     let (_, again) = redeemed(&world, &down).await;
     assert_eq!(again.status, 410);
-    let checks = world.control().checks().await.unwrap();
-    let check = authority(&checks);
-    assert_eq!(check.outcome, CheckOutcome::Fail);
-    assert!(check.found.contains("cannot be reached"), "{}", check.found);
+    failed(&world, "cannot be reached").await;
     world.stop().await;
 }
 
@@ -238,10 +243,16 @@ async fn server_view(world: &World) -> serde_json::Value {
     serde_json::to_value(status).unwrap()["server_certificate"].clone()
 }
 
-/// Looks at the certificate again, as happens by itself every ten seconds.
+/// Looks at the certificate again, as happens by itself every ten seconds; every replica finds the same.
 async fn looked(world: &World) -> Result<bool, String> {
-    let server = world.control().server_certificate.as_ref().unwrap();
-    server.refresh().await
+    let mut found = Vec::new();
+    for control in world.controls() {
+        let server = control.server_certificate.as_ref().unwrap();
+        found.push(server.refresh().await);
+    }
+    let same = |one: &Result<bool, String>| one.as_ref().ok() == found[0].as_ref().ok();
+    assert!(found.iter().all(same), "{found:?}");
+    found.remove(0)
 }
 
 fn server_check(checks: &[CheckView]) -> &CheckView {
@@ -311,7 +322,7 @@ async fn the_certificate_of_the_listeners_comes_from_step_ca_and_is_renewed() {
     // Not asked again at once.
     assert_eq!(looked(&world).await, Ok(false));
     step.restart(&program);
-    world.clock().advance(std::time::Duration::from_secs(20));
+    world.pass(std::time::Duration::from_secs(20)).await;
     assert_eq!(looked(&world).await, Ok(true), "{}", step.log());
     let view = server_view(&world).await;
     assert_ne!(view["serial"], serial);
@@ -357,7 +368,7 @@ async fn a_start_without_a_certificate_of_step_ca_is_refused() {
     assert_eq!(server_check(&checks).outcome, CheckOutcome::Fail);
     // And is replaced as soon as that can be, long before it is due.
     step.restart(&program);
-    world.clock().advance(std::time::Duration::from_secs(20));
+    world.pass(std::time::Duration::from_secs(20)).await;
     assert_eq!(looked(&world).await, Ok(true), "{}", step.log());
     assert_ne!(server_view(&world).await["serial"], serial);
     step.stop();
@@ -382,9 +393,13 @@ async fn a_start_without_a_certificate_of_step_ca_is_refused() {
     };
     let World {
         sidecar,
+        mut beside,
         dir: _held,
         ..
     } = world;
+    if let Some(beside) = &mut beside {
+        beside.stop().await;
+    }
     sidecar.stop().await.unwrap();
     assert!(dir.exists());
     std::fs::write(&file, changed).unwrap();

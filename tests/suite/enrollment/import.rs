@@ -136,9 +136,11 @@ async fn peers_of_an_upstream_gateway_are_taken_over_with_their_keys() {
 /// Rows that are kept are not said to be refused because this process cannot be made to know them.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_are_kept_and_cannot_be_used_yet_are_said_to_be_kept() {
-    // PostgreSQL lets nobody write a row that breaks a rule of its table.
     if tests::database::is_postgres() {
-        return;
+        return super::support::skipped(
+            "rows_that_are_kept_and_cannot_be_used_yet_are_said_to_be_kept",
+            "PostgreSQL lets nobody write a row that breaks a rule of its table",
+        );
     }
     let (world, home) = (World::start().await, Home::start().await);
     let dir = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use policy::id::GrantId;
 use proxy::telemetry::steps::RenewalStep;
 use reference_gateway::plan;
 use serde_json::Value;
@@ -82,6 +83,7 @@ struct Pair {
     /// From the home to the work, wherever that listens.
     line: Line,
     session: String,
+    grant: GrantId,
     _gateway: GatewayProcess,
 }
 
@@ -120,9 +122,14 @@ impl Pair {
         let World {
             gateway,
             sidecar,
+            mut beside,
             dir,
             ..
         } = world;
+        // One process follows on all of them.
+        if let Some(beside) = &mut beside {
+            beside.stop().await;
+        }
         sidecar.stop().await.unwrap();
         let spawned = started(dir.path());
         line.lead_to(spawned.federation.unwrap());
@@ -136,6 +143,7 @@ impl Pair {
             home,
             line,
             session,
+            grant: grant.id,
             _gateway: gateway,
         }
     }
@@ -233,8 +241,9 @@ impl Pair {
     /// A renewal that is killed at a step, and what comes of it.
     async fn kill_at(&mut self, asking: bool, step: RenewalStep) {
         let what = format!("killed at {step:?}");
+        // A grant may renew a few times in a row, as long as the process of the work remembers, or the server it is asked of.
+        tests::valkey::forget(self.grant).await;
         if asking {
-            // A grant may renew a few times in a row, as long as the process of the work remembers.
             self.go_on(false, None);
         }
         self.go_on(asking, Some(step));

@@ -14,14 +14,15 @@ use certs::SealPurpose;
 use certs::ca::CaMaterial;
 use policy::time::UnixMillis;
 use proxy::app::secrets;
-use proxy::config::SealSource;
-use proxy::store::{SecretPurpose, SqliteOptions, SqliteStore, Store};
+use proxy::config::{Config, SealSource};
+use proxy::store::SecretPurpose;
 use reference_gateway::plan;
 use serde_json::{Value, json};
 use tests::command::command;
 use tests::{Home, World};
 use tokio::net::UnixStream;
 
+use super::support::contents::write_tables;
 use super::support::process::{Process, program};
 use super::support::reader::PATIENCE;
 use super::support::search::files;
@@ -57,13 +58,13 @@ impl Found {
     }
 
     /// Everything that is sealed in the store of a side now, and what it is sealed with.
-    async fn read(&mut self, data: &Path) {
-        let file = data.join("sealing.key");
+    async fn read(&mut self, dir: &Path) {
+        let file = dir.join("data/sealing.key");
         self.add("sealing secret", std::fs::read(&file).unwrap().trim_ascii());
         let sealer = secrets::sealer(&SealSource::File(file)).unwrap();
-        let options =
-            SqliteOptions::new(data.join("federation.db"), uuid::Uuid::nil(), UnixMillis(0));
-        let store = SqliteStore::open(&options).await.unwrap();
+        let config = settings(dir);
+        let store = proxy::tier::open_store(&config, UnixMillis(0));
+        let store = store.await.unwrap();
         for (stored, sealed_as) in PURPOSES {
             for secret in store.load_secrets(stored).await.unwrap() {
                 let plain = sealer
@@ -87,6 +88,13 @@ impl Found {
             self.add_key("credential", &plain.unwrap());
         }
     }
+}
+
+/// The settings of a side.
+fn settings(dir: &Path) -> Config {
+    let file = dir.join("federation.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    tests::world::configuration(file, &text)
 }
 
 /// The asking side as a process that may dump core, as far as the system is asked.
@@ -222,11 +230,13 @@ async fn no_secret_of_a_whole_life_is_anywhere() {
         .settings("[limits]\nrenewal_overlap_s = 1\n")
         .start()
         .await;
-    let listen = [
-        format!("federation.listen={}", world.federation()),
-        format!("enrollment.listen={}", world.enrollment()),
-    ];
-    let work = Process::take_over_with(world, "trace", listen.to_vec()).await;
+    let mut listen = Vec::new();
+    // A balancer stays where it is.
+    if world.beside.is_none() {
+        listen.push(format!("federation.listen={}", world.federation()));
+        listen.push(format!("enrollment.listen={}", world.enrollment()));
+    }
+    let work = Process::take_over_with(world, "trace", listen).await;
     let (work_dir, mut found) = (work.dir.path().to_owned(), Found::default());
     let home_dir = Home::start().await.stop().await;
     let home = Asking::start(home_dir.path()).await;
@@ -289,19 +299,19 @@ async fn no_secret_of_a_whole_life_is_anywhere() {
     let list = ["query", "list", "tasks", "--peer", "work", "--user", "alex"];
     run(&mut found, &home_path, &list).await;
     for data in [&work_dir, &home_path] {
-        found.read(&data.join("data")).await;
+        found.read(data).await;
     }
 
     // Renewal, another sealing secret on both sides, another root.
     run(&mut found, &home_path, &["cert", "renew"]).await;
-    found.read(&home_path.join("data")).await;
+    found.read(&home_path).await;
     for (dir, secret) in [(&work_dir, "0f".repeat(32)), (&home_path, "1e".repeat(32))] {
         reseal(&mut found, dir, &secret).await;
-        found.read(&dir.join("data")).await;
+        found.read(dir).await;
     }
     run(&mut found, &work_dir, &["ca", "rotate", "plan"]).await;
     run(&mut found, &work_dir, &["ca", "rotate", "apply"]).await;
-    found.read(&work_dir.join("data")).await;
+    found.read(&work_dir).await;
     let followed = async {
         loop {
             run(&mut found, &home_path, &list).await;
@@ -314,7 +324,7 @@ async fn no_secret_of_a_whole_life_is_anywhere() {
     };
     tokio::time::timeout(PATIENCE, followed).await.unwrap();
     run(&mut found, &work_dir, &["ca", "rotate", "finish"]).await;
-    found.read(&home_path.join("data")).await;
+    found.read(&home_path).await;
 
     // Everything is looked at; then it ends: enrolled anew, revoked.
     let asks = [
@@ -337,7 +347,7 @@ async fn no_secret_of_a_whole_life_is_anywhere() {
         std::fs::remove_file(&export).unwrap();
     }
     enroll(&mut found, &work_dir, &home_path, &grant, &["--replace"]).await;
-    found.read(&home_path.join("data")).await;
+    found.read(&home_path).await;
     let serial = run(&mut found, &work_dir, &["cert", "list"]).await;
     let certificates = serial["items"].as_array().unwrap();
     let issued = certificates
@@ -359,6 +369,9 @@ async fn no_secret_of_a_whole_life_is_anywhere() {
         }
     }
     drop(home);
+    for dir in [&work_dir, &home_path] {
+        write_tables(&settings(dir), &dir.join("data")).await;
+    }
     search(
         &found,
         &[&work_dir.join("data"), &home_path],

@@ -16,7 +16,9 @@ use tests::command::{Ran, command};
 use tests::{Home, World};
 use uuid::Uuid;
 
-use super::support::enroll::{contains, files};
+use super::support::contents::kept;
+use super::support::copied;
+use super::support::enroll::contains;
 use super::support::onboard::{keys, onboard, truth};
 
 const NEXT: &str = "0123456789abcdef0123456789abcdef-the-next-secret";
@@ -88,9 +90,9 @@ async fn the_secret_is_changed_while_both_sides_work() {
     let home = Home::start().await;
     onboard(&world, &home, "home", plan::AMIRA, "alex").await;
     begin_renewal(&home, &secrets::sealer(&home.config.seal).unwrap()).await;
-    for (control, dir) in [
-        (world.control(), world.dir.path()),
-        (home.control(), home.dir.path()),
+    for (control, config, dir) in [
+        (world.control(), &world.config, world.dir.path()),
+        (home.control(), &home.config, home.dir.path()),
     ] {
         let data = dir.join("data");
         let before = sealed(&*control.store).await;
@@ -151,7 +153,7 @@ async fn the_secret_is_changed_while_both_sides_work() {
         assert_eq!(finished["next_key_id"], Value::Null);
 
         // What the secret before had sealed is in no file any more, nor is that secret, or the next one.
-        for (file, content) in files(&data) {
+        for (file, content) in kept(config).await {
             for (name, bytes) in &before {
                 assert!(!contains(&content, bytes), "{name} is in {file}");
             }
@@ -201,19 +203,6 @@ async fn the_secret_is_changed_while_both_sides_work() {
     world.stop().await;
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 fn reseal_until(data: &Path, step: &str) -> ExitStatus {
     let now = certs::Clock::unix_millis(&SystemClock).to_string();
     Command::new(env!("CARGO_BIN_EXE_until"))
@@ -226,6 +215,9 @@ fn reseal_until(data: &Path, step: &str) -> ExitStatus {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_behind_any_step_can_be_gone_on_with() {
+    if let Some(why) = copied::missing() {
+        return super::support::skipped("a kill behind any step of sealing again", &why);
+    }
     let world = World::start().await;
     let home = Home::start().await;
     onboard(&world, &home, "home", plan::AMIRA, "alex").await;
@@ -236,7 +228,7 @@ async fn a_kill_behind_any_step_can_be_gone_on_with() {
         for moved in [false, true] {
             let what = format!("{step:?}, moved: {moved}");
             let trial = tempfile::tempdir().unwrap();
-            copy(stopped.path(), trial.path());
+            copied::copy(stopped.path(), trial.path());
             let data = trial.path().join("data");
             write(&next_of(&data), NEXT);
             let killed = reseal_until(&data, &format!("{step:?}"));
