@@ -124,11 +124,11 @@ fn two_chains_may_interleave_while_processes_hand_over() {
 #[test]
 fn a_row_missing_from_one_of_several_chains_is_named_as_such() {
     let grant = GrantId::new(id(900));
-    let of_two = || {
+    let of_two = |rows| {
         let mut log = Log::of(&[1]);
         log.begin(chain_id(1));
         let (mut head, mut buffer) = (HistoryHead::NONE, Vec::new());
-        for n in 0..6 {
+        for n in 0..rows {
             let mut record = record(50 + n);
             record.grant = Some(grant);
             head = head.next(grant, chain_id(n % 2), &record, &mut buffer);
@@ -137,8 +137,8 @@ fn a_row_missing_from_one_of_several_chains_is_named_as_such() {
         }
         log
     };
-    assert_eq!(of_two().verify().finding, None);
-    let mut log = of_two();
+    assert_eq!(of_two(6).verify().finding, None);
+    let mut log = of_two(6);
     log.rows.remove(4);
     let missing = Fault::Missing {
         chain: chain_id(0),
@@ -150,7 +150,7 @@ fn a_row_missing_from_one_of_several_chains_is_named_as_such() {
     assert_eq!(report.verified, 4, "what is behind the gap is not trusted");
     assert!(report.heads.iter().all(|head| head.seq == 2), "{report:?}");
     // The last of its chain is known from elsewhere.
-    let mut log = of_two();
+    let mut log = of_two(6);
     let head = log.heads[0];
     log.rows.remove(6);
     let report = verify(&log.rows, &key(), &[head]);
@@ -161,8 +161,13 @@ fn a_row_missing_from_one_of_several_chains_is_named_as_such() {
     };
     assert_eq!(report.finding.unwrap().fault, cut);
     // Without a gap it is the place itself that was changed.
-    let mut log = of_two();
+    let mut log = of_two(6);
     log.rows[4].history.as_mut().unwrap().ghash[0] ^= 1;
+    assert_eq!(fault_at(&log.verify()), (5, Fault::History));
+    // A gap further on does not explain it.
+    let mut log = of_two(8);
+    log.rows[4].history.as_mut().unwrap().ghash[0] ^= 1;
+    log.rows.remove(6);
     assert_eq!(fault_at(&log.verify()), (5, Fault::History));
 }
 

@@ -258,8 +258,15 @@ impl<'k> Verifier<'k> {
     /// After a row that does not go on the history of its grant. Several processes each have a chain, and a grant's history goes through
     /// all of them: a row that is missing from one shows in the next row of the grant first, and in the chain a little later.
     fn look_on(&mut self, row: &AuditRow) {
-        let followed = row.link.map(|link| self.follow(row, &link));
-        if let Some(Err(fault @ Fault::Missing { .. })) = followed {
+        let Some(link) = row.link else {
+            return;
+        };
+        let found = self.report.finding.as_ref().map(|found| found.position);
+        let stood = self.ends.get(&link.chain).map(|end| end.position);
+        // What is missing behind the row that was found is another matter.
+        if let Err(fault @ Fault::Missing { .. }) = self.follow(row, &link)
+            && stood < found
+        {
             self.found(row, fault);
         }
     }
