@@ -241,13 +241,11 @@ async fn numbers_go_on_after_a_restart_and_every_six_hours() {
     let before = number(&world).await;
     let world = world.restart().await;
     assert_eq!(number(&world).await, before, "nothing has changed");
-    world.clock().advance(std::time::Duration::from_secs(11));
+    world.pass(std::time::Duration::from_secs(11)).await;
     world.revoke(holder.grant).await;
     let revoked = number(&world).await;
     assert_eq!(revoked, before + 1);
-    world
-        .clock()
-        .advance(std::time::Duration::from_secs(6 * 3_600));
+    world.pass(std::time::Duration::from_secs(6 * 3_600)).await;
     let next = comes("the next list", async || {
         let next = number(&world).await;
         (next > revoked).then_some(next)
