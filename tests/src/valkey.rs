@@ -147,19 +147,33 @@ pub async fn forget(grant: GrantId) {
     assert_eq!(kind, b':', "a number of buckets");
 }
 
-/// Whether it listens at last; not when somebody else has taken its port.
+/// Whether it answers at last; not when somebody else has taken its port.
 async fn listens(child: &mut Child, port: u16) -> bool {
     loop {
-        let reached = TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+        let answered = answers(port).await;
         if let Some(ended) = child.try_wait().unwrap() {
             assert_ne!(ended.code(), Some(3), "the clock could not be read");
             return false;
         }
-        if reached {
+        if answered {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Whether a Valkey is there.
+async fn answers(port: u16) -> bool {
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else {
+        return false;
+    };
+    let mut answer = [0; 7];
+    let asked = async {
+        server.write_all(b"PING\r\n").await?;
+        server.read_exact(&mut answer).await
+    };
+    let asked = tokio::time::timeout(Duration::from_secs(1), asked).await;
+    matches!(asked, Ok(Ok(_))) && answer == *b"+PONG\r\n"
 }
 
 impl Drop for ManualValkey {

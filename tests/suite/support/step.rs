@@ -41,6 +41,30 @@ fn spawn(program: &Path, config: &Path, log: std::fs::File) -> Child {
         .unwrap()
 }
 
+/// Whether it listens at last; not when somebody else has its port. It says so before it tries, behind this place of its log, and then
+/// ends at once.
+fn listens(child: &mut Child, address: SocketAddr, log: &Path, begun: usize) -> bool {
+    let said = || std::fs::read_to_string(log).unwrap();
+    let mut reached = 0;
+    for _ in 0..LOOKS {
+        let all = said();
+        let said = &all[begun..];
+        if child.try_wait().unwrap().is_some() {
+            assert!(said.contains("address already in use"), "{said}");
+            return false;
+        }
+        let tried = said.contains("Serving HTTPS on");
+        if tried && std::net::TcpStream::connect(address).is_ok() {
+            reached += 1;
+            if reached > 1 {
+                return true;
+            }
+        }
+        std::thread::sleep(APART);
+    }
+    panic!("{}", said());
+}
+
 /// A running step-ca with one JWK provisioner.
 pub struct StepProcess {
     child: Child,
@@ -77,67 +101,69 @@ impl StepProcess {
         public["kid"] = keys["thumb"].clone();
         public["use"] = "sig".into();
         public["alg"] = "ES256".into();
-        // A port that was free a moment ago: the program cannot say which it took.
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|socket| socket.local_addr())
-            .unwrap();
-        let settings = json!({
-            "root": root_file,
-            "crt": issuer_file,
-            "key": issuer_key,
-            "address": address.to_string(),
-            "dnsNames": ["127.0.0.1", "localhost"],
-            "logger": {"format": "text"},
-            "db": {"type": "bbolt", "dataSource": dir.path().join("db")},
-            "crl": {"enabled": true, "generateOnRevoke": true},
-            "authority": {"backdate": "12m0s", "provisioners": [{
-                "type": "JWK",
-                "name": "mosaic-server",
-                "key": public,
-                "claims": {
-                    "minTLSCertDuration": "5m0s",
-                    "defaultTLSCertDuration": "6m0s",
-                    "maxTLSCertDuration": "6m0s",
-                },
-                "options": {"x509": {"template": servers}},
-            }, {
-                "type": "JWK",
-                "name": "mosaic-fed",
-                "key": public,
-                "claims": {
-                    "minTLSCertDuration": "5m0s",
-                    "defaultTLSCertDuration": max,
-                    "maxTLSCertDuration": max,
-                },
-                "options": {"x509": {"template": template}},
-            }]},
-        });
-        let config = write("ca.json", &settings.to_string());
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let mut process = Self {
-            child: spawn(program, &config, log),
-            dir,
-            address,
+        let settings = |address: SocketAddr| {
+            json!({
+                "root": root_file,
+                "crt": issuer_file,
+                "key": issuer_key,
+                "address": address.to_string(),
+                "dnsNames": ["127.0.0.1", "localhost"],
+                "logger": {"format": "text"},
+                "db": {"type": "bbolt", "dataSource": dir.path().join("db")},
+                "crl": {"enabled": true, "generateOnRevoke": true},
+                "authority": {"backdate": "12m0s", "provisioners": [{
+                    "type": "JWK",
+                    "name": "mosaic-server",
+                    "key": public,
+                    "claims": {
+                        "minTLSCertDuration": "5m0s",
+                        "defaultTLSCertDuration": "6m0s",
+                        "maxTLSCertDuration": "6m0s",
+                    },
+                    "options": {"x509": {"template": servers}},
+                }, {
+                    "type": "JWK",
+                    "name": "mosaic-fed",
+                    "key": public,
+                    "claims": {
+                        "minTLSCertDuration": "5m0s",
+                        "defaultTLSCertDuration": max,
+                        "maxTLSCertDuration": max,
+                    },
+                    "options": {"x509": {"template": template}},
+                }]},
+            })
         };
-        process.wait();
-        process
-    }
-
-    fn wait(&mut self) {
-        let mut looks = 0;
-        while std::net::TcpStream::connect(self.address).is_err() {
-            looks += 1;
-            let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none() && looks < LOOKS, "{}", self.log());
-            std::thread::sleep(APART);
+        let (config, log) = (dir.path().join("ca.json"), dir.path().join("log"));
+        loop {
+            // A port that was free a moment ago: the program cannot say which it took.
+            let address = TcpListener::bind("127.0.0.1:0")
+                .and_then(|socket| socket.local_addr())
+                .unwrap();
+            std::fs::write(&config, settings(address).to_string()).unwrap();
+            let written = std::fs::File::create(&log).unwrap();
+            let mut child = spawn(program, &config, written);
+            if listens(&mut child, address, &log, 0) {
+                return Self {
+                    child,
+                    dir,
+                    address,
+                };
+            }
         }
     }
 
     /// Starts it again where it was, with what it knew.
     pub fn restart(&mut self, program: &Path) {
-        let log = std::fs::File::options().append(true).open(self.file("log"));
-        self.child = spawn(program, &self.file("ca.json"), log.unwrap());
-        self.wait();
+        let (log, begun) = (self.file("log"), self.log().len());
+        for _ in 0..LOOKS {
+            let written = std::fs::File::options().append(true).open(&log).unwrap();
+            self.child = spawn(program, &self.file("ca.json"), written);
+            if listens(&mut self.child, self.address, &log, begun) {
+                return;
+            }
+        }
+        panic!("{}", self.log());
     }
 
     /// Its origin.
