@@ -9,6 +9,8 @@
     clippy::panic
 )]
 
+#[path = "replicas/partition.rs"]
+mod partition;
 #[path = "replicas/race.rs"]
 mod race;
 #[path = "replicas/side.rs"]

@@ -1,6 +1,6 @@
 //! Other replicas of a world, as processes of their own: their link to the database can be cut, and they can be frozen.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::support::hole::Namespace;
 use crate::support::process::{Spawned, serve, spawn};
 
 /// What becomes of what is sent.
@@ -34,7 +35,12 @@ pub struct Link {
 impl Link {
     /// To a server.
     pub async fn to(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(Ipv4Addr::LOCALHOST, server).await
+    }
+
+    /// To a server, beginning at this address of ours.
+    pub async fn at(here: Ipv4Addr, server: SocketAddr) -> Self {
+        let listener = TcpListener::bind((here, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (way, state) = watch::channel(Way::Open);
         tokio::spawn(async move {
@@ -94,6 +100,39 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::
     }
 }
 
+/// The operators' door of one more replica of `world`, and the settings that are its own.
+fn of_its_own(world: &World, name: &str) -> (PathBuf, Vec<String>) {
+    let place = world.dir.path().join(name);
+    std::fs::create_dir(&place).unwrap();
+    let admin = place.join("admin.sock");
+    let mut settings = vec![
+        format!("replicas.name={name}"),
+        format!("admin.socket={}", admin.display()),
+    ];
+    if tests::database::is_postgres() {
+        settings.push(format!("data_dir={}", place.display()));
+        let key = world.config.data_dir.join("sealing.key");
+        settings.push(format!("seal.secret_file={}", key.display()));
+    }
+    (admin, settings)
+}
+
+/// Where the database of the tests is, and the setting that has it elsewhere.
+fn database() -> (SocketAddr, impl Fn(SocketAddr) -> String) {
+    let url = std::env::var("MOSAIC_TEST_POSTGRES").unwrap();
+    let (before, rest) = url.rsplit_once('@').unwrap();
+    let (server, name) = rest.split_once('/').unwrap();
+    let (before, name) = (before.to_owned(), name.to_owned());
+    let at = move |at| format!("database.url={before}@{at}/{name}");
+    (server.parse().unwrap(), at)
+}
+
+/// The server that a URL names.
+fn server_of(url: &str) -> SocketAddr {
+    let (_, server) = url.split_once("://").unwrap();
+    server.trim_end_matches('/').parse().unwrap()
+}
+
 /// One more replica of a world.
 pub struct Side {
     child: Child,
@@ -102,33 +141,60 @@ pub struct Side {
     pub admin: PathBuf,
     /// To its database, where that is a server.
     pub link: Option<Link>,
+    /// To what else it needs, where that is in another network.
+    _links: Vec<Link>,
     pub log: Arc<std::sync::Mutex<String>>,
 }
 
 impl Side {
     /// Starts one on the store of `world`, with settings of its own.
     pub async fn start(world: &World, name: &str, more: &[&str]) -> Self {
-        let place = world.dir.path().join(name);
-        std::fs::create_dir(&place).unwrap();
-        let admin = place.join("admin.sock");
-        let mut settings = vec![
-            format!("replicas.name={name}"),
-            format!("admin.socket={}", admin.display()),
-        ];
+        let (admin, mut settings) = of_its_own(world, name);
         let mut link = None;
         if tests::database::is_postgres() {
-            let url = std::env::var("MOSAIC_TEST_POSTGRES").unwrap();
-            let (before, rest) = url.rsplit_once('@').unwrap();
-            let (server, database) = rest.split_once('/').unwrap();
-            let made = Link::to(server.parse().unwrap()).await;
-            settings.push(format!("database.url={before}@{}/{database}", made.address));
-            settings.push(format!("data_dir={}", place.display()));
-            let key = world.config.data_dir.join("sealing.key");
-            settings.push(format!("seal.secret_file={}", key.display()));
+            let (server, url) = database();
+            let made = Link::to(server).await;
+            settings.push(url(made.address));
             link = Some(made);
         }
         settings.extend(more.iter().map(|setting| (*setting).to_owned()));
-        let mut command = serve(world.dir.path(), "info", &settings);
+        let command = serve(world.dir.path(), "info", &settings);
+        Self::spawned(command, admin, link, Vec::new()).await
+    }
+
+    /// Starts one on PostgreSQL in a network of its own: its database is at the other address of the link to that, everything
+    /// else at the first one.
+    #[allow(dead_code, reason = "not every suite parts networks")]
+    pub async fn start_inside(world: &World, name: &str, namespace: &Namespace) -> Self {
+        let (admin, mut settings) = of_its_own(world, name);
+        let (server, url) = database();
+        let link = Link::at(namespace.other, server).await;
+        let valkey = std::env::var("MOSAIC_TEST_VALKEY").unwrap();
+        let valkey = Link::at(namespace.address, server_of(&valkey)).await;
+        let gateway = Link::at(namespace.address, server_of(world.gateway.url())).await;
+        let inside = namespace.inside;
+        settings.extend([
+            format!("{}?sslmode=disable", url(link.address)),
+            "database.allow_unverified=true".to_owned(),
+            format!("valkey.url=redis://{}", valkey.address),
+            "valkey.allow_unverified=true".to_owned(),
+            format!("gateway.url=http://{}", gateway.address),
+            format!("federation.listen={inside}:0"),
+            format!("federation.public_url=https://{inside}:8443"),
+            format!("enrollment.listen={inside}:0"),
+            format!("enrollment.public_url=https://{inside}:8444"),
+        ]);
+        let command = serve(world.dir.path(), "info", &settings);
+        let command = namespace.entered(&command);
+        Self::spawned(command, admin, Some(link), vec![valkey, gateway]).await
+    }
+
+    async fn spawned(
+        mut command: Command,
+        admin: PathBuf,
+        link: Option<Link>,
+        links: Vec<Link>,
+    ) -> Self {
         let Spawned {
             child,
             federation,
@@ -142,6 +208,7 @@ impl Side {
             federation: federation.unwrap(),
             admin,
             link,
+            _links: links,
             log,
         }
     }

@@ -12,6 +12,10 @@ pub struct Namespace {
     there: String,
     /// The address of this side of the link.
     pub address: Ipv4Addr,
+    /// Another one of this side, so that packets to one vanish while those to the other one arrive.
+    pub other: Ipv4Addr,
+    /// The address inside.
+    pub inside: Ipv4Addr,
 }
 
 fn ip(arguments: &str) -> Result<Output, String> {
@@ -34,12 +38,15 @@ impl Namespace {
         // Two bytes of the process id tell namespaces of tests that run at once apart.
         let [_, _, high, low] = process.to_be_bytes();
         let address = Ipv4Addr::new(10, 213, high, low & 0b1111_1100 | 1);
-        let far = Ipv4Addr::new(10, 213, high, low & 0b1111_1100 | 2);
+        let inside = Ipv4Addr::new(10, 213, high, low & 0b1111_1100 | 2);
+        let other = Ipv4Addr::new(10, 214, high, low & 0b1111_1100 | 1);
         let made = Self {
             name: format!("mosaic-{process}"),
             here: format!("mfa{process}"),
             there: format!("mfb{process}"),
             address,
+            other,
+            inside,
         };
         let Self {
             name, here, there, ..
@@ -51,9 +58,11 @@ impl Namespace {
         ))?;
         ip(&format!("addr add {address}/30 dev {here}"))?;
         ip(&format!("link set {here} up"))?;
-        ip(&format!("-n {name} addr add {far}/30 dev {there}"))?;
+        ip(&format!("addr add {other}/32 dev {here}"))?;
+        ip(&format!("-n {name} addr add {inside}/30 dev {there}"))?;
         ip(&format!("-n {name} link set lo up"))?;
         ip(&format!("-n {name} link set {there} up"))?;
+        ip(&format!("-n {name} route add {other}/32 dev {there}"))?;
         Ok(made)
     }
 
@@ -62,9 +71,23 @@ impl Namespace {
         ["ip", "netns", "exec", &self.name]
     }
 
+    /// The same program with the same arguments, inside.
+    pub fn entered(&self, command: &Command) -> Command {
+        let [program, arguments @ ..] = self.enter();
+        let mut inside = Command::new(program);
+        inside.args(arguments);
+        inside.arg(command.get_program()).args(command.get_args());
+        inside
+    }
+
     /// Lets every packet to this side vanish: it is sent to a machine that is not there.
     pub fn vanish(&self) {
-        let (name, address, there) = (&self.name, self.address, &self.there);
+        self.vanish_to(self.address);
+    }
+
+    /// The same with packets to one address of this side.
+    pub fn vanish_to(&self, address: Ipv4Addr) {
+        let (name, there) = (&self.name, &self.there);
         let nowhere = "lladdr 02:00:00:00:00:99 nud permanent";
         ip(&format!(
             "-n {name} neigh replace {address} dev {there} {nowhere}"
@@ -74,7 +97,12 @@ impl Namespace {
 
     /// Ends that.
     pub fn appear(&self) {
-        let (name, address, there) = (&self.name, self.address, &self.there);
+        self.appear_to(self.address);
+    }
+
+    /// Ends it for one address.
+    pub fn appear_to(&self, address: Ipv4Addr) {
+        let (name, there) = (&self.name, &self.there);
         ip(&format!("-n {name} neigh del {address} dev {there}")).unwrap();
     }
 }
