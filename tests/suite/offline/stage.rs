@@ -2,6 +2,7 @@
 //!
 //! Invariant: connections that are open when the play changes are cut, so that the next question meets the new one.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,10 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use certs::testing::Minted;
+
+/// How often it is tried to listen where something else did, and how long apart.
+const LOOKS: u32 = 1_000;
+const APART: Duration = Duration::from_millis(20);
 
 /// What is waited for before anything is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,19 +76,31 @@ pub struct Stage {
 }
 
 /// A socket that is bound there, beside others that do not listen.
-fn bound(address: SocketAddr) -> TcpSocket {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind(address).unwrap();
-    socket
+fn bound(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Listens there. The listener of the play before lives for a moment longer in a process that another test has just forked.
+async fn listening(address: SocketAddr) -> TcpListener {
+    for _ in 0..LOOKS {
+        match bound(address).and_then(|socket| socket.listen(1_024)) {
+            Ok(listener) => return listener,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}"),
+        }
+        tokio::time::sleep(APART).await;
+    }
+    panic!("somebody else listens at {address}");
 }
 
 impl Stage {
     /// Before `far`, passing everything on at first.
     pub async fn before(far: SocketAddr) -> Self {
-        let place = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let place = bound(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = place.local_addr().unwrap();
-        let listener = bound(address).listen(1_024).unwrap();
+        let listener = listening(address).await;
         let (play, _) = watch::channel(Play::Relay);
         let accepting = Some(tokio::spawn(accept(listener, far, play.subscribe())));
         Self {
@@ -105,7 +122,7 @@ impl Stage {
         let nobody = matches!(play, Play::Nobody);
         self.play.send_replace(play);
         if !nobody {
-            let listener = bound(self.address).listen(1_024).unwrap();
+            let listener = listening(self.address).await;
             let playing = accept(listener, self.far, self.play.subscribe());
             self.accepting = Some(tokio::spawn(playing));
         }
