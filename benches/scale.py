@@ -24,9 +24,7 @@ STARTS, EDITS = 3, 9
 START_SECONDS = 60
 # For so long it is left alone before its memory is looked at again.
 IDLE_SECONDS = 3
-
-
-# A start frees much of what it took; that goes back to the system within moments, not at once.
+# A start frees much of what it took; that goes back to the system with what is done next, not at once.
 MEMORY = {"memory_ready_kib": "at the moment it is ready", "memory_kib": "three seconds later",
           "memory_after_kib": "after the changes"}
 MEMORY_BARS = {"memory_kib": "1024", "memory_after_kib": "1024"}
